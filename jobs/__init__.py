@@ -1,0 +1,1 @@
+"""Entry points that the scheduler runs: parse, load the config, call the library."""

@@ -1,0 +1,1 @@
+"""Attacks: pure functions of arrays, without cluster, framework or files."""

@@ -1,0 +1,1 @@
+"""Summary files, tables and pages that people read."""
