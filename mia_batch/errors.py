@@ -1,0 +1,22 @@
+"""The one exception that entry points tell apart: what the user, or the user's files, got wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input, as one clear line per problem: file, field, rule, value.
+
+    Entry points print every line and exit with code 2.
+
+    Attributes:
+        problems: the lines, in the order found.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)

@@ -1,0 +1,121 @@
+"""The only place that names a file of a run, and the one way to put a complete file there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mia_batch.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Names of the files of one run directory. A file at its final name is complete."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).absolute())
+
+    @property
+    def manifest(self) -> Path:
+        """What this run is: resolved config, digests of checkpoint and data, versions."""
+        return self.root / "run.json"
+
+    @property
+    def features(self) -> Path:
+        """Per-sample logits and loss; rows not yet computed are marked so in the file itself."""
+        return self.root / "features.h5"
+
+    @property
+    def attacks(self) -> Path:
+        """Directory of the attacks' results."""
+        return self.root / "attacks"
+
+    def attack(self, name: str) -> Path:
+        """Result of the attack `name`."""
+        return self.attacks / f"{name}.h5"
+
+    def journal(self, name: str) -> Path:
+        """Finished tasks of an attack whose result is not there yet."""
+        return self.attacks / f".{name}.journal"
+
+    @property
+    def summary_json(self) -> Path:
+        """The reducer's summary."""
+        return self.root / "summary.json"
+
+    @property
+    def summary_csv(self) -> Path:
+        """The summary's metrics as rows."""
+        return self.root / "summary.csv"
+
+    @property
+    def report_html(self) -> Path:
+        """The report as one page."""
+        return self.root / "report.html"
+
+    @property
+    def logs(self) -> Path:
+        """Directory of the jobs' logs."""
+        return self.root / "logs"
+
+    @property
+    def jobs(self) -> Path:
+        """Ids of the scheduler's jobs for this run."""
+        return self.root / "jobs.json"
+
+    def create(self) -> None:
+        """Make the run directory, or say in one line why that cannot be."""
+        try:
+            self.attacks.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise InputError(f"{self.root}: --out: must be a directory that can be written, got: {error.strerror}") from error
+
+
+def shipped(name: str) -> Path:
+    """Directory `jobs`, `slurm` or `configs`: inside the installed package, else at the top of the checkout."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is synced and renamed to `path`, else removed.
+
+    Raises:
+        InputError: the disk is full or the directory cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: must be writable, got: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put `text` at `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename in `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
