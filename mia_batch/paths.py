@@ -76,7 +76,8 @@ class RunPaths:
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
-            raise InputError(f"{self.root}: --out: must be a directory that can be written, got: {error.strerror}") from error
+            rule = "--out: must be a directory that can be written"
+            raise InputError(f"{self.root}: {rule}, got: {error.strerror}") from error
 
 
 def shipped(name: str) -> Path:

@@ -1,0 +1,63 @@
+"""Grids as users write them: lists or generators of values, made explicit and each value once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def normalise_grid(method: str, params: Mapping[str, tuple[Any, ...]]) -> tuple[dict[str, Any], list[str]]:
+    """Read `max_features: auto` as `sqrt` and drop repeated values; returns the grid and what was changed."""
+    grid: dict[str, Any] = {}
+    notes = []
+    for name, values in params.items():
+        if name == "max_features" and "auto" in values:
+            values = tuple("sqrt" if value == "auto" else value for value in values)
+            notes.append(f"{method}: max_features: auto is read as sqrt, which it means for classifiers")
+        distinct = tuple(value for i, value in enumerate(values) if not _holds(values[:i], value))
+        if len(distinct) < len(values):
+            notes.append(f"{method}: {name}: {len(values) - len(distinct)} repeated value(s) searched once")
+        grid[name] = distinct
+    return grid, notes
+
+
+def _holds(values: tuple[Any, ...], value: Any) -> bool:
+    return any(type(other) is type(value) and other == value for other in values)
+
+
+def expand_values(values: Any) -> tuple[Any, ...]:
+    """The values of one grid parameter: a list, or a mapping with one of logspace, linspace, range.
+
+    Raises:
+        ValueError: neither of these, or empty.
+    """
+    if isinstance(values, Mapping):
+        values = _expand_generator(values)
+    if not isinstance(values, list):
+        raise ValueError(f"must be a list, or {{logspace|linspace|range: [first, last, count]}}, got {values!r}")
+    if not values:
+        raise ValueError("must have at least one value, got []")
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
+
+
+def _expand_generator(spec: Mapping[str, Any]) -> list[Any]:
+    kinds: dict[str, Callable[..., list[Any]]] = {
+        "logspace": lambda first, last, n: np.logspace(first, last, n).tolist(),
+        "linspace": lambda first, last, n: np.linspace(first, last, n).tolist(),
+        "range": lambda *bounds: list(range(*bounds)),
+    }
+    kind, arguments = next(iter(spec.items()), (None, None))
+    if len(spec) != 1 or kind not in kinds:
+        raise ValueError(f"must be a mapping with one of {', '.join(kinds)}, got {dict(spec)!r}")
+    numbers = isinstance(arguments, list) and all(
+        isinstance(a, int | float) and not isinstance(a, bool) for a in arguments
+    )
+    try:
+        if not numbers:
+            raise TypeError
+        return kinds[kind](*arguments)  # type: ignore[misc]
+    except (TypeError, ValueError, OverflowError):
+        form = "[end], [first, end] or [first, end, step]" if kind == "range" else "[first, last, count]"
+        raise ValueError(f"{kind} must be {form} in numbers, got {arguments!r}") from None
