@@ -1,0 +1,34 @@
+"""Which rows a rank still owes. Pure: explicit indices, never padded, never dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def owed_rows(done: NDArray[np.bool_], rank_id: int, rank_size: int) -> NDArray[np.int64]:
+    """Rows that are not done and fall to this rank: one of `rank_size` contiguous parts, equal but for one row.
+
+    Args:
+        done: shape (n_rows,), whether a row is in the file already.
+        rank_id: 0 <= rank_id < rank_size.
+
+    Returns:
+        Ascending row numbers; over all ranks each row that is not done appears exactly once.
+    """
+    if not 0 <= rank_id < rank_size:
+        raise ValueError(f"rank_id must be in [0, {rank_size}), got {rank_id}")
+    owed = np.flatnonzero(~done)
+    first, end = (len(owed) * part // rank_size for part in (rank_id, rank_id + 1))
+    return owed[first:end]
+
+
+def contiguous_runs(rows: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
+    """Cut `rows` into runs of consecutive numbers: (where the run stands in `rows`, the rows as a slice)."""
+    if not len(rows):
+        return
+    starts = np.flatnonzero(np.diff(rows, prefix=rows[0] - 2) != 1)
+    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        yield slice(start, end), slice(int(rows[start]), int(rows[end - 1]) + 1)
