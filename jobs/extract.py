@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch import data, provenance
+from mia_batch import data, plan, provenance
 from mia_batch.comm import World, connect
 from mia_batch.config import Config
 from mia_batch.entry import FAILED, OK, RESUME, StopRequest, run_main
@@ -72,12 +72,12 @@ class RootFile:
 def prepare(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     """On the root: read the config, choose the samples, claim the run directory, see what is left to do."""
     config, paths = load_run(args, need=("checkpoint", "data"))
-    selection = data.select(config.data)
-    manifest = provenance.claim(paths, provenance.make_manifest(config))
+    prepared = plan.prepare(config)
+    selection, manifest = prepared.selection, provenance.claim(paths, prepared.manifest)
     done = file.rows_done(paths, len(selection))
     if not done.all():
         layout = {"rank_size": world.size, "n_nodes": world.n_nodes, "rows_done": int(done.sum())}
-        manifest = provenance.add_launch(paths, provenance.launch(stage="extract", **layout))
+        manifest = provenance.add_launch(paths, provenance.launch("extract", **layout))
     width = file.store.n_classes if file.store else config.model.kwargs.get("num_classes")
     return Work(config, paths, selection, manifest, done, width)
 

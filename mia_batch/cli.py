@@ -1,1 +1,46 @@
-def main(): print("hi")
+"""The `mia-batch` command: each sub-command is a module with `add_arguments(parser)` and `run(args)`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import mia_batch
+from mia_batch.entry import run_main
+
+COMMANDS = {
+    "run": ("run", "extract, attack and reduce on this machine"),
+    "check": ("plan", "validate a config and show what each stage will do"),
+    "status": ("status", "what of a run is done, running or missing"),
+    "demo": ("demo", "train a small network on handwritten digits and audit it"),
+}
+
+
+def make_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser; only the module of `command` is imported, so that every other one starts fast."""
+    parser = argparse.ArgumentParser(
+        prog="mia-batch", description="Tells whether a trained model leaks who was in its training data.",
+        epilog="exit codes: 0 no leak found, 3 leak found, 2 bad input, 75 stopped and can be resumed, 1 anything else",
+    )
+    parser.add_argument("--version", action="version", version=f"mia-batch {mia_batch.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == command:
+            importlib.import_module(f"mia_batch.{module}").add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `mia-batch`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    args = make_parser(command).parse_args(arguments)
+    module = importlib.import_module(f"mia_batch.{COMMANDS[args.command][0]}")
+    return run_main(lambda: module.run(args), verbose=getattr(args, "verbose", False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

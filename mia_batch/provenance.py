@@ -70,11 +70,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def launch(environ: Mapping[str, str] = os.environ, **layout: Any) -> dict[str, Any]:
+def launch(stage: str, *, environ: Mapping[str, str] = os.environ, **layout: Any) -> dict[str, Any]:
     """How one stage was started: time, host, scheduler job, and `layout` (rank_size, n_nodes, device, ...)."""
     job = {key.lower(): environ[key] for key in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT") if key in environ}
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"started": started, "host": platform.node(), **job, **layout}
+    return {"stage": stage, "started": started, "host": platform.node(), **job, **layout}
 
 
 def make_manifest(config: Config) -> dict[str, Any]:

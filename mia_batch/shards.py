@@ -29,6 +29,6 @@ def contiguous_runs(rows: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
     """Cut `rows` into runs of consecutive numbers: (where the run stands in `rows`, the rows as a slice)."""
     if not len(rows):
         return
-    starts = np.flatnonzero(np.diff(rows, prefix=rows[0] - 2) != 1)
+    starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
         yield slice(start, end), slice(int(rows[start]), int(rows[end - 1]) + 1)

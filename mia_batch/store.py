@@ -7,6 +7,7 @@ name. After that no metadata changes, so that a torn write can damage only rows 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -266,3 +267,13 @@ def read_attack(path: Path) -> AttackResult:
             cv_results=table,
             provenance=attrs["provenance"],
         )
+
+
+def features_in_use(path: Path) -> bool:
+    """Whether a writer holds features.h5 at this moment."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -1,0 +1,66 @@
+"""How one machine starts the stages: with the launcher of the installed MPI library, as processes that stop well."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from mia_batch.entry import STOP_SIGNALS
+from mia_batch.errors import InputError
+from mia_batch.paths import shipped
+
+
+def stage_command(stage: str, arguments: Sequence[str]) -> list[str]:
+    """The command that runs `jobs/<stage>.py` with this interpreter."""
+    return [sys.executable, str(shipped("jobs") / f"{stage}.py"), *arguments]
+
+
+def find_mpirun(environ: Mapping[str, str] = os.environ) -> str:
+    """The launcher beside this interpreter (PyPI's MPI wheels put it there), else the one on PATH.
+
+    Raises:
+        InputError: there is none.
+    """
+    beside = Path(sys.prefix) / "bin" / "mpirun"
+    found = str(beside) if beside.exists() else shutil.which("mpirun", path=environ.get("PATH"))
+    if not found:
+        raise InputError("--ranks: more than 1 needs mpirun: install the extra 'cpu', or load the site's MPI module")
+    return found
+
+
+def mpirun_command(ranks: int, command: Sequence[str]) -> list[str]:
+    """`command` on `ranks` ranks of this machine; one rank needs no launcher."""
+    return [find_mpirun(), "-n", str(ranks), *command] if ranks > 1 else list(command)
+
+
+def mpi_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """`environ` with Open MPI's consents: to run as root, and to more ranks than cores. MPICH needs neither."""
+    extra = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+    if os.geteuid() == 0:
+        extra |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return {**extra, **environ}
+
+
+def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
+    """Run a stage and return its exit code; SIGTERM and SIGUSR1 reach it as SIGUSR1, which every launcher forwards."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ)
+
+    def forward(_signum: int, _frame: FrameType | None) -> None:
+        process.send_signal(signal.SIGUSR1)
+
+    former = {signum: signal.signal(signum, forward) for signum in STOP_SIGNALS}
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # the terminal has sent it to the stage too
+        process.wait()
+        raise
+    finally:
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
+    return 128 - code if code < 0 else code

@@ -1,0 +1,105 @@
+"""What a run will do: checked and counted before anything is queued, and `mia-batch check`, which shows it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mia_batch import data
+from mia_batch.config import SECTIONS, Config, MethodConfig, load_config
+from mia_batch.entry import OK
+from mia_batch.errors import InputError
+from mia_batch.provenance import make_manifest
+
+BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1  # sample_index, label, member, loss, done; logits and split come on top
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A config whose files have been looked at."""
+
+    selection: data.Selection
+    manifest: dict[str, Any]
+
+
+def prepare(config: Config) -> Prepared:
+    """Choose the samples and digest the files that `config` names.
+
+    Raises:
+        InputError: bad records, impossible blocks, overlapping members: every line with the config's name.
+    """
+    with named_in(config.path):
+        return Prepared(data.select(config.data), make_manifest(config))
+
+
+@contextmanager
+def named_in(path: Path) -> Iterator[None]:
+    """Put the config's name before problems that begin with one of its fields."""
+    try:
+        yield
+    except InputError as error:
+        ours = tuple(f"{section}{mark}" for section in SECTIONS for mark in ".:")
+        raise InputError(
+            f"{path}: {line}" if line.startswith(ours) else line for line in error.problems
+        ) from error
+
+
+def n_candidates(method: MethodConfig) -> int:
+    """Distinct parameter settings of a grid."""
+    return math.prod(len(values) for values in method.params.values())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """CONFIG, and what changes the plan."""
+    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
+    parser.add_argument("--ranks", metavar="N", type=int, default=1, help="MPI ranks of the extraction (default 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the resolved config and the plan."""
+    if args.ranks < 1:
+        raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
+    config = load_config(args.config, checkpoint=args.checkpoint)
+    prepared = prepare(config)
+    print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
+    print("\n".join(["", *plan_lines(config, prepared.selection, args.ranks)]))
+    return OK
+
+
+def plan_lines(config: Config, selection: data.Selection, ranks: int) -> list[str]:
+    """What each stage will do, a few lines each."""
+    n_samples, n_members = len(selection), int(selection.member.sum())
+    n_classes = config.model.kwargs.get("num_classes", int(selection.label.max()) + 1)
+    per_rank = math.ceil(n_samples / ranks)
+    batches = math.ceil(per_rank / config.extract.batch_size)
+    size = n_samples * (BYTES_PER_ROW + selection.split.dtype.itemsize // 4 + 4 * n_classes)
+    n_eval = round(config.attack.eval_fraction * n_samples)
+    lines = [
+        f"extract: {n_samples} samples ({n_members} members, {n_samples - n_members} non-members) on {ranks} rank(s), "
+        f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "
+        f"features.h5 about {size / 2**20:.1f} MiB for {n_classes} classes",
+        f"attack:  fit on {n_samples - n_eval}, score {n_eval}, search: {config.attack.search}, cv {config.attack.cv}",
+    ]
+    lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
+    rule = "all of" if config.gate.rule == "all_above" else "any of"
+    lines.append(
+        f"reduce:  leak if {rule} {', '.join(config.gate.metrics)} of any method above {config.gate.threshold}"
+        + (" at the interval's lower bound" if config.gate.bound == "lower" else "")
+    )
+    return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
+
+
+def _method_line(method: MethodConfig, config: Config) -> str:
+    candidates = n_candidates(method)
+    if config.attack.search == "halving":
+        return f"{method.method}: {candidates} candidates, halved round by round"
+    tried = min(candidates, config.attack.n_iter) if config.attack.search == "random" else candidates
+    return f"{method.method}: {tried} candidates, {tried * config.attack.cv} fits and 1 final"
