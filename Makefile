@@ -1,0 +1,34 @@
+# make demo    set up and run the main job, small    make cluster       start four Slurm nodes on this host
+# make test    set up and pass every check           make cluster-down  end them
+# make bench   compare the attack stage with stock grid search
+.PHONY: demo test lint bench cluster cluster-down clean
+
+BIN := .venv/bin
+export PYTHON
+
+demo:
+	@.ci/install cpu
+	@$(BIN)/mia-batch demo --out runs/demo
+
+test: lint
+	@$(BIN)/python -m pytest
+
+lint:
+	@.ci/install cpu,test,dask
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/shellcheck .ci/run .ci/install $(wildcard slurm/*.sbatch slurm/*.sh)
+
+bench:
+	@.ci/install cpu,test,fast,bench
+	@$(BIN)/python tests/bench/attack_stage.py
+
+cluster:
+	@.ci/install cpu,test
+	@$(BIN)/python tests/slurm/cluster.py up
+
+cluster-down:
+	@$(BIN)/python tests/slurm/cluster.py down
+
+clean:
+	rm -rf .venv runs build *.egg-info
