@@ -1,0 +1,126 @@
+"""The four attack classifiers of MindArmour, their settings, and what a grid over them may hold.
+
+A grid is checked by scikit-learn's own constraints and by fitting its candidates on a few rows, so that no list of valid
+values here can go stale.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.utils._param_validation import validate_parameter_constraints
+
+# Ours to set: threads and seeds come from the engine, and the others only change what is printed or kept.
+RESERVED = frozenset({"n_jobs", "verbose", "warm_start", "random_state", "oob_score"})
+# What makes a fit cheap without changing whether it is possible.
+CHEAPEST: dict[str, Any] = {"max_iter": 1, "n_estimators": 1, "max_fun": 1}
+MAX_PROBES = 200
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A classifier family: scikit-learn's class and the settings that MindArmour gives it."""
+
+    estimator: type[BaseEstimator]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names that a grid may hold."""
+        return tuple(sorted(set(self.estimator().get_params()) - RESERVED))
+
+    def build(self, params: Mapping[str, Any], *, seed: int) -> ClassifierMixin:
+        """The stock estimator of one candidate; whatever is random in it starts from `seed`."""
+        model = self.estimator(**{**self.defaults, **params})
+        return model.set_params(random_state=seed) if "random_state" in model.get_params() else model
+
+
+METHODS: dict[str, MethodSpec] = {
+    "lr": MethodSpec(LogisticRegression, {"max_iter": 300}),
+    "knn": MethodSpec(KNeighborsClassifier),
+    "mlp": MethodSpec(MLPClassifier, {"max_iter": 300}),
+    "rf": MethodSpec(RandomForestClassifier),
+}
+
+
+def n_candidates(params: Mapping[str, Sequence[Any]]) -> int:
+    """How many candidates a grid has; an empty one has one, the default settings."""
+    return math.prod(len(values) for values in params.values())
+
+
+def candidates(params: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The grid's candidates in the order of scikit-learn's ParameterGrid, which decides ties."""
+    names = sorted(params)
+    return [dict(zip(names, values, strict=True)) for values in itertools.product(*(params[name] for name in names))]
+
+
+def check_grid(method: str, params: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What is wrong with a grid, one line each, `params.NAME RULE, got VALUE`; empty if nothing is."""
+    spec = METHODS[method]
+    problems = [problem for name, values in params.items() for problem in _check_values(spec, name, values)]
+    return problems or _check_combinations(spec, params)
+
+
+def _check_values(spec: MethodSpec, name: str, values: Sequence[Any]) -> list[str]:
+    if name in RESERVED:
+        return [f"params.{name} is set by the engine; valid parameters: {', '.join(spec.parameters)}"]
+    if name not in spec.parameters:
+        return [f"params.{name} is unknown; valid parameters: {', '.join(spec.parameters)}"]
+    if not values:
+        return [f"params.{name} must have at least one value, got []"]
+    repeated = [v for i, v in enumerate(values) if any(type(v) is type(w) and v == w for w in values[:i])]
+    problems = [f"params.{name} must have each value once, got {value!r} again" for value in repeated]
+    return problems + [problem for value in values for problem in _check_value(spec, name, value)]
+
+
+def _check_value(spec: MethodSpec, name: str, value: Any) -> list[str]:
+    constraints = spec.estimator._parameter_constraints
+    try:
+        validate_parameter_constraints(constraints, {name: value}, caller_name=spec.estimator.__name__)
+    except ValueError as error:
+        rule = str(error).split(" must be ", 1)[-1].replace(" Got ", " got ").rstrip(".")
+        return [f"params.{name} must be {rule.replace('. got', ', got')}"]
+    return []
+
+
+def _check_combinations(spec: MethodSpec, params: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Values that are each valid may still be impossible together, or fail at fit: try on a few rows."""
+    many = n_candidates(params) > MAX_PROBES
+    probes = {name: tuple(_representatives(values)) for name, values in params.items()} if many else params
+    problems: dict[str, None] = {}
+    for candidate in itertools.islice(candidates(probes), MAX_PROBES):
+        if reason := _fails_to_fit(spec, candidate):
+            problems[f"params {candidate} cannot be fitted: {reason}"] = None
+    return list(problems)
+
+
+def _representatives(values: Sequence[Any]) -> list[Any]:
+    """Of a long range of numbers its ends decide; anything else stands for itself."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    others = [value for value in values if isinstance(value, bool) or not isinstance(value, int | float)]
+    return others + ([min(numbers), max(numbers)] if len(numbers) > 2 else numbers)
+
+
+def _fails_to_fit(spec: MethodSpec, candidate: Mapping[str, Any]) -> str | None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 8)), np.arange(40) % 2
+    model = spec.build(candidate, seed=0)
+    model.set_params(**{name: value for name, value in CHEAPEST.items() if name in model.get_params()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one iteration on noise; the real fits count theirs
+        try:
+            model.fit(X, y)
+        except (ValueError, TypeError) as error:
+            return " ".join(str(error).split())
+    return None
