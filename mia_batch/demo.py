@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if code != LEAK:
         print(f"demo: the audit ended with exit code {code}, not {LEAK} (leak found)", file=sys.stderr)
         return code or FAILED
-    print(f"\ndemo: the audit's own exit code was {code} (leak found), as it should be for a network that has memorised.")
+    print(f"\ndemo: the audit's own exit code was {code} (leak found), as it should be after memorising.")
     print(f"demo: everything is in {root}; run it yourself: mia-batch run {config} --out DIR --ranks {RANKS}")
     return OK
 
@@ -54,7 +54,7 @@ def write_inputs(root: Path) -> Path:
     images, labels = digit_images()
     shuffled = np.random.default_rng(SEED).permutation(len(labels))
     halves = np.array_split(shuffled, 2)
-    log.info("packing %d digits, %.0f %% of them with a wrong label, into CIFAR-100 records", len(labels), 100 * WRONG_LABELS)
+    log.info("packing %d digits as CIFAR-100 records, %.0f %% with a wrong label", len(labels), 100 * WRONG_LABELS)
     for name, half in zip(("train.bin", "test.bin"), halves, strict=True):
         with atomic_path(data / name) as temporary:
             temporary.write_bytes(pack_records(images[half], labels[half]).tobytes())

@@ -59,6 +59,8 @@ class FeatureStore:
         """
         self.path = path
         with _as_input_error(path):
+            if not h5py.is_hdf5(path):  # "r+" would make an empty file into one
+                raise OSError("not an HDF5 file")
             self._file = h5py.File(path, "r+")
         _check_schema(self._file, path, "features")
 

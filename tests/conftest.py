@@ -1,0 +1,88 @@
+"""Small real inputs: CIFAR-100 records, a config that uses them, and mpirun."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+REPO = Path(__file__).parent.parent
+
+
+def write_records(path: Path, n: int, *, seed: int, n_classes: int = 10) -> Path:
+    """`n` CIFAR-100 records of noise."""
+    rng = np.random.default_rng(seed)
+    records = rng.integers(0, 256, (n, 3074), dtype=np.uint8)
+    records[:, 0] = 0
+    records[:, 1] = rng.integers(0, n_classes, n)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records.tofile(path)
+    return path
+
+
+def plain_config(data: Path, checkpoint: Path) -> dict[str, Any]:
+    """A config as YAML would give it: a small VGG over the records in `data`."""
+    return {
+        "model": {
+            "factory": "mia_batch.models.vgg:vgg11",
+            "kwargs": {"num_classes": 10, "batch_norm": True, "width": 0.125},
+            "checkpoint": str(checkpoint),
+        },
+        "data": {
+            "source": "cifar100",
+            "path": str(data),
+            "members": {"split": "train"},
+            "nonmembers": {"split": "test"},
+        },
+        "extract": {"device": "CPU", "batch_size": 16},
+        "attack": {"cv": 2, "methods": [{"method": "lr", "params": {"C": [0.1, 1.0]}}]},
+    }
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """A folder with train.bin (90 records) and test.bin (70)."""
+    folder = tmp_path / "data"
+    write_records(folder / "train.bin", 90, seed=1)
+    write_records(folder / "test.bin", 70, seed=2)
+    return folder
+
+
+@pytest.fixture
+def write_config(tmp_path: Path, records: Path) -> Callable[..., Path]:
+    """Write the plain config with changes such as {"attack.cv": 3} (None deletes) and return its path."""
+    checkpoint = tmp_path / "net.ckpt"
+    checkpoint.write_bytes(b"not read here")
+
+    def write(changes: dict[str, Any] | None = None, *, name: str = "c.yaml", checkpoint: Path = checkpoint) -> Path:
+        raw = plain_config(records, checkpoint)
+        for dotted, value in (changes or {}).items():
+            *sections, key = dotted.split(".")
+            target = raw
+            for section in sections:
+                target = target.setdefault(section, {})
+            if value is None:
+                del target[key]
+            else:
+                target[key] = value
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(raw))
+        return path
+
+    return write
+
+
+def run_job(
+    job: str, *arguments: str | Path, ranks: int = 0, env: dict[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run jobs/<job>.py, under mpirun if `ranks`."""
+    command = [sys.executable, str(REPO / "jobs" / f"{job}.py"), *map(str, arguments)]
+    if ranks:
+        command = [str(Path(sys.prefix) / "bin" / "mpirun"), "-n", str(ranks), *command]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout, stdin=subprocess.DEVNULL)
