@@ -51,11 +51,6 @@ def named_in(path: Path) -> Iterator[None]:
         ) from error
 
 
-def n_candidates(method: MethodConfig) -> int:
-    """Distinct parameter settings of a grid."""
-    return math.prod(len(values) for values in method.params.values())
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG, and what changes the plan."""
     parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
@@ -98,7 +93,9 @@ def plan_lines(config: Config, selection: data.Selection, ranks: int) -> list[st
 
 
 def _method_line(method: MethodConfig, config: Config) -> str:
-    candidates = n_candidates(method)
+    from mia_batch.attacks.classifiers import n_candidates  # scikit-learn takes a second
+
+    candidates = n_candidates(method.params)
     if config.attack.search == "halving":
         return f"{method.method}: {candidates} candidates, halved round by round"
     tried = min(candidates, config.attack.n_iter) if config.attack.search == "random" else candidates
