@@ -366,7 +366,8 @@ def _lines(path: Path, name: str, section: type[_Section], item: Any) -> list[st
     if item["type"] == "value_error":
         reasons = item["ctx"]["error"].args[0]
         if isinstance(reasons, list):
-            return [f"{path}: {field}.{name}: {rule}" for name, _, rule in (reason.partition(" ") for reason in reasons)]
+            split = (reason.partition(" ") for reason in reasons)
+            return [f"{path}: {field}.{name}: {rule}" for name, _, rule in split]
         shown = "" if isinstance(item["input"], Mapping | _Section | tuple) else f", got {_brief(item['input'])}"
         return [f"{path}: {field}: {reasons}{shown}"]
     rule = re.sub(r"^Input should be", "must be", item["msg"])
