@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from mia_batch import factory
 from mia_batch.config import DataConfig, SampleBlock
 from mia_batch.errors import InputError
+from mia_batch.provenance import sha256
 
 SPLITS = ("train", "test")
 SIDE = 32  # pixels of a record's image, each way
@@ -523,41 +523,19 @@ def _check_disjoint(members: _Side, nonmembers: _Side) -> None:
 # --- provenance ------------------------------------------------------------------------------------------------------
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, streamed, as hexadecimal digits.
+def data_digests(data: DataConfig) -> dict[str, str]:
+    """SHA-256 of the files that hold the samples: the record files of the splits in use, or a source's single file.
+
+    Keys do not depend on where the folder is: "train.bin", "path". A user's folder of images is not read for this.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: a file is missing or cannot be read.
     """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path}: must be a readable file, got {error.strerror or error}") from error
-    return digest.hexdigest()
-
-
-def data_digests(data: DataConfig) -> dict[str, str]:
-    """SHA-256 of the files that decide the samples: records, index files, a user's factory file and single data file.
-
-    Keys do not depend on where the run's folders are: "train.bin", "members[0].indices", "source", "path".
-    A user's folder of images is not read for this.
-    """
-    digests: dict[str, str] = {}
-    if data.source in FORMATS and data.path is not None:
-        source = RecordSource(data.path, FORMATS[data.source], data.label)
-        for split in sorted({block.split for block in (*data.members, *data.nonmembers)}):
-            digests |= {str(path.relative_to(data.path)): sha256(path) for path in source.files(split)}
-    else:
-        location = data.source.rpartition(":")[0]
-        if location.endswith(".py"):
-            digests["source"] = sha256(Path(location))
-        if data.path is not None and data.path.is_file():
-            digests["path"] = sha256(data.path)
-    for side, blocks in (("members", data.members), ("nonmembers", data.nonmembers)):
-        for number, block in enumerate(blocks):
-            if block.indices is not None:
-                digests[f"{side}[{number}].indices"] = sha256(block.indices)
-    return digests
+    if data.path is None or (data.source not in FORMATS and not data.path.is_file()):
+        return {}
+    if data.source not in FORMATS:
+        return {"path": sha256(data.path)}
+    source = RecordSource(data.path, FORMATS[data.source], data.label)
+    splits = sorted({block.split for block in (*data.members, *data.nonmembers)})
+    files = [file for split in splits for file in source.files(split)]
+    return {file.relative_to(data.path).as_posix(): sha256(file) for file in files}

@@ -23,5 +23,6 @@ def build_network(model: ModelConfig, image_size: Sequence[int]) -> nn.Cell:
     """
     network = factory.call(model.factory, "model.factory", model.kwargs, {"image_size": tuple(image_size)})
     if not isinstance(network, nn.Cell):
-        raise InputError(f"model.factory: {model.factory} must return a mindspore.nn.Cell, got {type(network).__name__}")
+        got = type(network).__name__
+        raise InputError(f"model.factory: {model.factory} must return a mindspore.nn.Cell, got {got}")
     return network
