@@ -1,0 +1,100 @@
+"""The summary as plain text for a terminal or a batch log: metrics by method, notes, verdict. ASCII alone."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from mia_batch.report.summary import Summary
+
+LABELS = {"balanced_accuracy": "balanced acc.", "auc": "AUC"}
+MARKS = "*+#~^!%&"
+LABEL_WIDTH = 15  # "TPR @ FPR 0.001"
+CELL_WIDTH = 16  # gap, ".713 .690-.735", mark
+NARROW_CELL_WIDTH = 7  # gap, ".713", mark: without the interval
+MIN_WIDTH = LABEL_WIDTH + NARROW_CELL_WIDTH
+
+
+def render(summary: Summary, *, width: int = 80) -> str:
+    """Table, notes and verdict, in lines of at most `width` characters.
+
+    Methods that do not fit beside each other follow in further blocks: four take 80 columns, one takes 31. Below that
+    the intervals go, and under 22 columns the lines are longer than `width`.
+    """
+    width = max(width, MIN_WIDTH)
+    marks = _marks(summary)
+    cell = CELL_WIDTH if width >= LABEL_WIDTH + CELL_WIDTH else NARROW_CELL_WIDTH
+    per_block = (width - LABEL_WIDTH) // cell
+    methods = list(summary["methods"])
+    blocks = [_block(summary, methods[i : i + per_block], cell, marks) for i in range(0, len(methods), per_block)]
+    notes = [f"{mark} {reason}" for reason, mark in marks.items()] + list(_notes(summary))
+    return "\n".join([
+        *_wrapped([_heading(summary, cell)], width), "",
+        "\n\n".join(blocks), "",
+        *_wrapped(notes, width), "",
+        *_wrapped(verdict_lines(summary), width),
+    ])  # fmt: skip
+
+
+def verdict_lines(summary: Summary) -> list[str]:
+    """The verdict in plain words and what to know about it, a paragraph each."""
+    verdict = summary["verdict"]
+    return [verdict["sentence"], *(f"Caution: {text}" for text in verdict["cautions"])]
+
+
+def _heading(summary: Summary, cell: int) -> str:
+    interval = f" and {summary['level']:.0%} interval" if cell == CELL_WIDTH else ""
+    samples = summary["samples"]
+    sides = f"{samples['n_members']} members and {samples['n_nonmembers']} non-members"
+    return f"Value{interval}, scored on {sides} that no attack was fitted on:"
+
+
+def _marks(summary: Summary) -> dict[str, str]:
+    """A footnote mark for each distinct reason; the last mark serves all that are left over."""
+    found = [numbers["reason"] for method in summary["methods"].values() for numbers in method["metrics"].values()]
+    reasons = dict.fromkeys(reason for reason in found if reason)
+    return {reason: MARKS[min(i, len(MARKS) - 1)] for i, reason in enumerate(reasons)}
+
+
+def _block(summary: Summary, methods: list[str], cell: int, marks: dict[str, str]) -> str:
+    found = [summary["methods"][method]["metrics"] for method in methods]
+    header = " " * LABEL_WIDTH + "".join(f" {method[: cell - 2]:<{cell - 1}}" for method in methods)
+    rows = [
+        f"{_label(metric):<{LABEL_WIDTH}}" + "".join(_cell(each[metric], cell, marks) for each in found)
+        for metric in found[0]
+    ]
+    return "\n".join(line.rstrip() for line in [header, *rows])
+
+
+def _cell(numbers: dict[str, Any], cell: int, marks: dict[str, str]) -> str:
+    value, low, high = (_short(numbers[key]) for key in ("value", "low", "high"))
+    interval = f" {low}-{high}" if cell == CELL_WIDTH and numbers["value"] is not None else ""
+    text = f"{value}{interval}{marks.get(numbers['reason'] or '', '')}"
+    return f" {text:<{cell - 1}}"
+
+
+def _label(metric: str) -> str:
+    if metric.startswith("tpr_at_fpr_"):
+        return f"TPR @ FPR {metric.removeprefix('tpr_at_fpr_')}"
+    return LABELS.get(metric, metric)
+
+
+def _short(value: float | None) -> str:
+    """Four characters for a fraction: .713, 1.00, nan."""
+    if value is None:
+        return "nan"
+    text = f"{value:.3f}"
+    return text[:4] if text.startswith("1") else text[1:]
+
+
+def _notes(summary: Summary) -> Iterable[str]:
+    for method, found in summary["methods"].items():
+        failed = found["n_nonconverged"]
+        count = sum(failed.values()) if isinstance(failed, dict) else failed
+        if count:
+            yield f"{method}: {count} fits did not converge (details in summary.json)"
+
+
+def _wrapped(paragraphs: Iterable[str], width: int) -> list[str]:
+    return [line for text in paragraphs for line in textwrap.wrap(text, width)]
