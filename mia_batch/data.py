@@ -390,22 +390,21 @@ def select(data: DataConfig, source: Source | None = None) -> Selection:
     """
     source = source or open_source(data)
     blocks = (("data.members", data.members), ("data.nonmembers", data.nonmembers))
-    sides = [_select_side(chosen, field, source) for field, chosen in blocks]
+    sides = [select_side(chosen, field, source) for field, chosen in blocks]
     _check_disjoint(*sides)
-    pairs = [pair for side in sides for pair in side]
-    return Selection(
-        sample_index=np.concatenate([index for _, index in pairs]),
-        split=np.concatenate([np.full(len(index), split) for split, index in pairs]),
-        label=np.concatenate([source.labels(split, index) for split, index in pairs]),
-        member=np.repeat([1, 0], [sum(len(index) for _, index in side) for side in sides]),
-    )
+    return gather(sides[0], sides[1], source)
 
 
-_Side = list[tuple[str, np.ndarray]]
+Side = list[tuple[str, np.ndarray]]
 
 
-def _select_side(blocks: Sequence[SampleBlock], field: str, source: Source) -> _Side:
-    side: _Side = []
+def select_side(blocks: Sequence[SampleBlock], field: str, source: Source) -> Side:
+    """(split, indices int64 (n,)) of each block of one side.
+
+    Raises:
+        InputError: a block outside its split, a bad index file, or a sample given twice.
+    """
+    side: Side = []
     for number, block in enumerate(blocks):
         where = field if len(blocks) == 1 else f"{field}[{number}]"
         side.append((block.split, _block_index(block, where, source.size(block.split))))
@@ -497,12 +496,23 @@ def _check_range(path: Path, index: np.ndarray, size: int, split: str) -> None:
         )
 
 
-def _by_split(side: _Side) -> dict[str, np.ndarray]:
+def gather(members: Side, nonmembers: Side, source: Source) -> Selection:
+    """The samples of both sides, with their labels."""
+    pairs = [*members, *nonmembers]
+    return Selection(
+        sample_index=np.concatenate([index for _, index in pairs]),
+        split=np.concatenate([np.full(len(index), split) for split, index in pairs]),
+        label=np.concatenate([source.labels(split, index) for split, index in pairs]),
+        member=np.repeat([1, 0], [sum(len(index) for _, index in side) for side in (members, nonmembers)]),
+    )
+
+
+def _by_split(side: Side) -> dict[str, np.ndarray]:
     splits = {split: [index for other, index in side if other == split] for split, _ in side}
     return {split: np.concatenate(parts) for split, parts in splits.items()}
 
 
-def _check_once(side: _Side, field: str) -> None:
+def _check_once(side: Side, field: str) -> None:
     for split, index in _by_split(side).items():
         values, counts = np.unique(index, return_counts=True)
         repeated = values[counts > 1]
@@ -511,7 +521,7 @@ def _check_once(side: _Side, field: str) -> None:
             raise InputError(f"{field}: must give each sample once, got {what}")
 
 
-def _check_disjoint(members: _Side, nonmembers: _Side) -> None:
+def _check_disjoint(members: Side, nonmembers: Side) -> None:
     others = _by_split(nonmembers)
     for split, index in _by_split(members).items():
         both = np.intersect1d(index, others.get(split, np.empty(0, np.int64)))

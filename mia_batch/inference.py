@@ -336,9 +336,9 @@ def augment(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return crop[:, ::-1] if flip else crop
 
 
-def augmented(images: samples.Images, split: np.ndarray, index: np.ndarray, seed: int) -> list[np.ndarray]:
+def augmented(images: samples.Images, split: np.ndarray, index: np.ndarray, *seed: int) -> list[np.ndarray]:
     """Each image augmented by a stream of its own, so that neither ranks nor batches change the outcome."""
-    streams = [(seed, zlib.crc32(str(name).encode()), int(i)) for name, i in zip(split, index, strict=True)]
+    streams = [(*seed, zlib.crc32(str(name).encode()), int(i)) for name, i in zip(split, index, strict=True)]
     return [augment(image, np.random.default_rng(stream)) for image, stream in zip(images, streams, strict=True)]
 
 
