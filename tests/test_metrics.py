@@ -281,7 +281,7 @@ def rare_scores(rng: np.random.Generator, n: int, shift: float) -> np.ndarray:
 @lru_cache
 def population(draw: Callable, shift: float) -> dict[str, float]:
     """True values, from so many samples that their error does not count."""
-    rng, n = np.random.default_rng(99), 200_000
+    rng, n = np.random.default_rng(99), 100_000
     member, scores = np.repeat([1, 0], n), np.concatenate([draw(rng, n, shift), draw(rng, n, 0.0)])
     return {
         "auc": metrics.auc(member, scores).value,
@@ -299,7 +299,7 @@ CASES = [(normal_scores, 0.0), (normal_scores, 1.0), (normal_scores, 2.5), (neig
 @pytest.mark.parametrize(("n_members", "n_nonmembers"), [(25, 25), (150, 20), (200, 300)])
 def test_coverage_of_the_score_metrics(draw: Callable, shift: float, n_members: int, n_nonmembers: int) -> None:
     truth = population(draw, shift)
-    rng, trials = np.random.default_rng(7), 150
+    rng, trials = np.random.default_rng(7), 100
     member = np.repeat([1, 0], [n_members, n_nonmembers])
     covered = dict.fromkeys(truth, 0)
     for _ in range(trials):
@@ -312,7 +312,7 @@ def test_coverage_of_the_score_metrics(draw: Callable, shift: float, n_members: 
         }
         for name, estimate in estimates.items():
             covered[name] += estimate.low <= truth[name] <= estimate.high
-    # 95 % less three standard errors of 150 trials.
+    # 95 % less three standard errors of 100 trials.
     for name, hits in covered.items():
         assert hits / trials >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / trials), name
 
