@@ -1,7 +1,7 @@
 """The four attack classifiers of MindArmour, their settings, and what a grid over them may hold.
 
-A grid is checked by scikit-learn's own constraints and by fitting its candidates on a few rows, so that no list of valid
-values here can go stale.
+A grid is checked by scikit-learn's own constraints and by fitting its candidates on a few rows, so that no list of
+valid values here can go stale.
 """
 
 from __future__ import annotations

@@ -1,0 +1,48 @@
+"""The table of a search: a row per candidate, columns and ranks as scikit-learn's `cv_results_`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+
+def score_table(
+    candidates: Sequence[Mapping[str, Any]], scores: NDArray[np.float64], n_nonconverged: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Means, standard deviations and ranks over folds.
+
+    Args:
+        candidates: parameters, n_candidates of them, in the order of the grid.
+        scores: accuracies, shape (n_candidates, n_folds).
+        n_nonconverged: folds on which each did not converge, shape (n_candidates,).
+    """
+    mean = np.average(scores, axis=1)
+    return {
+        "params": [dict(params) for params in candidates],
+        "mean_test_score": mean,
+        "std_test_score": np.sqrt(np.average((scores - mean[:, np.newaxis]) ** 2, axis=1)),
+        "rank_test_score": rankdata(-mean, method="min").astype(np.int64),
+        **{f"split{fold}_test_score": scores[:, fold] for fold in range(scores.shape[1])},
+        "n_nonconverged": n_nonconverged,
+    }
+
+
+def best_index(table: Mapping[str, Any]) -> int:
+    """The best candidate, the first of several: of the last round, if the search went in rounds."""
+    means = np.asarray(table["mean_test_score"], dtype=float)
+    if "iter" in table:
+        rounds = np.asarray(table["iter"])
+        means = np.where(rounds == rounds.max(), means, -np.inf)
+        return int(np.nanargmax(means))
+    return int(np.argmin(table["rank_test_score"]))
+
+
+def plain_columns(table: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The table as lists of numbers and text, parameters as JSON."""
+    columns = {name: np.asarray(column).tolist() for name, column in table.items() if name != "params"}
+    return {"params": [json.dumps(params, sort_keys=True) for params in table["params"]], **columns}
