@@ -138,8 +138,11 @@ def set_up(placement: Placement) -> None:
         InputError: MindSpore cannot use the device.
     """
     ms.set_context(mode=ms.GRAPH_MODE)
+    in_use = Placement(reported_device(), int(ms.get_context("device_id")))
     try:
-        if hasattr(ms, "set_device"):
+        if in_use == placement:
+            pass  # once it computes MindSpore takes no choice, not even the same again
+        elif hasattr(ms, "set_device"):
             ms.set_device(placement.device_target, placement.device_id)
         else:  # MindSpore before 2.5, as older CANN needs
             ms.set_context(device_target=placement.device_target, device_id=placement.device_id)
