@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,10 @@ from mia_batch.errors import InputError
 from mia_batch.extraction import Extraction, Outcome
 from mia_batch.paths import RunPaths
 from mia_batch.stage import load_run, stage_parser
-from mia_batch.store import FeatureStore
+from mia_batch.store import FeatureStore, features_progress
+
+if TYPE_CHECKING:
+    from mia_batch.inference import Placement
 
 log = logging.getLogger("mia_batch.extract")
 
@@ -47,20 +50,22 @@ class RootFile:
 
     def rows_done(self, paths: RunPaths, n_rows: int) -> NDArray[np.bool_]:
         """Which rows need no work."""
-        if not paths.features.exists():
+        rows = features_progress(paths.features)
+        if rows is None:
             return np.zeros(n_rows, dtype=bool)
+        if rows[1] != n_rows:
+            raise InputError(f"{paths.features}: must have {n_rows} rows for this config, got {rows[1]}")
+        if rows[0] == n_rows:  # a complete file is not opened for writing again
+            return np.ones(n_rows, dtype=bool)
         self.store = FeatureStore(paths.features)
-        done = self.store.done()
-        if len(done) != n_rows:
-            raise InputError(f"{paths.features}: must have {n_rows} rows for this config, got {len(done)}")
-        return done
+        return self.store.done()
 
     def open(self, work: Work, n_classes: int) -> FeatureStore:
         """The store to write to."""
         if self.store is None:
             attrs = {key: work.manifest[key] for key in ("config", "digests", "versions")}
             attrs |= {"run": provenance.run_digest(work.manifest), "launch": work.manifest["launches"][-1]}
-            self.store = FeatureStore.create(work.paths.features, work.selection.columns(), n_classes, attrs)
+            self.store = FeatureStore.create(work.paths.features, _columns(work.selection), n_classes, attrs)
         return self.store
 
     def close(self) -> None:
@@ -76,24 +81,30 @@ def prepare(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     selection, manifest = prepared.selection, provenance.claim(paths, prepared.manifest)
     done = file.rows_done(paths, len(selection))
     if not done.all():
-        layout = {"rank_size": world.size, "n_nodes": world.n_nodes, "rows_done": int(done.sum())}
-        manifest = provenance.add_launch(paths, provenance.launch("extract", **layout))
+        entry = provenance.launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
+        manifest = provenance.add_launch(paths, entry)
     width = file.store.n_classes if file.store else config.model.kwargs.get("num_classes")
     return Work(config, paths, selection, manifest, done, width)
+
+
+def _columns(selection: data.Selection) -> dict[str, NDArray[Any]]:
+    return {name: getattr(selection, name) for name in ("sample_index", "split", "label", "member")}
+
+
+def _describe(selection: data.Selection, row: int) -> str:
+    return f"{selection.split[row]} sample {selection.sample_index[row]}"
 
 
 def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outcome:
     """Load the network on this rank's device and run it over what is left. Collective."""
     from mia_batch import affinity
 
-    affinity.share_cores(world)
+    config = work.config
+    affinity.share_cores(world, config.extract.device)
     from mia_batch import inference  # MindSpore: after the cores are shared out, which is all that bounds its threads
 
-    config = work.config
-
     def load() -> inference.Predictor:
-        placement = inference.place(config.extract.device, world.local_rank, world.local_size, os.environ)
-        inference.set_up(placement)
+        inference.set_up(_placement(config.extract.device, world))
         network = inference.load_network(config.model, config.data.image_size)
         return inference.Predictor(network, config.extract.batch_size)
 
@@ -102,11 +113,20 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
         world,
         predictor,
         batches=lambda rows: inference.batches(config.data, work.selection, rows, config.extract.batch_size),
-        describe=work.selection.describe,
+        describe=lambda row: _describe(work.selection, row),
         open_store=lambda n_classes: file.open(work, n_classes),
         n_classes=work.n_classes,
     )
     return extraction.run(work.done, stop)
+
+
+def _placement(device: str, world: World) -> Placement:
+    from mia_batch import inference
+
+    target = inference.reported_device() if device == "auto" else device
+    seen = world.allgather(None if target == "CPU" else inference.visible_cards(target, os.environ))
+    peers = [seen[rank] for rank in world.local_ranks]
+    return inference.place(target, world.local_rank, world.local_size, os.environ, peers=peers)
 
 
 def extract(args: argparse.Namespace, world: World, stop: StopRequest) -> int:

@@ -1,9 +1,7 @@
-"""Small real inputs: CIFAR-100 records, a config that uses them, and mpirun."""
+"""Small real inputs: CIFAR-100 records, a config that uses them."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-
-REPO = Path(__file__).parent.parent
 
 
 def write_records(path: Path, n: int, *, seed: int, n_classes: int = 10) -> Path:
@@ -76,13 +72,3 @@ def write_config(tmp_path: Path, records: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-def run_job(
-    job: str, *arguments: str | Path, ranks: int = 0, env: dict[str, str] | None = None, timeout: float = 300
-) -> subprocess.CompletedProcess[str]:
-    """Run jobs/<job>.py, under mpirun if `ranks`."""
-    command = [sys.executable, str(REPO / "jobs" / f"{job}.py"), *map(str, arguments)]
-    if ranks:
-        command = [str(Path(sys.prefix) / "bin" / "mpirun"), "-n", str(ranks), *command]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout, stdin=subprocess.DEVNULL)

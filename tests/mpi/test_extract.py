@@ -1,0 +1,187 @@
+"""Extraction under real mpirun: the same file from any number of ranks, after any stop, and no hang."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+from running import REPO, one_line, run_job
+
+from mia_batch.entry import RESUME
+from mia_batch.store import features_progress
+
+Write = Callable[..., Path]
+DATASETS = ("sample_index", "split", "label", "member", "logits", "loss", "done")
+
+
+def read(run: Path) -> dict[str, np.ndarray]:
+    with h5py.File(run / "features.h5") as file:
+        return {name: file[name][:] for name in DATASETS}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    for (name, a), b in zip(read(one).items(), read(other).values(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def start(config: Path, out: Path, ranks: int) -> subprocess.Popen[str]:
+    mpirun = str(Path(sys.prefix) / "bin" / "mpirun")
+    job = [sys.executable, str(REPO / "jobs" / "extract.py"), str(config), "--out", str(out)]
+    return subprocess.Popen([mpirun, "-n", str(ranks), *job], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(out: Path, count: int, seconds: float = 60) -> None:
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        rows = features_progress(out / "features.h5")
+        if rows and rows[0] >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no {count} rows after {seconds} s")
+
+
+def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [p for p in psutil.Process(launcher.pid).children(recursive=True) if "extract.py" in " ".join(p.cmdline())]
+
+
+def test_one_two_and_three_ranks_give_the_same_file(tmp_path: Path, net_config: Write) -> None:
+    config = net_config()  # 160 samples in batches of 16: uneven shards and short batches
+    for ranks in (1, 2, 3):
+        assert run_job("extract", config, "--out", tmp_path / f"r{ranks}", ranks=ranks).returncode == 0
+    alone = run_job("extract", config, "--out", tmp_path / "alone")
+    assert alone.returncode == 0, alone.stderr
+    features = read(tmp_path / "r1")
+    assert features["done"].all()
+    assert features["member"].tolist() == [1] * 90 + [0] * 70
+    assert features["sample_index"].tolist() == [*range(90), *range(70)]
+    assert len(np.unique(features["logits"], axis=0)) == 160
+    for other in ("r2", "r3", "alone"):
+        assert_same(tmp_path / "r1", tmp_path / other)
+
+
+@pytest.mark.parametrize("victims", ["one", "all", "launcher"])
+def test_kill_9_loses_nothing_acknowledged_and_a_rerun_does_the_rest(
+    tmp_path: Path, source_config: Write, victims: str
+) -> None:
+    out, config = tmp_path / "killed", source_config(delay=0.02)
+    process = start(config, out, 2)
+    wait_for_rows(out, 32)
+    ranks = ranks_of(process)
+    assert len(ranks) == 2
+    for rank in {"one": ranks[1:], "all": ranks, "launcher": [psutil.Process(process.pid)]}[victims]:
+        rank.kill()
+    process.wait(timeout=20)
+    psutil.wait_procs(ranks, timeout=20)
+    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
+    before = read(out)
+    assert 32 <= before["done"].sum() < 192
+    rerun = run_job("extract", config, "--out", out, ranks=3)
+    assert rerun.returncode == 0, rerun.stderr
+    after, kept = read(out), before["done"].astype(bool)
+    np.testing.assert_array_equal(after["logits"][kept], before["logits"][kept])
+    assert run_job("extract", config, "--out", tmp_path / "whole", ranks=1).returncode == 0
+    assert_same(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_warning_signal_saves_and_says_so(tmp_path: Path, source_config: Write, signum: signal.Signals) -> None:
+    out, config = tmp_path / "out", source_config(delay=0.02)
+    process = start(config, out, 2)
+    wait_for_rows(out, 32)
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=60)
+    done, total = features_progress(out / "features.h5") or (0, 0)
+    assert 32 <= done < total
+    if signum == signal.SIGUSR1:  # mpirun forwards it; SIGTERM it may follow with a kill
+        assert process.returncode == RESUME, stderr
+        assert f"{done} of {total} rows done; the same command goes on from there" in stderr
+    assert run_job("extract", config, "--out", out, ranks=2).returncode == 0
+    assert features_progress(out / "features.h5") == (total, total)
+
+
+def test_a_signal_to_one_rank_alone_stops_all(tmp_path: Path, source_config: Write) -> None:
+    out = tmp_path / "out"
+    process = start(source_config(delay=0.02), out, 2)
+    wait_for_rows(out, 32)
+    ranks_of(process)[1].send_signal(signal.SIGUSR1)
+    process.communicate(timeout=30)
+    assert process.returncode == RESUME
+
+
+def test_an_exception_on_one_rank_ends_the_job_with_its_message(tmp_path: Path, source_config: Write) -> None:
+    started = time.monotonic()
+    result = run_job("extract", source_config(broken=90), "--out", tmp_path / "out", ranks=2, timeout=60)
+    assert result.returncode not in (0, 75)
+    assert "cannot decode image 90" in result.stderr
+    assert time.monotonic() - started < 40
+
+
+def test_a_second_run_has_nothing_to_do_and_imports_no_mindspore(tmp_path: Path, source_config: Write) -> None:
+    config, out = source_config(), tmp_path / "out"
+    assert run_job("extract", config, "--out", out, ranks=2).returncode == 0
+    before = (out / "features.h5").stat().st_mtime_ns
+    started = time.monotonic()
+    again = run_job("extract", config, "--out", out, ranks=2)
+    assert again.returncode == 0
+    assert "nothing to do, all 192 rows are done" in again.stderr
+    assert time.monotonic() - started < 10
+    assert (out / "features.h5").stat().st_mtime_ns == before
+
+
+def test_a_world_that_the_launcher_did_not_mean_is_refused(tmp_path: Path, source_config: Write) -> None:
+    env = {**os.environ, "PMI_SIZE": "4", "SLURM_NTASKS": "4"}
+    result = run_job("extract", source_config(), "--out", tmp_path / "out", env=env)
+    assert result.returncode == 2
+    assert result.stderr.startswith("mia-batch: MPI: the world must have ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_outside_the_network_is_one_line(tmp_path: Path, net_config: Write) -> None:
+    config = net_config()
+    records = np.fromfile(tmp_path / "data" / "test.bin", np.uint8).reshape(-1, 3074)
+    records[40, 1] = 57
+    records.tofile(tmp_path / "data" / "test.bin")
+    line = one_line(run_job("extract", config, "--out", tmp_path / "out", ranks=2))
+    assert "test sample 40" in line
+    assert "label must be in [0, 10), got 57" in line
+
+
+def test_another_config_into_the_same_directory_is_refused(tmp_path: Path, source_config: Write) -> None:
+    out = tmp_path / "out"
+    assert run_job("extract", source_config(), "--out", out, ranks=2).returncode == 0
+    before = (out / "features.h5").read_bytes()
+    line = one_line(run_job("extract", source_config(n=80), "--out", out, ranks=2))
+    assert "data.kwargs.n is nothing there and 80 here" in line
+    assert (out / "features.h5").read_bytes() == before
+
+
+def test_a_checkpoint_that_has_changed_is_refused(tmp_path: Path, checkpoint: Path, net_config: Write) -> None:
+    own = tmp_path / "own.ckpt"
+    shutil.copy(checkpoint, own)
+    config, out = net_config(checkpoint=own), tmp_path / "out"
+    assert run_job("extract", config, "--out", out).returncode == 0
+    own.write_bytes(own.read_bytes() + b"x")
+    assert "SHA-256 of model.checkpoint is" in one_line(run_job("extract", config, "--out", out))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which needs root")
+def test_a_full_disk_is_one_line(tmp_path: Path, net_config: Write) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", small], check=True)
+    try:
+        result = run_job("extract", net_config(), "--out", small / "out", ranks=2)
+        assert "the disk is full" in one_line(result) or "No space left" in one_line(result)
+        assert not (small / "out" / "features.h5").exists()
+    finally:
+        subprocess.run(["umount", small], check=True)
