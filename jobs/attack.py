@@ -177,7 +177,7 @@ def fit(settings: AttackConfig, features: Features, paths: RunPaths, run: str, s
                 journal=Journals(journals), stop=partial(bool, stop), directory=str(paths.root),
             )
         except Stopped:
-            log.warning("stopped by signal %s; finished fits are kept, the same command goes on from there", stop.signal)
+            log.warning("stopped by signal %s; finished fits are kept, the same command goes on", stop.signal)
             return RESUME
     return OK
 
