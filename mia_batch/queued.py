@@ -38,17 +38,28 @@ def latest_jobs(paths: RunPaths) -> dict[str, str]:
     return {stage: job for entry in submissions(paths) for stage, job in entry["jobs"].items()}
 
 
-def refuse_active(all_paths: Sequence[RunPaths]) -> None:
-    """Raise an InputError if any of the runs has jobs in the queue: two extractions would be in each other's way."""
+def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:
+    """By run, its jobs that are waiting or running, as "ID STATE".
+
+    Raises:
+        InputError: Slurm does not answer.
+    """
     jobs = {paths: list(latest_jobs(paths).values()) for paths in all_paths}
     try:
         states = scheduler.job_states(job for ids in jobs.values() for job in ids)
     except ConnectionError as error:
         raise InputError(f"Slurm: must answer whether this run is queued already, got: {error}") from error
+    return {
+        paths: [f"{job} {states[job]}" for job in ids if states[job] in scheduler.ACTIVE] for paths, ids in jobs.items()
+    }
+
+
+def refuse_active(all_paths: Sequence[RunPaths]) -> None:
+    """Raise an InputError if any of the runs has jobs in the queue: two extractions would be in each other's way."""
     problems = [
         f"{paths.root}: --out: must have no jobs in the queue, got {', '.join(active)} (scancel ends them)"
-        for paths, ids in jobs.items()
-        if (active := [f"{job} {states[job]}" for job in ids if states[job] in scheduler.ACTIVE])
+        for paths, active in active_jobs(all_paths).items()
+        if active
     ]
     if problems:
         raise InputError(problems)

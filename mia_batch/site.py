@@ -27,7 +27,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Word = Annotated[str, Field(min_length=1, pattern=r"^[^\0]*$")]
+Word = Annotated[str, Field(min_length=1)]
 Words = Annotated[tuple[Word, ...], BeforeValidator(_as_words)]
 Names = Annotated[tuple[Word, ...], BeforeValidator(_as_tuple)]
 Count = Annotated[int, Field(ge=1)]

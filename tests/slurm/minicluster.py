@@ -22,7 +22,7 @@ KEPT = "kept"  # marks a cluster that is a person's, not a test's
 BASE = Path("/tmp")
 GRES = (("gpu", "Flags=nvidia_gpu_env "), ("npu", ""))  # an npu sets no variable by itself, as on real sites
 NODES = ("n1", "n2", "n3", "n4")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "unshare", "setpriv")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "unshare", "setpriv", "taskset")
 FINAL = frozenset(
     ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
 )

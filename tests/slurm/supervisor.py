@@ -37,8 +37,11 @@ def command(root: Path, name: str) -> list[str]:
         f"hostname {name} && mount --bind {root}/hosts /etc/hosts && mount -t tmpfs shm /dev/shm && "
         f"slurmd -D -N {name} -f {root}/slurm.conf & wait"
     )
+    # Cores too: ranks pin themselves to the first cores of their node, which would else be the same for all nodes.
+    cores = sorted(os.sched_getaffinity(0))
+    core = cores[int(name[1:]) % len(cores)]
     spaces = ("--uts", "--ipc", "--pid", "--mount", "--fork", "--kill-child=KILL", "--mount-proc")
-    return ["unshare", *spaces, "sh", "-c", boot]
+    return ["taskset", "--cpu-list", str(core), "unshare", *spaces, "sh", "-c", boot]
 
 
 def start(root: Path, name: str) -> subprocess.Popen[bytes]:

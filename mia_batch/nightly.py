@@ -1,0 +1,228 @@
+"""`mia-batch nightly`: audit every complete checkpoint of a directory that has not been audited, by its content.
+
+A run directory is named by the checkpoint's hash, and making it is the claim to audit it: of two processes that try,
+on any hosts, one succeeds. There is no lock that a killed process could leave behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from mia_batch.entry import OK
+from mia_batch.errors import InputError
+from mia_batch.paths import RunPaths
+from mia_batch.provenance import sha256
+from mia_batch.queued import active_jobs
+from mia_batch.submit import Run, add_site_arguments, show, site_from, submit_runs
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".ckpt", ".safetensors")
+QUIET_S = 120.0
+STALE_CLAIM_S = 3600.0  # a claim that has queued nothing for so long is of a process that died
+NAME_LENGTH = 16  # hex digits of the hash
+FIELD_1 = 0x0A  # protobuf's tag of a field with number 1 and a length
+CRC_MARK, CRC_LENGTH = b"crc_num", 17
+LONGEST_HEADER = 100 << 20
+
+
+# --- which checkpoints are complete ----------------------------------------------------------------------------------
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint's own framing ends where the file ends; a file that is cut short, or still grows, does not.
+
+    A `.ckpt` is a protobuf message: fields of tag 1, each with its length, then perhaps MindSpore's checksum. A
+    `.safetensors` file says in its header where the last tensor ends.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return size == (_safetensors_end(file) if path.suffix == ".safetensors" else _protobuf_end(file, size)) > 0
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return False
+
+
+def _safetensors_end(file: BinaryIO) -> int:
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    header = json.loads(file.read(length))
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return 8 + int(length) + max(ends, default=0)
+
+
+def _protobuf_end(file: BinaryIO, size: int) -> int:
+    position = 0
+    while position < size:
+        file.seek(position)
+        start = file.read(11)  # a tag and the longest length there is
+        if start.startswith(CRC_MARK) and size - position == CRC_LENGTH:
+            return size
+        if start[0] != FIELD_1:
+            raise ValueError(f"no field of a checkpoint at byte {position}")
+        length, width = _varint(start[1:])
+        position += 1 + width + length
+    return position
+
+
+def _varint(data: bytes) -> tuple[int, int]:
+    """Value and width in bytes of protobuf's number at the start of `data`."""
+    value = 0
+    for i, byte in enumerate(data):
+        value |= (byte & 127) << (7 * i)
+        if byte < 128:
+            return value, i + 1
+    raise ValueError("a number that does not end")
+
+
+def complete_checkpoints(folder: Path, *, quiet_s: float = QUIET_S) -> Iterator[tuple[Path, str]]:
+    """Checkpoints below `folder` that nobody writes to any more, and their SHA-256, in the order they were written.
+
+    Args:
+        folder: searched with its subfolders; hidden files are left out.
+        quiet_s: a file that changed less than so many seconds ago may still be written to.
+
+    Raises:
+        InputError: `folder` is no directory.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: --watch: must be a directory")
+    for path in sorted(_candidates(folder), key=lambda path: (_mark(path), path)):
+        before = _mark(path)
+        if time.time() - before[0] / 1e9 < quiet_s:
+            log.info("left for the next time: %s changed in the last %g s", path, quiet_s)
+        elif not is_whole(path):
+            log.warning("left for the next time: %s ends before its last tensor does", path)
+        elif (digest := _digest(path)) and _mark(path) == before:
+            yield path, digest
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.suffix in SUFFIXES and not path.name.startswith(".") and path.is_file():
+            yield path
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    """Time of the last change in nanoseconds and size; zeros for a file that has gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except InputError as error:
+        log.warning("left for the next time: %s", error)
+        return ""
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+def claim(paths: RunPaths, *, retry: bool = False) -> bool:
+    """Claim the audit of a checkpoint; of several processes that try, one gets True.
+
+    Args:
+        paths: of its run, named by its hash.
+        retry: also claim a run whose jobs have ended without a verdict.
+    """
+    try:
+        paths.root.mkdir(parents=True)
+    except FileExistsError:
+        marks = len(_marks(paths))  # before the look: who claims in between takes this number
+        return _came_to_nothing(paths, retry) and _mark_claim(paths, marks)
+    return _mark_claim(paths, 0)
+
+
+def _marks(paths: RunPaths) -> list[Path]:
+    return sorted(paths.root.glob(".claim-*"))
+
+
+def _mark_claim(paths: RunPaths, number: int) -> bool:
+    try:
+        (paths.root / f".claim-{number:04d}").mkdir()
+    except OSError:  # another process was faster
+        return False
+    return True
+
+
+def _came_to_nothing(paths: RunPaths, retry: bool) -> bool:
+    """Whether who claimed the run last died before queueing it, or (with `retry`) its jobs did."""
+    if paths.summary_json.exists():
+        return False
+    try:
+        claimed = max(mark.stat().st_mtime for mark in (_marks(paths) or [paths.root]))
+        if paths.jobs.exists() and paths.jobs.stat().st_mtime >= claimed:
+            return retry and not active_jobs([paths])[paths]
+    except FileNotFoundError:  # its claimer has just released it
+        return False
+    return time.time() - claimed > STALE_CLAIM_S
+
+
+def release(runs: Iterable[Run]) -> None:
+    """Give up claims of which nothing was queued."""
+    for run in runs:
+        if not run.paths.jobs.exists():
+            shutil.rmtree(run.paths.root, ignore_errors=True)
+        for mark in _marks(run.paths)[-1:]:
+            mark.rmdir()
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def find_new(args: argparse.Namespace, runs: Path) -> list[Run]:
+    """The runs to queue, claimed for this process unless it is a dry run."""
+    found: dict[str, Path] = {}
+    for path, digest in complete_checkpoints(Path(args.watch).absolute(), quiet_s=args.quiet):
+        found.setdefault(digest, path)
+    named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
+    if args.dry_run:
+        return [run for run in named if not run.paths.root.exists() or _came_to_nothing(run.paths, args.retry)]
+    return [run for run in named if claim(run.paths, retry=args.retry)]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """CONFIG --watch DIR --runs DIR."""
+    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML); its own checkpoint is not used")
+    parser.add_argument(
+        "--watch", metavar="DIR", required=True, help="where checkpoints appear (.ckpt, .safetensors)"
+    )
+    parser.add_argument("--runs", metavar="DIR", required=True, help="where the audits go, one directory for each")
+    seconds = f"leave files that changed in the last S seconds for the next time (default {QUIET_S:g})"
+    parser.add_argument("--quiet", metavar="S", type=float, default=QUIET_S, help=seconds)
+    parser.add_argument("--retry", action="store_true", help="queue audits again whose jobs ended without a verdict")
+    add_site_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Queue the audits of new checkpoints as one array."""
+    site, runs = site_from(args), Path(args.runs).absolute()
+    new = find_new(args, runs)
+    if not new:
+        log.info("no new checkpoint in %s", args.watch)
+        if args.json:
+            print(json.dumps({"jobs": {}, "runs": []}))
+        return OK
+    try:
+        steps = submit_runs(Path(args.config), new, runs, site, dry_run=args.dry_run)
+    except BaseException:
+        if not args.dry_run:
+            release(new)
+        raise
+    show(args, steps, new)
+    return OK
