@@ -29,6 +29,9 @@ LITTLE_SPACE = GIB
 RANK_MEMORY = GIB // 2  # what one rank of MindSpore on CPU holds, rounded up
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.sshfs", "9p")
 
+# What the launcher of each MPI says of itself.
+FAMILIES = {"Open MPI": ("Open MPI", "OpenRTE", "PRRTE"), "MPICH": ("HYDRA", "MPICH"), "Intel": ("Intel",)}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -94,37 +97,28 @@ def judge_mindspore(version: str, device: str) -> Finding:
 def mpi() -> list[Finding]:
     """The MPI library that mpi4py finds and the launcher that would start it."""
     try:
-        library = (
-            run_probe("from mpi4py import MPI; print(MPI.Get_library_version())").replace("\0", "").splitlines()[0]
-        )
+        said = run_probe("from mpi4py import MPI; print(MPI.Get_library_version())")
+        library = said.replace("\0", "").splitlines()[0].strip()
     except (RuntimeError, IndexError) as error:
         return [Finding("mpi", f"not usable: {error}", BAD, "load the site's MPI module, or install the extra cpu")]
     try:
         launcher = find_mpirun()
     except InputError:
-        return [Finding("mpi", library.strip(), SLOW, "no mpirun: more than one rank only by srun")]
-    return [judge_mpi(library.strip(), launcher, _launcher_version(launcher))]
+        return [Finding("mpi", library, SLOW, "no mpirun: more than one rank only by srun")]
+    return [judge_mpi(library, launcher, _launcher_version(launcher))]
 
 
 def _launcher_version(launcher: str) -> str:
     try:
-        done = subprocess.run(
-            [launcher, "--version"], text=True, capture_output=True, check=False, timeout=PROBE_TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return _output([launcher, "--version"])
+    except (OSError, RuntimeError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout + done.stderr
 
 
 def judge_mpi(library: str, launcher: str, said: str) -> Finding:
     """Whether the launcher belongs to the library: another's starts many worlds of one rank."""
-    families = {
-        "Open MPI": ("Open MPI", "Open-MPI", "OpenRTE", "PRRTE"),
-        "MPICH": ("HYDRA", "MPICH"),
-        "Intel": ("Intel",),
-    }
-    of_library = next((family for family in families if family.lower() in library.lower()), "")
-    of_launcher = next((family for family, signs in families.items() if any(sign in said for sign in signs)), "")
+    of_library = next((family for family in FAMILIES if family.lower() in library.lower()), "")
+    of_launcher = next((family for family, signs in FAMILIES.items() if any(sign in said for sign in signs)), "")
     value = f"{' '.join(library.split())[:60]}, {launcher}"
     if of_library and of_launcher and of_library != of_launcher:
         return Finding("mpi", value, BAD, f"this mpirun is {of_launcher}'s: put {of_library}'s first on PATH")
@@ -188,14 +182,16 @@ def slurm() -> list[Finding]:
     """Slurm's version, the job that this is in, and the cluster's MPI plugins."""
     if not shutil.which("sbatch"):
         return [Finding("slurm", "no clients here", advice="submit needs them; run does not")]
+    job = os.environ.get("SLURM_JOB_ID")
     try:
         version = _output(["sbatch", "--version"])
         plugins = " ".join(_output(["srun", "--mpi=list"]).split("\n")).replace("\t", " ")
         _output(["sinfo", "--noheader"])
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
-        return [Finding("slurm", f"does not answer: {' '.join(str(error).split())[:80]}", BAD, "scontrol ping")]
+        said = f"does not answer: {' '.join(str(error).split())[:80]}"
+        state = BAD if job else GOOD
+        return [Finding("slurm", said, state, "submit needs a cluster (scontrol ping asks for it); run does not")]
     found = plugins.split(":", 1)[-1].replace("specific pmix plugin versions available", "")
-    job = os.environ.get("SLURM_JOB_ID")
     inside = f"in job {job} with {os.environ.get('SLURM_NTASKS', '1')} task(s)" if job else "not in a job"
     return [Finding("slurm", f"{version}, {inside}; srun --mpi: {' '.join(found.split())}")]
 
