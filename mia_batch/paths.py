@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -102,7 +103,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_directory(path.parent)
     except OSError as error:
-        raise InputError(f"{path}: must be writable, got: {error.strerror or error}") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        rule = "the disk is full" if full else f"must be writable, got: {error.strerror or error}"
+        raise InputError(f"{path}: {rule}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

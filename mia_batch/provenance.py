@@ -180,7 +180,7 @@ def refuse_differences(paths: RunPaths, found: list[str]) -> None:
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):
         items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
     elif isinstance(value, list) and value and isinstance(value[0], Mapping):
         items = [(f"{prefix}[{i}]", item) for i, item in enumerate(value)]

@@ -27,6 +27,7 @@ from mia_batch.paths import atomic_path, sync_directory
 from mia_batch.shards import contiguous_runs
 
 SCHEMA = 1
+HDF5_OVERHEAD = 64 * 1024  # bytes, more than the headers of our files take
 ATTRIBUTE_LIMIT = 60_000  # bytes; HDF5 holds attributes of up to 64 KiB in an object's header
 
 
@@ -70,7 +71,9 @@ class FeatureStore:
     ) -> FeatureStore:
         """Make the file with no row done; `rows` holds sample_index, split, label and member, (n_rows,) each."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        text_bytes = np.asarray(rows["split"], dtype=str).nbytes + len(json.dumps(dict(attrs)))
         try:
+            _reserve(temporary, len(rows["member"]) * (32 + 4 * n_classes) + text_bytes)
             with _as_input_error(path), h5py.File(temporary, "w") as file:
                 _lay_out(file, rows, n_classes)
                 _set_attrs(file, {"schema": SCHEMA, "kind": "features", **attrs})
@@ -142,6 +145,16 @@ def _allocated(file: h5py.File, name: str, kind: str, shape: tuple[int, ...]) ->
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(kind)), space, layout)
 
 
+def _reserve(temporary: Path, n_bytes: int) -> None:
+    """See whether the disk has room before HDF5 begins, which a full disk leaves unable to close its file cleanly."""
+    with _as_input_error(temporary.parent):
+        try:
+            with open(temporary, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, n_bytes + HDF5_OVERHEAD)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def _sync(file: h5py.File) -> None:
     """HDF5's flush hands the bytes to the kernel; fsync puts them on the disk."""
     file.flush()
@@ -181,8 +194,6 @@ def _as_input_error(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist") from error
     except (OSError, KeyError, RuntimeError) as error:
-        if error.__class__ is InputError:
-            raise
         code = getattr(error, "errno", None)
         full = code == errno.ENOSPC or "No space left" in str(error) or code == errno.EDQUOT
         if full:
@@ -229,7 +240,7 @@ def features_progress(path: Path) -> tuple[int, int] | None:
 
 def write_attack(path: Path, result: AttackResult) -> None:
     """Write attacks/<name>.h5, whole or not at all."""
-    with atomic_path(path) as temporary, _as_input_error(path), h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, _as_input_error(path), _new_file(temporary, result) as file:
         for name in ("scores", "predicted", "evaluated", "member"):
             file.create_dataset(name, data=getattr(result, name))
         table = file.create_group("cv_results", track_order=True)
@@ -239,6 +250,11 @@ def write_attack(path: Path, result: AttackResult) -> None:
             "schema": SCHEMA, "kind": "attack", "method": result.method, "best_params": result.best_params,
             "best_score": result.best_score, "provenance": result.provenance,
         })
+
+
+def _new_file(temporary: Path, result: AttackResult) -> h5py.File:
+    _reserve(temporary, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
+    return h5py.File(temporary, "w")
 
 
 def _is_text(column: Any) -> bool:

@@ -119,6 +119,18 @@ class TrainStep(nn.Cell):
         return loss, right
 
 
+class Agreement(nn.Cell):
+    """The largest of all ranks' numbers, on every rank. Collective."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = ops.AllReduce(ops.ReduceOp.MAX)
+
+    def construct(self, mine: Tensor) -> Tensor:
+        """The largest `mine`."""
+        return self.largest(mine)
+
+
 class Trainer:
     """A network, its optimizer and its members, at some step of the training.
 
@@ -148,6 +160,7 @@ class Trainer:
             weight_decay=config.train.weight_decay,
         )
         self.train_step = TrainStep(self.network, self.optimizer, ranks)
+        self._agreement = Agreement() if ranks.size > 1 else None
 
     @property
     def epoch(self) -> int:
@@ -168,8 +181,14 @@ class Trainer:
             images = inference.augmented(images, *chosen, self.config.train.seed, epoch)
         return self.preprocess(images)
 
+    def agreed(self, stop: StopRequest) -> bool:
+        """Whether any rank is to stop. Collective: a rank that left alone would have the others wait for ever."""
+        if self._agreement is None:
+            return bool(stop)
+        return bool(self._agreement(Tensor([float(bool(stop))], ms.float32)).asnumpy()[0])
+
     def run_epoch(self, stop: StopRequest) -> tuple[float, float]:
-        """Go on to the epoch's end, or until `stop`; mean loss and accuracy of the steps done, NaN where none.
+        """Go on to the epoch's end, or, alone, until `stop`; mean loss and accuracy of the steps done, NaN where none.
 
         Every sample comes once an epoch, in a new order; the few that do not fill a batch wait for the next.
 
@@ -181,7 +200,7 @@ class Trainer:
         order = np.random.default_rng((self.config.train.seed, epoch)).permutation(len(self.selection))
         results = []
         for step in range(first, self.steps_per_epoch):
-            if stop:
+            if self.ranks.size == 1 and stop:
                 break
             together = self.batch_size * self.ranks.size
             rows = order[step * together : (step + 1) * together][self.ranks.rank :: self.ranks.size]
@@ -341,7 +360,7 @@ def train(config: Config, stop: StopRequest, ranks: Ranks) -> Outcome:
 
     Args:
         config: the configuration.
-        stop: looked at before every step; when it is set the state is saved.
+        stop: looked at before every step, by several ranks together after every epoch; then the state is saved.
         ranks: from `connect_ranks`; only rank 0 writes.
 
     Raises:
@@ -385,7 +404,7 @@ def _run_epochs(trainer: Trainer, state: Path, key: str, stop: StopRequest) -> b
         before, started = trainer.step, time.perf_counter()
         loss, accuracy = trainer.run_epoch(stop)
         rate = (trainer.step - before) * trainer.batch_size * trainer.ranks.size / (time.perf_counter() - started)
-        stopped = bool(stop) and trainer.epoch < train.epochs
+        stopped = trainer.agreed(stop) and trainer.epoch < train.epochs
         if not stopped:
             results = trainer.epoch, train.epochs, loss, accuracy, rate
             log.info("epoch %d/%d: loss %.4f, accuracy %.4f, %.0f samples/s", *results)

@@ -77,10 +77,10 @@ def test_kill_9_loses_nothing_acknowledged_and_a_rerun_does_the_rest(
     process = start(config, out, 2)
     wait_for_rows(out, 32)
     ranks = ranks_of(process)
-    assert len(ranks) == 2
+    assert len(ranks) == 2, "mpirun has started two ranks"
     for rank in {"one": ranks[1:], "all": ranks, "launcher": [psutil.Process(process.pid)]}[victims]:
         rank.kill()
-    process.wait(timeout=20)
+    process.communicate(timeout=20)
     psutil.wait_procs(ranks, timeout=20)
     assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
     before = read(out)
@@ -178,10 +178,10 @@ def test_a_checkpoint_that_has_changed_is_refused(tmp_path: Path, checkpoint: Pa
 def test_a_full_disk_is_one_line(tmp_path: Path, net_config: Write) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", small], check=True)
     try:
         result = run_job("extract", net_config(), "--out", small / "out", ranks=2)
-        assert "the disk is full" in one_line(result) or "No space left" in one_line(result)
+        assert "the disk is full" in one_line(result)
         assert not (small / "out" / "features.h5").exists()
     finally:
         subprocess.run(["umount", small], check=True)

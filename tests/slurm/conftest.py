@@ -1,11 +1,15 @@
-"""The mini-cluster as a session fixture."""
+"""The mini-cluster as a session fixture, and a finished audit to compare with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from minicluster import MiniCluster, missing
+from audits import Audit, write_checkpoints
+from minicluster import NODES, MiniCluster, missing
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +27,30 @@ def mini() -> Iterator[MiniCluster]:
 def cluster(mini: MiniCluster) -> Iterator[MiniCluster]:
     """The session's cluster with every node on and no job left by the test before."""
     yield mini
-    mini.power_on("slurmctld", "n1", "n2", "n3", "n4")
+    mini.power_on("slurmctld", *NODES)
     mini.run("scancel", "--user=root", check=False)
+    mini.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=RESUME", check=False)
     mini.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Checkpoints of one network with different weights."""
+    return write_checkpoints(tmp_path_factory.mktemp("checkpoints"), 6)
+
+
+@pytest.fixture
+def new_audit(tmp_path: Path, checkpoints: list[Path]) -> Callable[..., Audit]:
+    """Write the config of an audit of the first checkpoint, with a delay per sample."""
+    return lambda delay=0.0: Audit.write(tmp_path, checkpoints[0], delay=delay)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory, checkpoints: list[Path]) -> Path:
+    """The first checkpoint's run on this machine, without Slurm."""
+    folder = tmp_path_factory.mktemp("reference")
+    audit = Audit.write(folder, checkpoints[0])
+    command = [sys.executable, "-m", "mia_batch.cli", "run", audit.config, "--out", folder / "run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 3), done.stderr
+    return folder / "run"
