@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 
 from mia_batch.config import Config
-from mia_batch.entry import OK, RESUME
+from mia_batch.entry import BAD_INPUT, FAILED, OK, RESUME
 from mia_batch.errors import InputError
 from mia_batch.launch import mpi_environment, mpirun_command, run_stage, stage_command
 from mia_batch.paths import RunPaths
@@ -31,32 +32,36 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
     config, paths = load_run(args, need=("checkpoint", "data"))
     claim(paths, prepare(config).manifest)
-    for stage, command in _commands(args, config, paths):
-        log.info("stage %s", stage)
-        code = run_stage(command, mpi_environment())
-        if stage == "reduce" or code != OK:
-            return _explain(stage, code)
-    return OK
-
-
-def _commands(args: argparse.Namespace, config: Config, paths: RunPaths) -> list[tuple[str, list[str]]]:
-    """What is still to be run."""
     arguments = [args.config, "--out", args.out]
     arguments += ["--checkpoint", args.checkpoint] if args.checkpoint else []
     arguments += ["--verbose"] if args.verbose else []
-    commands = [("reduce", stage_command("reduce", arguments))]
+    for stage, command in _commands(args.ranks, arguments, config, paths):
+        log.info("stage %s", stage)
+        code = run_stage(command, mpi_environment())
+        if code != OK:
+            return _explain(stage, code)
+    log.info("stage reduce")
+    # In this process: what it needs is imported here already, and a run with nothing to do should take a moment.
+    return int(importlib.import_module("mia_batch.jobs.reduce").main(arguments))
+
+
+def _commands(
+    ranks: int, arguments: list[str], config: Config, paths: RunPaths
+) -> list[tuple[str, list[str]]]:
+    """The stages before the reducer that are still to be run."""
+    commands = []
     if any(not paths.attack(method.method).exists() for method in config.attack.methods):
-        commands.insert(0, ("attack", stage_command("attack", arguments)))
+        commands.append(("attack", stage_command("attack", arguments)))
     rows = features_progress(paths.features)
     if rows is None or rows[0] < rows[1]:
-        commands.insert(0, ("extract", mpirun_command(args.ranks, stage_command("extract", arguments))))
+        commands.insert(0, ("extract", mpirun_command(ranks, stage_command("extract", arguments))))
     return commands
 
 
 def _explain(stage: str, code: int) -> int:
     if code == RESUME:
         log.warning("%s was stopped and has saved its state; the same command goes on from there", stage)
-    elif stage != "reduce" and code not in (OK, 2):
+    elif code != BAD_INPUT:
         print(f"mia-batch: {stage} failed with exit code {code}; the same command goes on from there", file=sys.stderr)
-        return 1
+        return FAILED
     return code

@@ -97,7 +97,7 @@ def _slope(name: str, a: Floats) -> Any:
     """What `_scale_by` needs of the derivative of an activation where its value is `a`."""
     if name == "relu":
         return a <= 0  # where it is flat: setting those to 0 is faster than multiplying all
-    return {"identity": lambda: None, "logistic": lambda: (a, 1 - a), "tanh": lambda: (1 - a**2,)}[name]()
+    return {"identity": lambda: None, "logistic": lambda: (a.copy(), 1 - a), "tanh": lambda: (1 - a**2,)}[name]()
 
 
 def _scale_by(slopes: Any, delta: Floats) -> None:

@@ -131,7 +131,10 @@ class MethodRun:
     def search_tasks(self) -> list[Task]:
         """Every piece of every family on every fold."""
         n_fit = self.shape[0] - max(len(fold) for fold in self.folds)
-        self.families = share(self.method, list(enumerate(self.candidates)), self.attack, n_fit, self.shape[1])
+        self.families = search_families(
+            self.method, list(enumerate(self.candidates)), seed=self.attack.seed, n_fit=n_fit,
+            n_features=self.shape[1], intelex=uses_intelex(self.attack),
+        )
         rows = n_fit, self.shape[1]
         tasks = [
             Task(_key(self.method, family, fold, i), family.cost(piece, *rows), self.method, fold, family, piece)
@@ -208,17 +211,23 @@ class MethodRun:
         }
 
 
-def share(
-    method: str, grid: Sequence[tuple[int, Mapping[str, Any]]], attack: AttackConfig, n_fit: int, n_features: int
+def search_families(
+    method: str, grid: Sequence[tuple[int, Mapping[str, Any]]], *, seed: int, n_fit: int, n_features: int, intelex: bool
 ) -> list[Family]:
-    """The families of a grid: every candidate in exactly one."""
+    """The families of a grid of numbered candidates: each is in exactly one.
+
+    Args:
+        n_fit: rows that fit in the smallest fold.
+        n_features: columns of X.
+        intelex: whether scikit-learn-intelex may grow forests.
+    """
     if method == "rf":
-        return forest_families(grid, attack.seed, intelex=uses_intelex(attack))
+        return forest_families(grid, seed, intelex=intelex)
     if method == "knn":
-        return neighbour_families(grid, attack.seed, n_fit)
+        return neighbour_families(grid, seed, n_fit)
     if method == "lr":
-        return logistic_families(grid, attack.seed, n_features)
-    return mlp_families(grid, attack.seed)
+        return logistic_families(grid, seed, n_features)
+    return mlp_families(grid, seed)
 
 
 def uses_intelex(attack: AttackConfig) -> bool:
