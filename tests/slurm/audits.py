@@ -1,0 +1,151 @@
+"""Small real audits for the cluster: a network that compiles fast, and a data source that is slow and keeps count."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+from minicluster import MiniCluster
+
+BIN = Path(sys.prefix) / "bin"
+ROWS = 96  # of each split
+BATCH = 8
+
+ENTRY = """
+import sys
+from mia_batch import cli
+for name in ("submit", "nightly", "history", "doctor"):
+    cli.COMMANDS.setdefault(name, (name, name))
+sys.exit(cli.main())
+"""
+
+CODE = '''
+import os, time
+import numpy as np
+
+def build(num_classes=10):
+    from mindspore import nn
+    return nn.SequentialCell(
+        nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dense(256, num_classes)
+    )
+
+class Images:
+    """`n` images that differ, each read in `delay` seconds and noted in the file `log`."""
+
+    def __init__(self, split, n, delay, log):
+        self.split, self.n, self.delay, self.log = split, n, delay, log
+        self.labels = np.arange(n) % 10
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        time.sleep(self.delay)
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(descriptor, f"{self.split} {i}\\n".encode())
+        os.close(descriptor)
+        shift = 40 * (self.split == "train")
+        return np.random.default_rng(i).integers(shift, 216 + shift, (32, 32, 3), dtype=np.uint8), i % 10
+
+def make(split, n, delay, log):
+    return Images(split, n, delay, log)
+
+def save(folder, count):
+    import mindspore as ms
+    for seed in range(count):
+        ms.set_seed(seed)
+        ms.save_checkpoint(build(), f"{folder}/net{seed:02d}.ckpt")
+'''
+
+
+def write_checkpoints(folder: Path, count: int) -> list[Path]:
+    """`count` checkpoints of different weights, and `audited.py` with their network and the data source."""
+    (folder / "audited.py").write_text(CODE)
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import audited; audited.save(sys.argv[1], {count})"
+    subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True)
+    return sorted(folder.glob("*.ckpt"))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A config whose data is read at a chosen speed."""
+
+    config: Path
+    reads: Path
+
+    @staticmethod
+    def write(folder: Path, checkpoint: Path, *, delay: float = 0.0) -> Audit:
+        """Write the config to `folder`."""
+        audit = Audit(folder / "config.yaml", folder / "reads")
+        code = checkpoint.with_name("audited.py")
+        kwargs = {"n": ROWS, "delay": delay, "log": str(audit.reads)}
+        methods = [
+            {"method": "lr", "params": {"C": [0.1, 1.0]}},
+            {"method": "knn", "params": {"n_neighbors": [3, 5]}},
+        ]
+        sides = {"members": {"split": "train"}, "nonmembers": {"split": "test"}}
+        raw = {
+            "model": {"factory": f"{code}:build", "checkpoint": str(checkpoint)},
+            "data": {"source": f"{code}:make", "kwargs": kwargs} | sides,
+            "extract": {"device": "CPU", "batch_size": BATCH},
+            "attack": {"cv": 2, "methods": methods},
+        }  # fmt: skip
+        audit.config.write_text(yaml.safe_dump(raw))
+        return audit
+
+    def read_more_than_once(self) -> int:
+        """Rows that were read again, each as often as it was."""
+        counts = Counter(self.reads.read_text().splitlines())
+        assert len(counts) == 2 * ROWS
+        return sum(counts.values()) - 2 * ROWS
+
+
+def write_site(path: Path, *, launcher: str = "mpirun", nodes: int = 2, attack: str = "{cpus_per_task: 1}") -> Path:
+    """A site file for the mini-cluster."""
+    site = (
+        f"source: [{json.dumps(str(BIN / 'activate'))}]\npython: python\nlauncher: {launcher}\n"
+        f"extract: {{nodes: {nodes}, tasks_per_node: 1}}\nattack: {attack}\n"
+    )
+    path.write_text(site)
+    return path
+
+
+def mia_batch(
+    cluster: MiniCluster, command: str, *argv: str | Path, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a sub-command of mia-batch as a client of the cluster."""
+    return cluster.run(sys.executable, "-c", ENTRY, command, *argv, check=check)
+
+
+def submit(cluster: MiniCluster, *argv: str | Path) -> dict[str, str]:
+    """Submit an audit; its job ids by stage."""
+    line = mia_batch(cluster, "submit", *argv, "--json").stdout
+    return {stage: str(job) for stage, job in json.loads(line)["jobs"].items()}
+
+
+def extracted(run: Path) -> dict[str, Any]:
+    """The data sets of features.h5, all rows done."""
+    with h5py.File(run / "features.h5") as file:
+        columns = {name: file[name][:] for name in file}
+    assert columns["done"].all()
+    return columns
+
+
+def same_features(run: Path, other: Path) -> bool:
+    """Whether two runs have bit-identical features."""
+    ours, theirs = extracted(run), extracted(other)
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def metrics(run: Path) -> dict[str, Any]:
+    """Metrics of every method."""
+    methods = json.loads((run / "summary.json").read_text())["methods"]
+    return {name: found["metrics"] for name, found in methods.items()}
