@@ -14,6 +14,10 @@ COMMANDS = {
     "run": ("run", "extract, attack and reduce on this machine"),
     "check": ("plan", "validate a config and show what each stage will do"),
     "status": ("status", "what of a run is done, running or missing"),
+    "submit": ("submit", "queue an audit, or one for each of many checkpoints, on Slurm"),
+    "nightly": ("nightly", "queue the audits of new checkpoints"),
+    "history": ("history", "list the audits below a folder, oldest first"),
+    "doctor": ("doctor", "what this node offers, and what will be slow or fail"),
     "demo": ("demo", "train a small network on handwritten digits and audit it"),
 }
 

@@ -1,0 +1,104 @@
+"""`mia-batch run`, `status` and `check` as a user calls them, on a real network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running import one_line
+
+Write = Callable[..., Path]
+METHODS = [{"method": "lr", "params": {"C": [0.1, 1.0]}}, {"method": "knn", "params": {"n_neighbors": [3]}}]
+
+
+def mia_batch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mia_batch.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+
+
+def test_a_network_that_has_seen_neither_side_does_not_leak(tmp_path: Path, net_config: Write) -> None:
+    config, out = net_config({"attack.methods": METHODS}), tmp_path / "a run's directory"
+    first = mia_batch("run", config, "--out", out, "--ranks", "2")
+    assert first.returncode == 0, first.stderr
+    assert "Method: lr, {'recall': " in first.stdout
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["verdict"]["leak"] is False
+    assert (out / "summary.csv").read_text().count("\n") > 10
+
+    status = mia_batch("status", out)
+    assert [line.split()[-1] for line in status.stdout.splitlines()][-1] == "found"
+    assert "160 of 160 rows" in status.stdout
+
+    before = (out / "features.h5").read_bytes()
+    started = time.monotonic()
+    second = mia_batch("run", config, "--out", out, "--ranks", "2")
+    assert (second.returncode, second.stdout) == (0, first.stdout)
+    assert "stage extract" not in second.stderr
+    assert "stage attack" not in second.stderr
+    assert time.monotonic() - started < 30
+    assert (out / "features.h5").read_bytes() == before
+
+
+def test_check_shows_the_plan_and_runs_nothing(tmp_path: Path, net_config: Write) -> None:
+    result = mia_batch("check", net_config({"attack.methods": METHODS}), "--ranks", "3")
+    assert result.returncode == 0, result.stderr
+    assert "160 samples (90 members, 70 non-members) on 3 rank(s), up to 54 each" in result.stdout
+    assert "lr: 2 candidates, 4 fits and 1 final" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.members": {"split": "train", "num_samples": 91}}, ["data.members", "90 samples", "num_samples: 91"]),
+        ({"data.nonmembers": {"split": "train", "range": [80, 90]}}, ["data.nonmembers", "80"]),
+        ({"model.factory": "mia_batch.models.vgg:vgg11"}, ["net.ckpt", "model.checkpoint"]),
+        ({"attack.methods": [{"method": "lr", "params": {"Q": [1]}}]}, ["params.Q", "valid parameters"]),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    tmp_path: Path, net_config: Write, changes: dict[str, object], words: list[str]
+) -> None:
+    out = tmp_path / "out"
+    result = mia_batch("run", net_config(changes), "--out", out, "--ranks", "2")
+    if "model.factory" in changes:  # found by the ranks: missing and unexpected parameters are two lines
+        assert result.returncode == 2
+        assert all(word in result.stderr for word in words)
+    else:
+        line = one_line(result)
+        assert all(word in line for word in words), line
+    assert not (out / "features.h5").exists()
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"plain text, not a checkpoint\n", b"\x0a\x10layers.0"])
+def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path, net_config: Write, content: bytes) -> None:
+    bad = tmp_path / "bad.ckpt"
+    bad.write_bytes(content)
+    result = mia_batch("run", net_config(checkpoint=bad), "--out", tmp_path / "out")
+    assert "bad.ckpt" in one_line(result)
+
+
+@pytest.mark.parametrize("keep", [1000, 3074 * 89 + 7])
+def test_truncated_records_are_one_line(tmp_path: Path, net_config: Write, keep: int) -> None:
+    config = net_config()
+    train = tmp_path / "data" / "train.bin"
+    train.write_bytes(train.read_bytes()[:keep])
+    line = one_line(mia_batch("run", config, "--out", tmp_path / "out"))
+    assert "train.bin" in line
+    assert "3074" in line.replace(",", "")
+
+
+def test_status_of_no_run_is_one_line(tmp_path: Path) -> None:
+    assert "must be a run directory" in one_line(mia_batch("status", tmp_path))
+
+
+def test_an_output_that_is_a_file_is_one_line(tmp_path: Path, net_config: Write) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert "--out: must be a directory" in one_line(mia_batch("run", net_config(), "--out", tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"
