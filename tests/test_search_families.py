@@ -1,0 +1,326 @@
+"""What candidates share changes no answer: every family against stock scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, ParameterGrid
+from sklearn.neural_network import MLPClassifier
+from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_limits
+
+from mia_batch.attacks import forest, logistic, mlp, neighbours
+from mia_batch.attacks.classifiers import METHODS, candidates
+from mia_batch.attacks.final import FinalFit
+from mia_batch.attacks.pool import Data
+from mia_batch.attacks.search import search_families
+from mia_batch.attacks.split import fold_rows
+from mia_batch.attacks.stock import StockFamily, fit_recorded
+from mia_batch.attacks.tasks import Family
+
+CV = 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the engine's workers."""
+    with threadpool_limits(1):
+        yield
+
+
+def data(n: int = 300, d: int = 8, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    X, y = make_classification(n, d, n_informative=min(4, d), n_redundant=0, flip_y=0.3, random_state=seed)
+    return X, y.astype(np.int8)
+
+
+def shared_scores(families: Sequence[Family], X: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n_candidates, CV), computed family by family as the engine does."""
+    everything = Data(X, y, X[:1], CV)
+    table = np.full((sum(len(family.indices) for family in families), CV), np.nan)
+    for family in families:
+        for number in range(CV):
+            fold = everything.fold(number)
+            results = [family.run(fold, piece) for piece in family.pieces()]
+            for index, score in zip(family.indices, family.scores(results, fold.y_val), strict=True):
+                table[index, number] = score.accuracy
+    return table
+
+
+def stock_scores(method: str, grid: dict[str, Any], X: np.ndarray, y: np.ndarray, *, seed: int = 1) -> np.ndarray:
+    """The same from GridSearchCV."""
+    space = {name: list(values) for name, values in grid.items()}
+    search = GridSearchCV(METHODS[method].build({}, seed=seed), space, cv=CV, refit=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = search.fit(X, y).cv_results_
+    assert found["params"] == list(ParameterGrid(space))
+    return np.column_stack([found[f"split{i}_test_score"] for i in range(CV)])
+
+
+def numbered(grid: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    return list(enumerate(candidates(grid)))
+
+
+class TestNeighbours:
+    grid = {"n_neighbors": (1, 2, 3, 5, 8, 30, 150), "weights": ("uniform", "distance")}  # noqa: RUF012
+
+    @pytest.mark.parametrize("d", [3, 20])  # k-d tree, brute force
+    @pytest.mark.parametrize("kind", ["plain", "duplicates", "grid"])
+    def test_equal_to_the_last_digit(self, d: int, kind: str) -> None:
+        X, y = data(d=d)
+        if kind == "duplicates":
+            X[100:200] = X[:100]
+        if kind == "grid":
+            X = np.rint(X)  # many neighbours equally far
+        families = neighbours.neighbour_families(numbered(self.grid), 1, n_fit=200)
+        assert np.array_equal(shared_scores(families, X, y), stock_scores("knn", self.grid, X, y))
+
+    @pytest.mark.parametrize("metric", ["manhattan", "chebyshev", "cosine"])
+    def test_other_metrics_are_families_of_their_own(self, metric: str) -> None:
+        X, y = data(150)
+        grid = {"n_neighbors": (3, 5, 7), "metric": ("euclidean", metric)}
+        families = neighbours.neighbour_families(numbered(grid), 1, n_fit=100)
+        assert len(families) == 2
+        assert np.array_equal(shared_scores(families, X, y), stock_scores("knn", grid, X, y))
+
+    def test_a_draw_is_a_non_member(self) -> None:
+        assert neighbours.vote(np.ones((1, 2)), np.array([[1, 0]], dtype=np.int8), "uniform").tolist() == [0]
+        assert neighbours.vote(np.array([[0.0, 1.0]]), np.array([[1, 0]], dtype=np.int8), "distance").tolist() == [1]
+
+
+class TestLogistic:
+    grid = {"C": tuple(np.logspace(-4, 2, 10))}  # noqa: RUF012
+
+    @pytest.mark.parametrize("scale", [1.0, 30.0])
+    def test_probabilities_of_the_optimum(self, scale: float) -> None:
+        X, y = data(400, 10)
+        X *= scale ** np.linspace(-1, 1, 10)
+        path = logistic.newton_path(METHODS["lr"].build({}, seed=1))
+        for C in self.grid["C"]:
+            assert not fit_recorded(path.set_params(C=C), X, y)
+            stock = METHODS["lr"].build({"C": C, "tol": 1e-12, "solver": "newton-cg", "max_iter": 10_000}, seed=1)
+            fit_recorded(stock, X, y)
+            assert np.abs(path.predict_proba(X) - stock.predict_proba(X)).max() < 1e-6
+
+    def test_scores_are_grid_searchs(self) -> None:
+        X, y = data(300, 10)
+        families = logistic.logistic_families(numbered(self.grid), 1, n_features=10)
+        assert [len(family.indices) for family in families] == [10]
+        scores = shared_scores(families, X, y)
+        assert np.array_equal(scores, stock_scores("lr", {**self.grid, "tol": (1e-10,), "max_iter": (5000,)}, X, y))
+        # lbfgs as it is by default stops a little before the optimum: a row or two of a fold's 100.
+        assert np.abs(scores - stock_scores("lr", self.grid, X, y)).max() < 0.021
+
+    def test_solvers_of_another_optimum_are_fitted_one_by_one(self) -> None:
+        grid = {"C": (0.1, 1.0), "solver": ("lbfgs", "liblinear", "newton-cg", "saga")}
+        families = logistic.logistic_families(numbered(grid), 1, n_features=10)
+        sizes = {type(family).__name__: 0 for family in families}
+        for family in families:
+            sizes[type(family).__name__] += len(family.indices)
+        assert sizes == {"LogisticFamily": 4, "StockFamily": 4}
+
+    def test_grids_about_the_solver_are_fitted_one_by_one(self) -> None:
+        families = logistic.logistic_families(numbered({"C": (1.0, 2.0), "max_iter": (1, 2)}), 1, n_features=10)
+        X, y = data()
+        results = [family.run(Data(X, y, X, CV).fold(0), None) for family in families]
+        assert all(isinstance(family, StockFamily) for family in families)
+        assert [flag for result in results for flag in result["nonconverged"]] == [True] * 4
+
+    def test_what_newton_cannot_do_falls_back_to_stock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(logistic, "MAX_NEWTON_STEPS", 1)
+        X, y = data()
+        families = logistic.logistic_families(numbered(self.grid), 1, n_features=8)
+        assert np.array_equal(shared_scores(families, X, y), stock_scores("lr", self.grid, X, y))
+
+
+class TestMlp:
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])
+    @pytest.mark.parametrize("hidden", [(7,), (6, 5), (5, 4, 3)])
+    def test_weights_of_the_classifier(self, activation: str, hidden: tuple[int, ...]) -> None:
+        X, y = data(230, 6)
+        settings = {"hidden_layer_sizes": hidden, "activation": activation, "random_state": 3, "batch_size": 50}
+        models = [MLPClassifier(alpha=alpha, max_iter=20, **settings) for alpha in (1e-4, 1e-2, 10.0)]
+        networks = mlp.train_side_by_side(models, X, y)
+        for model, network in zip(models, networks, strict=True):
+            assert fit_recorded(model, X, y) is not network.converged
+            stock = (*model.coefs_, *model.intercepts_)
+            for mine, theirs in zip((*network.coefs, *network.intercepts), stock, strict=True):
+                np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(network.probability(X), model.predict_proba(X)[:, 1], rtol=1e-9)
+            assert np.array_equal(network.decide(X), model.predict(X).astype(bool))
+
+    def test_models_stop_where_each_would(self) -> None:
+        X, y = data(200, 5)
+        settings = {"hidden_layer_sizes": (6,), "random_state": 1, "learning_rate_init": 0.02}
+        models = [
+            MLPClassifier(**settings, alpha=1.0, max_iter=200),
+            MLPClassifier(**settings, alpha=1e-4, max_iter=7),
+            MLPClassifier(**{**settings, "learning_rate_init": 0.05}, max_iter=200),
+            MLPClassifier(**settings, alpha=1e-3, tol=0.02, n_iter_no_change=3, max_iter=200),
+        ]
+        networks = mlp.train_side_by_side(models, X, y)
+        for model, network in zip(models, networks, strict=True):
+            assert network.converged is not fit_recorded(model, X, y)
+            assert network.n_iter == model.n_iter_
+            np.testing.assert_allclose(network.coefs[0], model.coefs_[0], rtol=1e-8, atol=1e-11)
+        assert len({network.n_iter for network in networks}) > 2
+
+    def test_scores_are_grid_searchs(self) -> None:
+        X, y = data(300, 6)
+        grid = {"hidden_layer_sizes": ((16,), (8, 8)), "alpha": (1e-4, 1e-2, 1.0), "max_iter": (40,)}
+        families = mlp.mlp_families(numbered(grid), 1)
+        assert [len(family.indices) for family in families] == [3, 3]
+        difference = shared_scores(families, X, y).mean(axis=1) - stock_scores("mlp", grid, X, y).mean(axis=1)
+        assert np.abs(difference).max() < 1e-3
+
+    def test_what_does_not_stack_is_fitted_one_by_one(self) -> None:
+        grid = {"solver": ("adam", "lbfgs", "sgd"), "alpha": (1e-4, 1e-2)}
+        names = [type(family).__name__ for family in mlp.mlp_families(numbered(grid), 1)]
+        assert sorted(names) == ["MlpFamily"] + ["StockFamily"] * 4
+        early = mlp.mlp_families(numbered({"early_stopping": (True,), "alpha": (1e-4, 1e-2)}), 1)
+        assert [type(family) for family in early] == [StockFamily] * 2
+
+    def test_long_ranges_are_cut_for_the_cores(self) -> None:
+        families = mlp.mlp_families(numbered({"alpha": tuple(np.logspace(-5, 0, 13))}), 1)
+        assert [len(family.indices) for family in families] == [6, 6, 1]
+
+    def test_weights_that_overflow(self) -> None:
+        X, y = data(60, 4)
+        model = MLPClassifier((3,), max_iter=3, random_state=1, learning_rate_init=1e308)
+        with pytest.raises(ValueError, match="finite"), np.errstate(all="ignore"):
+            mlp.train_side_by_side([model], X, y)
+
+
+def walk(tree: Any, row: np.ndarray, limit: forest.Limits) -> float:
+    """P(class 1) of one row, step by step from the root."""
+    node = depth = 0
+    while (
+        tree.children_left[node] >= 0 and depth < limit.max_depth
+        and tree.n_node_samples[node] >= limit.min_samples_split
+    ):
+        right = row[tree.feature[node]] > tree.threshold[node]
+        node, depth = (tree.children_right if right else tree.children_left)[node], depth + 1
+    return float(tree.value[node, 0, 1] / tree.value[node, 0].sum())
+
+
+class TestForest:
+    limits = [forest.Limits(depth, split, 1) for depth in (1, 3, 7, np.inf) for split in (2, 5, 40, 400)]  # noqa: RUF012
+
+    def test_read_off_is_a_walk_from_the_root(self) -> None:
+        X, y = data()
+        grown = DecisionTreeClassifier(random_state=0, max_features=2).fit(X[:200], y[:200])
+        rows = X[200:].astype(np.float32)
+        found = forest.read_off(grown, rows, self.limits) / forest.ONE
+        expected = [[walk(grown.tree_, row, limit) for row in rows] for limit in self.limits]
+        np.testing.assert_allclose(found, expected, atol=2 / forest.ONE)
+
+    def test_a_tree_of_one_node(self) -> None:
+        grown = DecisionTreeClassifier(max_depth=1, min_samples_leaf=20).fit(np.zeros((30, 2)), np.arange(30) % 3 == 0)
+        found = forest.read_off(grown, np.zeros((2, 2), dtype=np.float32), self.limits[:2])
+        np.testing.assert_allclose(found / forest.ONE, 1 / 3, atol=1e-6)
+
+    @pytest.mark.parametrize("leaf", [1, 4])
+    def test_without_randomness_the_cut_trees_are_the_limited_ones(self, leaf: int) -> None:
+        """One feature and no bootstrap: one tree per setting, whatever random numbers are drawn."""
+        X, y = data(240)
+        X = X[:, :1]
+        grid = {
+            "max_depth": (1, 2, 4, 9, None), "min_samples_split": (2, 7, 30, 0.3), "bootstrap": (False,),
+            "n_estimators": (2,), "min_samples_leaf": (leaf,),
+        }
+        families = forest.forest_families(numbered(grid), 1, intelex=False)
+        assert len(families) == 1
+        assert np.array_equal(shared_scores(families, X, y), stock_scores("rf", grid, X, y))
+
+    @pytest.mark.parametrize("more", [{}, {"class_weight": ("balanced_subsample",)}, {"criterion": ("entropy",)}])
+    def test_fully_grown_forests_of_any_size_are_stocks(self, more: dict[str, Any]) -> None:
+        X, y = data(200)
+        grid = {"n_estimators": (3, 10, 31), **more}
+        families = forest.forest_families(numbered(grid), 5, intelex=False)
+        assert [family.pieces() for family in families] == [[(0, 3), (3, 10), (10, 25), (25, 31)]]
+        assert np.array_equal(shared_scores(families, X, y), stock_scores("rf", grid, X, y, seed=5))
+
+    @pytest.mark.slow
+    def test_statistically_equal_over_seeds(self) -> None:
+        """The mean difference of every candidate lies inside its 99 % interval around zero."""
+        X, y = data(150, 6)
+        grid = {"max_depth": (2, 5, None), "min_samples_split": (2, 12), "n_estimators": (5,)}
+        differences = []
+        for seed in range(40):
+            families = forest.forest_families(numbered(grid), seed, intelex=False)
+            stock = stock_scores("rf", grid, X, y, seed=1000 + seed)  # other random numbers, not the same trees
+            differences.append((shared_scores(families, X, y) - stock).mean(axis=1))
+        mean, error = np.mean(differences, axis=0), stats.sem(differences, axis=0)
+        assert (np.abs(mean) <= stats.t.ppf(0.995, len(differences) - 1) * error).all()
+
+    def test_what_does_not_nest(self) -> None:
+        grid = {"max_depth": (2, None), "min_samples_leaf": (1, 2), "max_leaf_nodes": (None, 5)}
+        only_set = [(i, {k: v for k, v in p.items() if v is not None or k == "max_depth"}) for i, p in numbered(grid)]
+        families = forest.forest_families(only_set, 1, intelex=False)
+        shapes = sorted((type(family).__name__, len(family.indices)) for family in families)
+        assert shapes == [("ForestFamily", 2)] * 2 + [("StockFamily", 1)] * 4
+
+    def test_intelex_where_it_knows_the_parameters(self) -> None:
+        if not forest.intelex_available():
+            pytest.skip("scikit-learn-intelex (extra fast) is not installed")
+        X, y = data(600)
+        grid = {"max_depth": (3, None), "min_samples_leaf": (1, 3), "criterion": ("gini",)}
+        assert {f.engine for f in forest.forest_families(numbered(grid), 1, intelex=True)} == {"scikit-learn"}
+        del grid["criterion"]
+        families = forest.forest_families(numbered(grid), 1, intelex=True)
+        assert {family.engine for family in families} == {"scikit-learn-intelex"}
+        difference = shared_scores(families, X, y) - stock_scores("rf", grid, X, y)
+        assert np.abs(difference.mean(axis=1)).max() < 0.05  # histogram splits, other counts at nodes
+
+
+class TestFinalFit:
+    @pytest.mark.parametrize(
+        ("method", "params"),
+        [
+            ("rf", {"n_estimators": 60, "min_samples_leaf": 3, "max_depth": 6}), ("rf", {"max_leaf_nodes": 9}),
+            ("rf", {"n_estimators": 30, "class_weight": "balanced_subsample"}), ("lr", {"C": 0.1}),
+            ("knn", {"n_neighbors": 4}), ("mlp", {"hidden_layer_sizes": (5,), "max_iter": 15}),
+        ],
+    )
+    def test_is_stock_to_the_last_bit(self, method: str, params: dict[str, Any]) -> None:
+        X, y = data()
+        final = FinalFit(method, params, 7)
+        rows = Data(X[:200], y[:200], X[200:], CV)
+        scored = final.combine([final.run(rows, piece) for piece in final.pieces()])
+        stock = METHODS[method].build(params, seed=7)
+        assert scored.nonconverged is fit_recorded(stock, X[:200], y[:200])
+        assert np.array_equal(scored.scores, stock.predict_proba(X[200:])[:, 1])
+        assert np.array_equal(scored.predicted, stock.predict(X[200:]))
+
+
+@pytest.mark.parametrize("method", ["lr", "knn", "mlp", "rf"])
+def test_every_candidate_is_in_one_family(method: str) -> None:
+    grids: dict[str, dict[str, Any]] = {
+        "lr": {"C": (0.1, 1.0), "solver": ("lbfgs", "saga"), "class_weight": (None, "balanced")},
+        "knn": {"n_neighbors": (1, 90), "weights": ("uniform", "distance"), "p": (1, 2)},
+        "mlp": {"solver": ("adam", "sgd"), "alpha": (1e-4, 1.0), "learning_rate_init": (1e-3, 1e-2)},
+        "rf": {"max_depth": (1, None), "max_leaf_nodes": (3, 5), "min_samples_leaf": (1, 2)},
+    }
+    grid = grids[method]
+    families = search_families(method, numbered(grid), seed=1, n_fit=100, n_features=5, intelex=False)
+    assert sorted(i for family in families for i in family.indices) == list(range(len(candidates(grid))))
+    assert len({family.digest() for family in families}) == len(families)
+    for family in families:
+        assert all(candidates(grid)[i] == c for i, c in zip(family.indices, family.candidates, strict=True))
+        assert all(family.cost(piece, 100, 5) > 0 for piece in family.pieces())
+
+
+def test_folds_come_from_the_rows_that_fit() -> None:
+    X, y = data()
+    everything = Data(X, y, X[:1], CV)
+    for number, (train, validation) in enumerate(fold_rows(y, CV)):
+        fold = everything.fold(number)
+        assert np.array_equal(fold.X_fit, X[train])
+        assert np.array_equal(fold.y_val, y[validation])
