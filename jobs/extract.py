@@ -121,12 +121,13 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
 
 
 def _placement(device: str, world: World) -> Placement:
-    from mia_batch import inference
+    from mia_batch import affinity, inference
 
-    target = inference.reported_device() if device == "auto" else device
-    seen = world.allgather(None if target == "CPU" else inference.visible_cards(target, os.environ))
+    if device == "auto":  # MindSpore logs errors when asked for cards on a host without any
+        device = inference.reported_device() if affinity.has_accelerator() else "CPU"
+    seen = world.allgather(None if device == "CPU" else inference.visible_cards(device, os.environ))
     peers = [seen[rank] for rank in world.local_ranks]
-    return inference.place(target, world.local_rank, world.local_size, os.environ, peers=peers)
+    return inference.place(device, world.local_rank, world.local_size, os.environ, peers=peers)
 
 
 def extract(args: argparse.Namespace, world: World, stop: StopRequest) -> int:

@@ -32,8 +32,11 @@ Batches = Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], NDArra
 class Forward(Protocol):
     """A network that can be run; `inference.Predictor` is one."""
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 3, height, width) to (n, n_classes)."""
+    def logits(self, images: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(n, 3, height, width) to (n, n_classes); `rows` give each image its place in the batch.
+
+        A row's last bits depend on that place, so it must not depend on the number of ranks.
+        """
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Extraction:
 
     def _blocks(self, shard: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
         for rows, images, labels in self.batches(shard):
-            logits = self.forward.logits(images)
+            logits = self.forward.logits(images, rows)
             self._check(rows, logits, labels)
             block = np.empty(len(rows), dtype=block_dtype(logits.shape[1]))
             block["row"], block["logits"], block["loss"] = rows, logits, cross_entropy(logits, labels)

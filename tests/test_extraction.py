@@ -23,7 +23,7 @@ class Arithmetic:
     def __init__(self, width: int = C, broken: int | None = None) -> None:
         self.width, self.broken, self.seen = width, broken, 0
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         self.seen += len(images)
         z = images[:, :1] + np.arange(self.width, dtype=np.float32) / 8
         if self.broken is not None:
