@@ -1,0 +1,98 @@
+"""Many checkpoints as one array, and the nightly audit, on the mini-cluster."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from audits import BIN, ENTRY, Audit, metrics, mia_batch, submit, write_site
+from minicluster import MiniCluster, wait_until
+
+NewAudit = Callable[..., Audit]
+SLURM = Path(__file__).parents[2] / "slurm"
+
+
+def cut(source: Path, target: Path) -> None:
+    """The first two thirds of a file."""
+    data = source.read_bytes()
+    target.write_bytes(data[: 2 * len(data) // 3])
+
+
+def test_a_truncated_checkpoint_of_many_fails_alone(
+    cluster: MiniCluster, tmp_path: Path, new_audit: NewAudit, checkpoints: list[Path], reference: Path
+) -> None:
+    audit, runs = new_audit(), tmp_path / "many runs"
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+    for checkpoint in checkpoints[:3]:
+        shutil.copy(checkpoint, folder)
+    cut(checkpoints[3], folder / "torn.ckpt")
+    site = write_site(tmp_path / "site.yaml", nodes=1)
+    jobs = submit(
+        cluster, audit.config, "--out", runs, "--checkpoints", f"{folder}/*.ckpt", "--site", site, "--limit", "2"
+    )
+    assert cluster.job(f"{jobs['extract']}")["ArrayTaskThrottle"] == "2"
+    for task, folder in enumerate(("net00", "net01", "net02")):
+        assert cluster.wait_job(f"{jobs['reduce']}_{task}")["ExitCode"] in ("0:0", "3:0"), folder
+    torn = f"{jobs['extract']}_3"
+    assert cluster.wait_job(torn)["ExitCode"] == "2:0"
+    assert cluster.wait_job(f"{jobs['reduce']}_3")["JobState"] == "CANCELLED"
+    assert metrics(runs / "net00") == metrics(reference)
+    assert metrics(runs / "net01") != metrics(reference)
+    (log,) = (runs / "torn" / "logs").glob("extract-*.log")
+    assert log.read_text().count("mia-batch: ") == 1
+    entries = json.loads(mia_batch(cluster, "history", runs, "--format", "json", check=False).stdout)
+    assert {entry["run"]: entry["state"] for entry in entries} == {
+        "net00": "done", "net01": "done", "net02": "done", "torn": "incomplete"
+    }  # fmt: skip
+    assert [entry["detail"] for entry in entries if entry["run"] == "torn"] == [f"extract job {torn} FAILED"]
+
+
+def nightly_command(audit: Audit, watch: Path, runs: Path, site: Path) -> list[str | Path]:
+    """A nightly that takes files as they are written."""
+    return ["nightly", audit.config, "--watch", watch, "--runs", runs, "--site", site, "--quiet", "0", "--json"]
+
+
+def test_two_nightlies_at_once_queue_each_checkpoint_once(
+    cluster: MiniCluster, tmp_path: Path, new_audit: NewAudit, checkpoints: list[Path]
+) -> None:
+    watch, runs, site = tmp_path / "watch", tmp_path / "runs", write_site(tmp_path / "site.yaml")
+    watch.mkdir()
+    for checkpoint in checkpoints[:4]:
+        shutil.copy(checkpoint, watch)
+    shutil.copy(checkpoints[0], watch / "same.ckpt")
+    cut(checkpoints[4], watch / "growing.ckpt")
+    argv = [sys.executable, "-c", ENTRY, *map(str, nightly_command(new_audit(), watch, runs, site))]
+    nightlies = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=cluster.env) for _ in range(2)]
+    queued = [json.loads(nightly.communicate()[0]) for nightly in nightlies]
+    assert [nightly.returncode for nightly in nightlies] == [0, 0]
+    names = [run for each in queued for run in each["runs"]]
+    assert len(names) == len(set(names)) == 4
+    shutil.copy(checkpoints[4], watch / "growing.ckpt")
+    again = json.loads(cluster.run(*argv).stdout)
+    assert len(again["runs"]) == 1
+    assert json.loads(cluster.run(*argv).stdout) == {"jobs": {}, "runs": []}
+
+
+def test_the_nightly_script_queues_itself_again(
+    cluster: MiniCluster, tmp_path: Path, new_audit: NewAudit, checkpoints: list[Path]
+) -> None:
+    audit, watch, runs = new_audit(), tmp_path / "the watch", tmp_path / "the runs"
+    watch.mkdir()
+    shutil.copy(checkpoints[0], watch)
+    site = write_site(tmp_path / "site.yaml", nodes=1)
+    words = ("at=now+4seconds", f"site={site}", "option=--quiet=0", f"source={BIN / 'activate'}", "--", "python")
+    first = cluster.sbatch("-o", tmp_path / "log", SLURM / "nightly.sbatch", audit.config, watch, runs, *words)
+    assert cluster.wait_job(first)["ExitCode"] == "0:0", (tmp_path / "log").read_text()
+    (run,) = [each for each in runs.iterdir() if (each / "run.json").exists()]
+    waiting = ("squeue", "--noheader", "--name=mia-nightly", "--format=%i")
+    second = wait_until(lambda: cluster.run(*waiting).stdout.split(), what="second night")[0]
+    assert second != first
+    assert cluster.wait_job(second)["ExitCode"] == "0:0"
+    wait_until(lambda: set(cluster.run(*waiting).stdout.split()) - {second}, what="third night")
+    assert [each for each in runs.iterdir() if (each / "run.json").exists()] == [run]
+    wait_until((run / "summary.json").exists, what="audit of the first night")
