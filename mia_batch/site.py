@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -123,7 +124,13 @@ def _line(path: Path, item: Any) -> str:
     if item["type"] == "extra_forbidden":
         section = StageSite if location[0] in STAGES and len(location) > 1 else Site
         return f"{path}: {field}: unknown key; valid keys: {', '.join(section.model_fields)}"
-    rule = str(item["msg"]).replace("Input should be", "must be")
+    rule = re.sub(r"^(Input|Value|Tuple) should", "must", str(item["msg"])).partition(" after validation")[0]
+    for ours, theirs in (
+        ("text in quotes", "a valid string"),
+        ("a list", "a valid tuple"),
+        ("a number", "a valid integer"),
+    ):
+        rule = rule.replace(theirs, ours)
     return f"{path}: {field}: {rule}, got {item['input']!r}"
 
 

@@ -1,0 +1,123 @@
+"""Which checkpoints a nightly takes, and that of many processes one gets each: no daemons needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mia_batch import nightly
+from mia_batch.errors import InputError
+from mia_batch.paths import RunPaths
+from mia_batch.submit import Run
+
+
+def test_every_prefix_of_a_checkpoint_that_cuts_a_parameter_is_incomplete(
+    checkpoints: list[Path], tmp_path: Path
+) -> None:
+    data = checkpoints[0].read_bytes()
+    file = tmp_path / "x.ckpt"
+    whole = []
+    for end in range(len(data) + 1):
+        file.write_bytes(data[:end])
+        if nightly.is_whole(file):
+            whole.append(end)
+    # What ends between two parameters is a valid file of fewer of them; extract refuses it as such.
+    assert whole[-1] == len(data)
+    assert len(whole) < 20
+    file.write_bytes(data + b"crc_num" + bytes(10))
+    assert nightly.is_whole(file)
+    file.write_bytes(data + b"crc_num" + bytes(9))
+    assert not nightly.is_whole(file)
+
+
+def test_safetensors_are_whole_when_the_last_tensor_is_there(tmp_path: Path) -> None:
+    header = json.dumps({"__metadata__": {}, "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    data = struct.pack("<Q", len(header)) + header + bytes(8)
+    file = tmp_path / "x.safetensors"
+    for end in range(len(data) + 1):
+        file.write_bytes(data[:end])
+        assert nightly.is_whole(file) == (end == len(data))
+
+
+@pytest.mark.parametrize("content", [b"", b"text that is no checkpoint", b"\x0a" + b"\xff" * 12, bytes(100)])
+def test_other_files_are_not_checkpoints(tmp_path: Path, content: bytes) -> None:
+    for suffix in nightly.SUFFIXES:
+        file = tmp_path / f"x{suffix}"
+        file.write_bytes(content)
+        assert not nightly.is_whole(file)
+
+
+def field(content: bytes) -> bytes:
+    """A checkpoint of one parameter, as far as framing goes."""
+    return b"\x0a" + bytes([len(content)]) + content
+
+
+def test_files_are_taken_once_nobody_writes_to_them(tmp_path: Path) -> None:
+    now = time.time()
+    for name, age in (("old.ckpt", 300), ("older.ckpt", 400), ("fresh.ckpt", 1), (".hidden.ckpt", 300), ("x.txt", 300)):
+        (tmp_path / name).write_bytes(field(name.encode()))
+        os.utime(tmp_path / name, (now - age, now - age))
+    (tmp_path / "torn.ckpt").write_bytes(field(b"torn")[:-1])
+    os.utime(tmp_path / "torn.ckpt", (now - 300, now - 300))
+    (tmp_path / "folder.ckpt").mkdir()
+    (tmp_path / "gone.ckpt").symlink_to(tmp_path / "nowhere")
+    found = [path.name for path, _ in nightly.complete_checkpoints(tmp_path)]
+    assert found == ["older.ckpt", "old.ckpt"]
+    with pytest.raises(InputError, match="--watch: must be a directory"):
+        list(nightly.complete_checkpoints(tmp_path / "nowhere"))
+
+
+def test_one_of_many_gets_a_claim(tmp_path: Path) -> None:
+    for name in range(20):
+        paths = RunPaths(tmp_path / str(name))
+        with ThreadPoolExecutor(8) as pool:
+            got = list(pool.map(lambda _: nightly.claim(paths), range(8)))  # noqa: B023
+        assert got.count(True) == 1
+
+
+def age(paths: RunPaths, seconds: float) -> None:
+    """Make everything in a run directory older."""
+    for path in [paths.root, *paths.root.iterdir()]:
+        status = path.stat()
+        os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
+
+
+def test_a_claim_of_a_process_that_died_is_taken_over_once(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path / "run")
+    assert nightly.claim(paths)
+    assert not nightly.claim(paths)
+    age(paths, nightly.STALE_CLAIM_S + 1)
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: nightly.claim(paths), range(8)))
+    assert got.count(True) == 1
+    assert not nightly.claim(paths)
+
+
+def test_a_failed_audit_is_queued_again_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nightly, "active_jobs", lambda runs: {paths: [] for paths in runs})
+    paths = RunPaths(tmp_path / "run")
+    assert nightly.claim(paths)
+    paths.jobs.write_text("{}")
+    age(paths, 2 * nightly.STALE_CLAIM_S)
+    assert not nightly.claim(paths)
+    assert nightly.claim(paths, retry=True)
+    assert not nightly.claim(paths, retry=True)
+    paths.jobs.write_text("{}")
+    monkeypatch.setattr(nightly, "active_jobs", lambda runs: {paths: ["1 RUNNING"] for paths in runs})
+    assert not nightly.claim(paths, retry=True)
+    paths.summary_json.write_text("{}")
+    monkeypatch.setattr(nightly, "active_jobs", lambda runs: {paths: [] for paths in runs})
+    assert not nightly.claim(paths, retry=True)
+
+
+def test_a_released_claim_can_be_claimed(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path / "run")
+    assert nightly.claim(paths)
+    nightly.release([Run(tmp_path / "x.ckpt", paths)])
+    assert nightly.claim(paths)

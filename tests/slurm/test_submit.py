@@ -1,0 +1,222 @@
+"""The commands that submit would run, site files and the scripts' grammar: no daemons needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mia_batch import scheduler
+from mia_batch.chain import Request, plan_chain, shell_lines
+from mia_batch.errors import InputError
+from mia_batch.paths import RunPaths, shipped
+from mia_batch.queued import latest_jobs, record, submissions
+from mia_batch.site import Site, find_site, load_site
+from mia_batch.submit import find_checkpoints, name_runs
+
+SITES = sorted((shipped("configs") / "sites").glob("*.yaml"))
+SLURM = shipped("slurm")
+
+
+def site_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    return path
+
+
+ASCEND = """
+partition: npu
+account: mine
+options: ["--qos=night, shift"]
+modules: [cann/8.0]
+source: [env/activate me]
+container: apptainer exec --bind /data image.sif
+launcher: srun --mpi=pmi2
+extract: {nodes: 2, tasks_per_node: 8, gres: "npu:8", memory: 64G, time: "01:00:00"}
+attack: {partition: cpu, cpus_per_task: 32}
+"""
+
+
+def test_golden_commands_of_one_run(tmp_path: Path) -> None:
+    site = load_site(site_file(tmp_path, ASCEND))
+    steps = plan_chain(Request(Path("/c o/nf.yaml"), Path("/runs/50% done"), site, methods=("lr", "rf")))
+    ids = {"extract": "11", "attack": "12"}
+    words = ["module=cann/8.0", f"source={tmp_path}/env/activate me"]
+    container = ["apptainer", "exec", "--bind", "/data", "image.sif", "python3"]
+    assert [step.command(ids) for step in steps] == [
+        [
+            *("sbatch", "--parsable", "--job-name=mia-extract", "--output=/runs/50%% done/logs/extract-%j.log"),
+            *("--partition=npu", "--account=mine", "--nodes=2", "--ntasks-per-node=8", "--gres=npu:8", "--mem=64G"),
+            *("--time=01:00:00", "--qos=night, shift", f"{SLURM}/extract.sbatch", "/c o/nf.yaml", "/runs/50% done"),
+            *(*words, "--", "srun", "--mpi=pmi2", *container),
+        ],
+        [
+            *("sbatch", "--parsable", "--job-name=mia-attack", "--output=/runs/50%% done/logs/attack-%A_%a.log"),
+            *("--array=0-1", "--partition=cpu", "--account=mine", "--nodes=1", "--ntasks-per-node=1"),
+            *("--cpus-per-task=32", "--qos=night, shift", "--dependency=afterok:11", "--kill-on-invalid-dep=yes"),
+            *(f"{SLURM}/attack.sbatch", "/c o/nf.yaml", "/runs/50% done"),
+            *(*words, "method=lr", "method=rf", "--", *container),
+        ],
+        [
+            *("sbatch", "--parsable", "--job-name=mia-reduce", "--output=/runs/50%% done/logs/reduce-%j.log"),
+            *("--partition=npu", "--account=mine", "--nodes=1", "--ntasks-per-node=1", "--qos=night, shift"),
+            *("--dependency=afterok:12", "--kill-on-invalid-dep=yes"),
+            *(f"{SLURM}/reduce.sbatch", "/c o/nf.yaml", "/runs/50% done", *words, "--", *container),
+        ],
+    ]
+
+
+def test_many_checkpoints_are_arrays_that_go_on_task_by_task() -> None:
+    request = Request(Path("/c.yaml"), Path("/runs"), Site(at_once=4), words=("list=/runs/l",), n_tasks=50)
+    extract, attack, reduce = (step.command({"extract": "1", "attack": "2"}) for step in plan_chain(request))
+    assert "--array=0-49%4" in extract
+    assert {"--array=0-49", "--dependency=aftercorr:1"} <= set(attack)
+    assert {"--array=0-49", "--dependency=aftercorr:2"} <= set(reduce)
+    assert all("list=/runs/l" in command for command in (extract, attack, reduce))
+
+
+def test_a_finished_stage_is_waited_for_by_nobody() -> None:
+    request = Request(Path("/c.yaml"), Path("/r"), Site(), stages=("attack", "reduce"), methods=("lr",))
+    attack, reduce = plan_chain(request)
+    assert attack.after is None
+    assert reduce.after == ("afterok", "attack")
+
+
+@given(name=st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1))
+def test_a_dry_run_is_shell_that_passes_any_path_unchanged(name: str) -> None:
+    request = Request(Path("/c.yaml"), Path("/runs") / name, Site())
+    for line, step in zip(shell_lines(plan_chain(request)), plan_chain(request), strict=True):
+        stage, _, rest = line.partition("=$(")
+        command = step.command({other: f"${other}" for other in ("extract", "attack", "reduce")})
+        assert (stage, shlex.split(rest.removesuffix(")"))) == (step.stage, command)
+
+
+@pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
+def test_shipped_sites_are_valid(path: Path) -> None:
+    assert load_site(path).extract.nodes >= 1
+    assert find_site(path.stem) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("partitoin: x", "partitoin: unknown key; valid keys: partition, account"),
+        ("extract: {gress: x}", "extract.gress: unknown key; valid keys: nodes, tasks_per_node"),
+        ("extract: {nodes: 0}", "extract.nodes: must be greater than or equal to 1, got 0"),
+        ("extract: {time: 3600}", "extract.time: must be text in quotes, got 3600"),
+        ("modules: gcc", "modules: must be a list, got 'gcc'"),
+        ("launcher: []", "launcher: must have at least 1 item, got []"),
+        ("[1]", "must be a mapping with partition"),
+        ("a: [", "must be YAML, got"),
+    ],
+)
+def test_a_bad_site_is_one_clear_line(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_site(site_file(tmp_path, text))
+    (problem,) = caught.value.problems
+    assert line in problem
+
+
+def test_all_problems_of_a_site_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_site(site_file(tmp_path, "a: 1\nat_once: 0\nextract: {b: 1}"))
+    assert len(caught.value.problems) == 3
+
+
+def test_an_unknown_site_names_the_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ascend910, cpu, gpu, got nowhere"):
+        find_site("nowhere")
+    path = site_file(tmp_path, "python: python3")
+    monkeypatch.setenv("MIA_BATCH_SITE", str(path))
+    assert find_site(None) == path
+
+
+def test_checkpoints_of_one_name_get_directories_of_their_own(tmp_path: Path) -> None:
+    for name in ("a/net.ckpt", "b/net.ckpt", "b/other.ckpt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_checkpoints([f"{tmp_path}/*/net.ckpt", f"{tmp_path}/b/*.ckpt"])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/net.ckpt", "b/net.ckpt", "b/other.ckpt"]
+    names = [run.paths.root.name for run in name_runs(found, tmp_path)]
+    assert names[2] == "other"
+    assert len(set(names)) == 3
+    with pytest.raises(InputError, match="must match a file, got nothing"):
+        find_checkpoints(["nothing*"])
+
+
+def test_jobs_are_remembered_by_stage(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    assert submissions(paths) == []
+    record(paths, {"extract": "1", "attack": "2", "reduce": "3"})
+    record(paths, {"attack": "4", "reduce": "5"})
+    assert latest_jobs(paths) == {"extract": "1", "attack": "4", "reduce": "5"}
+    assert len(json.loads(paths.jobs.read_text())["submissions"]) == 2
+    paths.jobs.write_text("[")
+    with pytest.raises(InputError, match="must be a record"):
+        submissions(paths)
+
+
+def test_states_of_an_array_are_summed_up() -> None:
+    rows = [("7_0", "COMPLETED"), ("7_1", "FAILED"), ("8_0", "FAILED"), ("8_1", "RUNNING"), ("9", "CANCELLED by 0")]
+    states = scheduler._collect(rows)
+    assert (states["7"], states["7_0"], states["8"], states["9"]) == ("FAILED", "COMPLETED", "RUNNING", "CANCELLED")
+
+
+def test_a_job_queued_from_within_a_job_inherits_nothing_of_its_layout() -> None:
+    environ = {"SLURM_NTASKS": "4", "SLURM_CONF": "/c", "PMI_RANK": "0", "SBATCH_ACCOUNT": "a", "HOME": "/h"}
+    assert scheduler.outside(environ) == {"SLURM_CONF": "/c", "SBATCH_ACCOUNT": "a", "HOME": "/h"}
+
+
+# --- the scripts, run by hand without Slurm --------------------------------------------------------------------------
+
+
+def run_script(stage: str, *argv: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a batch script as bash would, with `printf` in the place of Python."""
+    env = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "j", "SLURM_JOB_NODELIST": "n", **environ}
+    command = ["bash", str(SLURM / f"{stage}.sbatch"), *map(str, argv)]
+    return subprocess.run(command, text=True, capture_output=True, check=False, env=env)
+
+
+SHOW = ("--", "printf", "<%s>\n")
+
+
+@pytest.mark.parametrize("stage", ["extract", "attack", "reduce"])
+def test_a_script_passes_its_arguments_unchanged(tmp_path: Path, stage: str) -> None:
+    odd = "a \"b\" 'c' $HOME\nd*"
+    (tmp_path / "setup me").write_text("export FROM_SETUP=yes\n")
+    setup = f"source={tmp_path / 'setup me'}"
+    done = run_script(stage, odd, odd, setup, f"checkpoint={odd}", "--", "sh", "-c", 'printf "<%s>" "$FROM_SETUP" "$@"')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"<yes><mia_batch.jobs.{stage}><{odd}><--out><{odd}><--checkpoint><{odd}>")
+
+
+def test_a_task_of_an_array_takes_its_own_run_or_method(tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("one", "t\nw o"))
+    (tmp_path / "list").write_bytes(b"".join(os.fsencode(f"{run}.ckpt\0{run}\0") for run in (first, second)))
+    for stage in ("extract", "attack", "reduce"):
+        run_script(stage, "c", "unused", f"list={tmp_path / 'list'}", *SHOW, SLURM_ARRAY_TASK_ID="1")
+        shown = (second / "logs" / f"{stage}-1.log").read_text()
+        assert shown.endswith(f"<--out>\n<{second}>\n<--checkpoint>\n<{second}.ckpt>\n")
+    shown = run_script("attack", "c", "d", "method=lr", "method=rf", *SHOW, SLURM_ARRAY_TASK_ID="1").stdout
+    assert shown.endswith("<--out>\n<d>\n<--method>\n<rf>\n")
+
+
+@pytest.mark.parametrize("stage", ["extract", "attack", "reduce", "nightly"])
+def test_a_script_refuses_what_it_does_not_know(stage: str) -> None:
+    assert "usage: sbatch" in run_script(stage).stderr
+    done = run_script(stage, "c", "d", "e=1", "f=2")
+    assert done.returncode == 2
+    assert "no such word" in done.stderr
+
+
+def test_scripts_share_their_common_lines() -> None:
+    extract, attack = ((SLURM / f"{stage}.sbatch").read_text() for stage in ("extract", "attack"))
+    common = [text[text.index("# --- the stage as a child") : text.index("again=''")] for text in (extract, attack)]
+    lost = common[0].index("# Whether a node of this job")
+    assert common[0][:lost].replace("jobs.extract", "jobs.attack") == common[1]
