@@ -18,14 +18,6 @@ BIN = Path(sys.prefix) / "bin"
 ROWS = 96  # of each split
 BATCH = 8
 
-ENTRY = """
-import sys
-from mia_batch import cli
-for name in ("submit", "nightly", "history", "doctor"):
-    cli.COMMANDS.setdefault(name, (name, name))
-sys.exit(cli.main())
-"""
-
 CODE = '''
 import os, time
 import numpy as np
@@ -125,7 +117,7 @@ def mia_batch(
     cluster: MiniCluster, command: str, *argv: str | Path, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run a sub-command of mia-batch as a client of the cluster."""
-    return cluster.run(sys.executable, "-c", ENTRY, command, *argv, check=check)
+    return cluster.run(BIN / "mia-batch", command, *argv, check=check)
 
 
 def submit(cluster: MiniCluster, *argv: str | Path) -> dict[str, str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from audits import BIN, ENTRY, Audit, metrics, mia_batch, submit, write_site
+from audits import BIN, Audit, metrics, mia_batch, submit, write_site
 from minicluster import MiniCluster, wait_until
 
 NewAudit = Callable[..., Audit]
@@ -66,7 +65,7 @@ def test_two_nightlies_at_once_queue_each_checkpoint_once(
         shutil.copy(checkpoint, watch)
     shutil.copy(checkpoints[0], watch / "same.ckpt")
     cut(checkpoints[4], watch / "growing.ckpt")
-    argv = [sys.executable, "-c", ENTRY, *map(str, nightly_command(new_audit(), watch, runs, site))]
+    argv = [str(BIN / "mia-batch"), *map(str, nightly_command(new_audit(), watch, runs, site))]
     nightlies = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=cluster.env) for _ in range(2)]
     queued = [json.loads(nightly.communicate()[0]) for nightly in nightlies]
     assert [nightly.returncode for nightly in nightlies] == [0, 0]
