@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -252,6 +253,37 @@ def test_bad_trainings_are_one_line_and_leave_no_checkpoint(
 def test_several_ranks_on_cpu_under_mpirun_are_refused(environ: dict[str, str]) -> None:
     with pytest.raises(InputError, match="must be trained by one rank on CPU"):
         training.connect_ranks("CPU", environ)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_ranks_take_the_steps_of_one_with_twice_the_batch(config_file: Path) -> None:
+    """Each takes half of the rows of a batch, and the mean of their gradients is the batch's."""
+    folder = config_file.parent
+    # Without batch normalisation, whose statistics are each rank's own.
+    (folder / "net.py").write_text(NETWORK.replace("nn.BatchNorm2d(8), ", ""))
+    alone = write_config(folder, "alone.yaml", train={"epochs": 2, "batch_size": 20})
+    together = write_config(
+        folder, "together.yaml", train={"epochs": 2, "batch_size": 10}, model={"checkpoint": "out/together.ckpt"}
+    )
+    assert training.train(load(alone), StopRequest(), Ranks()).finished
+    msrun = [str(Path(sys.prefix) / "bin" / "msrun"), "--worker_num=2", "--local_worker_num=2", "--join=True"]
+    msrun += [f"--master_port={free_port()}", f"--log_dir={folder / 'logs'}"]
+    repository = Path(job.__file__).parents[1]
+    command = [*msrun, str(repository / "jobs" / "train.py"), str(together)]
+    environ = os.environ | {"PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours, theirs = (weights(load(path).model.checkpoint) for path in (together, alone))
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        np.testing.assert_allclose(weight, theirs[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert json.loads(Files(load(together).model.checkpoint).provenance.read_text())["rank_size"] == 2
 
 
 def test_one_rank_needs_no_communication() -> None:
