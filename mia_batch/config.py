@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Collection, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,10 +23,12 @@ from pydantic import (
 )
 
 from mia_batch.errors import InputError
+from mia_batch.factory import one_line
 from mia_batch.grid import expand_values, normalise_grid
 
 METRICS = ("precision", "accuracy", "recall", "balanced_accuracy", "auc", "advantage", "tpr_at_fpr")
 GATE_METRICS = ("accuracy", "precision", "recall", "balanced_accuracy", "auc", "advantage")
+MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
 
 
@@ -58,7 +60,28 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _as_blocks(value: Any) -> Any:
+    if not isinstance(value, Mapping | list | tuple):
+        raise ValueError("must be a block with split, or a list of blocks")
     return (value,) if isinstance(value, Mapping) else _as_tuple(value)
+
+
+def _check_plain(value: Any, *, name: str = "") -> Any:
+    """Only what JSON can hold goes into a run's identity; YAML's dates, sets and binary cannot."""
+    where = f"{name} " if name else ""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where}must have names that are text, got {key!r}")
+            _check_plain(item, name=f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _check_plain(item, name=f"{name}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}must be a finite number, got {value}")
+    elif not isinstance(value, str | bool | int | float | None):
+        kind = type(value).__name__
+        raise ValueError(f"{where}must be text, a number, true, false, null, a list or a mapping, got a {kind}")
+    return value
 
 
 def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -72,6 +95,7 @@ ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
 Pair = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
 Triple = Annotated[tuple[float, float, float], BeforeValidator(_as_tuple)]
 Positive = Annotated[int, Field(ge=1)]
+Kwargs = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
 
 
 class _Section(BaseModel):
@@ -82,7 +106,7 @@ class ModelConfig(_Section):
     """The network and the checkpoint that is audited."""
 
     factory: Annotated[str, BeforeValidator(_resolve_factory)]
-    kwargs: dict[str, Any] = {}
+    kwargs: Kwargs = {}
     checkpoint: ConfigPath
 
     def factory_file(self) -> Path | None:
@@ -116,7 +140,7 @@ class DataConfig(_Section):
 
     source: str
     path: ConfigPath | None = None
-    kwargs: dict[str, Any] = {}
+    kwargs: Kwargs = {}
     label: Literal["fine", "coarse"] = "fine"
     image_size: Annotated[tuple[Positive, Positive], BeforeValidator(_as_tuple)] = (32, 32)
     mean: Triple = (0.4465, 0.4822, 0.4914)
@@ -140,9 +164,16 @@ class DataConfig(_Section):
             raise ValueError(rule) from None
 
     @model_validator(mode="after")
-    def _path_for_records(self) -> DataConfig:
-        if self.source in SOURCES and self.path is None:
-            raise ValueError(f"path is required for source {self.source}")
+    def _what_the_source_takes(self) -> DataConfig:
+        if self.source in SOURCES:
+            if self.path is None:
+                raise ValueError(f"path is required for source {self.source}")
+            if self.kwargs:
+                raise ValueError(f"kwargs go to a function: source {self.source} takes none")
+        elif "label" in self.model_fields_set:
+            raise ValueError(f"label chooses between the labels of records: source {self.source} gives its own")
+        elif {"split", "path"} & self.kwargs.keys():
+            raise ValueError("kwargs must not have split or path: they come from the blocks and from data.path")
         return self
 
 
@@ -181,11 +212,15 @@ class MethodConfig(_Section):
 
 
 def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Any], list[str], list[str]]:
-    from mia_batch.attacks.classifiers import METHODS, check_grid  # scikit-learn: only when a grid is there
+    # scikit-learn: only when a grid is there
+    from mia_batch.attacks.classifiers import METHODS, check_grid, n_candidates
 
     if method not in METHODS:
         return params, [], [f"method must be one of {', '.join(METHODS)}, got {method!r}"]
     params, notes = normalise_grid(method, params)
+    if n_candidates(params) > MAX_CANDIDATES:
+        rule = f"params must give at most {MAX_CANDIDATES} candidates together, got {n_candidates(params)}"
+        return params, [], [rule]
     return params, notes, check_grid(method, params)
 
 
@@ -325,6 +360,8 @@ _Loader.add_implicit_resolver(
 def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
         if key.value in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
         seen.add(key.value)
@@ -346,6 +383,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise InputError(f"{path}: {where}YAML: {getattr(error, 'problem', None) or error}") from error
+    except (ValueError, RecursionError) as error:  # a date or a number that is none, or nesting without end
+        raise InputError(f"{path}: YAML: must hold values that can be read, got {one_line(error)}") from error
     if not isinstance(raw, dict):
         raise InputError(f"{path}: must be a mapping with {', '.join(REQUIRED)}, got {type(raw).__name__}")
     return raw
@@ -373,6 +412,7 @@ def _lines(path: Path, name: str, section: type[_Section], item: Any) -> list[st
     rule = re.sub(r"^Input should be", "must be", item["msg"])
     rule = re.sub(r"a valid dictionary or instance of \w+", "a mapping", rule)
     rule = re.sub(r"a valid (tuple|list)", "a list", rule)
+    rule = re.sub(r"^\w+ should have at least (\d+) items? .*", r"must have at least \1", rule)
     return [f"{path}: {field}: {rule[0].lower() + rule[1:]}, got {_brief(item['input'])}"]
 
 
@@ -398,15 +438,25 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
         wanted += [("data.source", file)] if (file := factory_file(parts["data"].source)) else []
         for side in ("members", "nonmembers"):
             wanted += [(f"data.{side}", b.indices) for b in getattr(parts["data"], side) if b.indices]
-    problems = list(filter(None, map(partial(_file_problem, path), wanted)))
-    if "data" in need and "data" in parts and (folder := parts["data"].path) and not folder.exists():
-        problems.append(f"{path}: data.path: must exist, got {folder}")
+    problems = [
+        f"{path}: {field}: must be a file that can be read, got {file}, which {state}"
+        for field, file in wanted if (state := _unreadable(file)) is not None
+    ]
+    if "data" in need and "data" in parts and (folder := parts["data"].path):
+        state = _unreadable(folder)
+        if state not in (None, "is a folder"):
+            problems.append(f"{path}: data.path: must exist and be readable, got {folder}, which {state}")
     return problems
 
 
-def _file_problem(path: Path, wanted: tuple[str, Path]) -> str | None:
-    field, file = wanted
-    if file.is_file() and os.access(file, os.R_OK):
-        return None
-    state = "is a folder" if file.is_dir() else "cannot be read" if file.exists() else "does not exist"
-    return f"{path}: {field}: must be a file that can be read, got {file}, which {state}"
+def _unreadable(file: Path) -> str | None:
+    """Why a file cannot be read; None where it can."""
+    try:
+        with open(file, "rb"):
+            return None
+    except IsADirectoryError:
+        return "is a folder" if os.access(file, os.R_OK | os.X_OK) else "cannot be read"
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"

@@ -233,6 +233,7 @@ class ObjectSource:
         self._build = build
         self._field = field
         self._splits: dict[str, _Rows] = {}
+        self._failure: InputError | None = None  # a function that has failed is not called again for another split
 
     def size(self, split: str) -> int:
         return self._open(split).size
@@ -252,8 +253,14 @@ class ObjectSource:
         return [self._image(split, position, image) for position, (image, _) in zip(index, pairs, strict=True)]
 
     def _open(self, split: str) -> _Rows:
+        if self._failure:
+            raise self._failure
         if split not in self._splits:
-            self._splits[split] = _open_rows(self._build(split), f"{self._field}(split={split!r})")
+            try:
+                self._splits[split] = _open_rows(self._build(split), f"{self._field}(split={split!r})")
+            except InputError as error:
+                self._failure = error
+                raise
         return self._splits[split]
 
     def _read(self, rows: _Rows, index: np.ndarray, columns: list[str]) -> list[tuple[Any, Any]]:
@@ -261,7 +268,7 @@ class ObjectSource:
             return rows.read(index, columns)
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             shown = f"sample {index[0]}" if len(index) == 1 else f"samples {index[0]} to {index[-1]}"
             raise InputError(f"{self._field}: reading {shown} raised {factory.one_line(error)}") from error
 
@@ -281,6 +288,8 @@ class ObjectSource:
             rule, got = "image must be uint8 or float", str(image.dtype)
         elif image.dtype.kind == "f" and not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 255):
             rule, got = "float pixels must be 0 to 255", f"{image.min()} to {image.max()}"
+        elif image.dtype.kind == "f" and image.max() <= 1 and (image % 1 != 0).any():
+            rule, got = "float pixels must be 0 to 255, not 0 to 1", f"{image.min()} to {image.max()}"
         else:
             return image if image.dtype == np.uint8 else image.astype(np.float32)
         raise InputError(f"{self._field}: {split} sample {position}: {rule}, got {got}")
@@ -389,8 +398,15 @@ def select(data: DataConfig, source: Source | None = None) -> Selection:
         InputError: a block outside its split, a bad index file, a sample given twice, or on both sides.
     """
     source = source or open_source(data)
-    blocks = (("data.members", data.members), ("data.nonmembers", data.nonmembers))
-    sides = [select_side(chosen, field, source) for field, chosen in blocks]
+    sides: list[Side] = []
+    problems: list[str] = []
+    for field, chosen in (("data.members", data.members), ("data.nonmembers", data.nonmembers)):
+        try:
+            sides.append(select_side(chosen, field, source))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     _check_disjoint(*sides)
     return gather(sides[0], sides[1], source)
 
@@ -407,6 +423,8 @@ def select_side(blocks: Sequence[SampleBlock], field: str, source: Source) -> Si
     side: Side = []
     for number, block in enumerate(blocks):
         where = field if len(blocks) == 1 else f"{field}[{number}]"
+        if isinstance(source, RecordSource) and block.split not in SPLITS:
+            raise InputError(f"{where}: split must be one of {', '.join(SPLITS)}, got {block.split!r}")
         side.append((block.split, _block_index(block, where, source.size(block.split))))
     _check_once(side, field)
     return side
@@ -456,7 +474,7 @@ _Positions = Callable[[int], str]
 
 def _read_npy(path: Path) -> tuple[np.ndarray, _Positions]:
     try:
-        index = np.load(path, allow_pickle=False)
+        index = np.load(path, mmap_mode="r", allow_pickle=False)  # a header that promises too much takes no memory
     except (ValueError, EOFError) as error:
         raise InputError(f"{path}: must be a .npy file of integers, got {factory.one_line(error)}") from error
     if not isinstance(index, np.ndarray) or index.ndim != 1 or index.dtype.kind not in "iu":

@@ -36,7 +36,7 @@ def resolve(factory: str, field: str) -> Callable[..., Any]:
         raise InputError(f"{field}: must be package.module:function or path/to/file.py:function, got {factory!r}")
     try:
         module = _load_file(Path(location)) if location.endswith(".py") else _load_module(location)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself must not end the job
         raise InputError(f"{field}: {location} must be importable, got {one_line(error)}") from error
     function = getattr(module, name, None)
     if function is None:
@@ -64,8 +64,13 @@ def call(factory: str, field: str, kwargs: dict[str, Any], optional: dict[str, A
         return function(**kwargs, **extra)
     except InputError:
         raise
-    except Exception as error:
-        raise InputError(f"{field}: {factory} called with {kwargs | extra} raised {one_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{field}: {factory} called with {_shown(kwargs | extra)} raised {one_line(error)}") from error
+
+
+def _shown(kwargs: dict[str, Any]) -> str:
+    named = (f"{name}={str(value) if isinstance(value, Path) else value!r}" for name, value in kwargs.items())
+    return ", ".join(named) or "nothing"
 
 
 def accepts(function: Callable[..., Any], name: str) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+MAX_VALUES = 10_000  # of one parameter that a generator gives; more is a slip, and would fill the memory
+
 
 
 def normalise_grid(method: str, params: Mapping[str, tuple[Any, ...]]) -> tuple[dict[str, Any], list[str]]:
@@ -43,21 +48,30 @@ def expand_values(values: Any) -> tuple[Any, ...]:
 
 
 def _expand_generator(spec: Mapping[str, Any]) -> list[Any]:
-    kinds: dict[str, Callable[..., list[Any]]] = {
-        "logspace": lambda first, last, n: np.logspace(first, last, n).tolist(),
-        "linspace": lambda first, last, n: np.linspace(first, last, n).tolist(),
-        "range": lambda *bounds: list(range(*bounds)),
-    }
+    kinds: dict[str, Callable[..., Any]] = {"logspace": _logspace, "linspace": _linspace, "range": range}
     kind, arguments = next(iter(spec.items()), (None, None))
     if len(spec) != 1 or kind not in kinds:
         raise ValueError(f"must be a mapping with one of {', '.join(kinds)}, got {dict(spec)!r}")
-    numbers = isinstance(arguments, list) and all(
-        isinstance(a, int | float) and not isinstance(a, bool) for a in arguments
-    )
     try:
-        if not numbers:
+        if not isinstance(arguments, list) or not all(type(argument) in (int, float) for argument in arguments):
             raise TypeError
-        return kinds[kind](*arguments)  # type: ignore[misc]
+        values = kinds[kind](*arguments)
+        n_values = len(values)
     except (TypeError, ValueError, OverflowError):
         form = "[end], [first, end] or [first, end, step]" if kind == "range" else "[first, last, count]"
         raise ValueError(f"{kind} must be {form} in numbers, got {arguments!r}") from None
+    if n_values > MAX_VALUES:
+        raise ValueError(f"{kind} must give at most {MAX_VALUES} values, got {arguments!r}")
+    expanded = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if not all(map(math.isfinite, expanded)):
+        raise ValueError(f"{kind} must give finite values, got {arguments!r}")
+    return expanded
+
+
+def _linspace(first: float, last: float, count: int) -> NDArray[np.float64]:
+    return np.linspace(first, last, min(count, MAX_VALUES + 1))  # one too many is enough to be refused
+
+
+def _logspace(first: float, last: float, count: int) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):
+        return np.logspace(first, last, min(count, MAX_VALUES + 1))

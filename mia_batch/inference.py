@@ -16,6 +16,7 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.dataset import vision
 
 from mia_batch import data as samples
+from mia_batch.checkpoint import CRC_BYTES, CRC_MARK, check_whole
 from mia_batch.config import DataConfig, ModelConfig
 from mia_batch.errors import InputError
 from mia_batch.factory import one_line
@@ -190,17 +191,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: not a MindSpore checkpoint, or a damaged one.
     """
-    suffix = path.suffix.removeprefix(".")
-    if not path.is_file():
-        state = "a folder" if path.is_dir() else "nothing there"
-        raise InputError(f"{path}: model.checkpoint: must be a checkpoint file, got {state}")
-    if suffix not in ("ckpt", "safetensors"):
-        raise InputError(f"{path}: model.checkpoint: must end in .ckpt or .safetensors, got {path.name}")
+    check_whole(path)
     size = path.stat().st_size
-    if size == 0:
-        raise InputError(f"{path}: model.checkpoint: must be a MindSpore checkpoint, got an empty file")
     try:
-        entries = ms.load_checkpoint(str(path), format=suffix, crc_check=_has_crc(path))
+        entries = ms.load_checkpoint(str(path), format=path.suffix.removeprefix("."), crc_check=_has_crc(path))
     except Exception as error:
         got = f"{size} bytes that are not: {one_line(error)}"
         raise InputError(f"{path}: model.checkpoint: must be a complete MindSpore checkpoint, got {got}") from error
@@ -212,8 +206,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _has_crc(path: Path) -> bool:
     with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 17))
-        return file.read(7) == b"crc_num"
+        file.seek(max(0, path.stat().st_size - CRC_BYTES))
+        return file.read(len(CRC_MARK)) == CRC_MARK
 
 
 def load_network(model: ModelConfig, image_size: Sequence[int]) -> nn.Cell:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from mia_batch import data
-from mia_batch.config import SECTIONS, Config, MethodConfig, load_config
+from mia_batch.checkpoint import check_whole
+from mia_batch.config import SECTIONS, AttackConfig, Config, DataConfig, MethodConfig, load_config
 from mia_batch.entry import OK
 from mia_batch.errors import InputError
 from mia_batch.provenance import make_manifest
+
+T = TypeVar("T")
 
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1  # sample_index, label, member, loss, done; logits and split come on top
 
@@ -33,10 +39,51 @@ def prepare(config: Config) -> Prepared:
     """Choose the samples and digest the files that `config` names.
 
     Raises:
-        InputError: bad records, impossible blocks, overlapping members: every line with the config's name.
+        InputError: everything that a later stage would refuse and that can be seen without running the network: bad
+            records, impossible blocks, overlapping members, a checkpoint that is none, splits and grids that the
+            samples are too few for. Every line has its file's name, or the config's.
     """
-    with named_in(config.path):
-        return Prepared(data.select(config.data), make_manifest(config))
+    problems: list[str] = []
+
+    def attempt(work: Callable[[], T]) -> T | None:
+        try:
+            with named_in(config.path):
+                return work()
+        except InputError as error:
+            problems.extend(error.problems)
+            return None
+
+    attempt(lambda: check_whole(config.model.checkpoint))
+    selection = attempt(lambda: select_samples(config.data))
+    if selection is not None:
+        attempt(partial(check_attack, config.attack, selection.member))
+    manifest = None if problems else attempt(lambda: make_manifest(config))
+    if selection is None or manifest is None:
+        raise InputError(problems)
+    return Prepared(selection, manifest)
+
+
+def select_samples(chosen: DataConfig) -> data.Selection:
+    """The samples of `chosen`; one image of each split is read, so that what is wrong with all of them shows now."""
+    source = data.open_source(chosen)
+    selection = data.select(chosen, source)
+    for split, first in zip(*np.unique(selection.split, return_index=True), strict=True):
+        source.images(str(split), selection.sample_index[first : first + 1])
+    return selection
+
+
+def check_attack(attack: AttackConfig, member: NDArray[np.int8]) -> None:
+    """Refuse before the extraction what the attack stage would refuse after it.
+
+    Raises:
+        InputError: too few samples for the split, the folds or a grid, or an engine that is not installed.
+    """
+    from mia_batch.attacks.search import uses_intelex
+    from mia_batch.attacks.split import check_grids, split_rows
+
+    uses_intelex(attack)
+    fit, _ = split_rows(member, attack.eval_fraction, attack.seed)
+    check_grids(member[fit], attack.cv, {method.method: dict(method.params) for method in attack.methods})
 
 
 @contextmanager

@@ -19,8 +19,12 @@ from mia_batch.paths import RunPaths, write_text
 
 SCHEMA = 1
 PACKAGES = ("mindspore", "scikit-learn", "numpy", "scipy", "joblib", "mpi4py", "h5py", "scikit-learn-intelex")
-# A run that moved to another mount is still the same run: files count by their digests, not by their names.
-NOT_IDENTITY = ("train", "model.checkpoint", "model.factory", "data.path", "data.source")
+# A run that moved to another mount is still the same run: files count by their digests, not by their names. Where the
+# search is computed, and in how much memory, changes no number, so that a run can go on elsewhere.
+NOT_IDENTITY = (
+    "train", "model.checkpoint", "model.factory", "data.path", "data.source",
+    "attack.memory_gib", "attack.backend", "attack.scheduler",
+)
 
 
 def sha256(path: Path) -> str:

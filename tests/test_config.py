@@ -31,6 +31,7 @@ def test_defaults_are_those_of_the_design(write_config: Write) -> None:
     assert config.report.metrics == ("precision", "accuracy", "recall")
 
 
+TO_999 = {"range": [1, 999]}
 LINES = [
     ({"attack.fold": 3}, "attack.fold: unknown key; valid keys: seed, eval_fraction"),
     ({"data.members": {"split": "train", "amount": 3}},
@@ -58,7 +59,7 @@ LINES = [
      "model.checkpoint: uses the environment variable NOT_SET_ANYWHERE, which is not set, got"),
     ({"model.checkpoint": "gone.ckpt"}, "model.checkpoint: must be a file that can be read, got "),
     ({"model.checkpoint": "."}, "model.checkpoint: must be a file that can be read, got "),
-    ({"data.path": "nowhere"}, "data.path: must exist, got "),
+    ({"data.path": "nowhere"}, "data.path: must exist and be readable, got "),
     ({"data.members": {"split": "train", "indices": "gone.npy"}},
      "data.members: must be a file that can be read, got "),
     ({"attack.methods": []}, "attack.methods: "),
@@ -71,6 +72,23 @@ LINES = [
      "attack.methods[0].params.C: logspace must be [first, last, count] in numbers, got [1, 2]"),
     ({"attack.methods": [{"method": "lr", "params": {"C": {"geomspace": [1, 2, 3]}}}]},
      "attack.methods[0].params.C: must be a mapping with one of logspace, linspace, range"),
+    ({"attack.methods": [{"method": "lr", "params": {"C": {"logspace": [-4, 2, 10**10]}}}]},
+     "attack.methods[0].params.C: logspace must give at most 10000 values, got [-4, 2, 10000000000]"),
+    ({"attack.methods": [{"method": "lr", "params": {"C": {"logspace": [-4, 2000, 3]}}}]},
+     "attack.methods[0].params.C: logspace must give finite values, got [-4, 2000, 3]"),
+    ({"attack.methods": [{"method": "knn", "params": {"n_neighbors": {"range": [1, 10**12]}}}]},
+     "attack.methods[0].params.n_neighbors: range must give at most 10000 values"),
+    ({"attack.methods": [{"method": "rf", "params": {"max_depth": TO_999, "n_estimators": TO_999}}]},
+     "attack.methods[0].params: must give at most 100000 candidates together, got 996004"),
+    ({"data.members": 3}, "data.members: must be a block with split, or a list of blocks, got 3"),
+    ({"data.kwargs": {"size": 3}}, "data: kwargs go to a function: source cifar100 takes none"),
+    ({"data.source": "a.b:c", "data.kwargs": {"split": "x"}}, "data: kwargs must not have split or path"),
+    ({"data.source": "a.b:c", "data.label": "fine"}, "data: label chooses between the labels of records"),
+    ({"model.kwargs": {"width": float("nan")}}, "model.kwargs: width must be a finite number, got nan"),
+    ({"model.kwargs": {"a": [1, b"x"]}}, "model.kwargs: a[1] must be text, a number, true, false, null"),
+    ({"model.kwargs": {"a": {3: 1}}}, "model.kwargs: a must have names that are text, got 3"),
+    ({"model.checkpoint": "x" * 300}, "model.checkpoint: must be a file that can be read, got "),
+    ({"data.path": "x" * 300}, "data.path: must exist and be readable, got "),
     ({"attack.methods": [{"method": "lr"}, {"method": "lr"}]}, "attack.methods: must name each once, lr repeated"),
     ({"attack.backend": "dask"}, "attack: scheduler (an address or a scheduler file) goes with backend: dask"),
     ({"report.metrics": ["precisoin"]}, "report.metrics[0]: must be 'precision', 'accuracy'"),
@@ -98,6 +116,12 @@ def test_all_problems_come_at_once(write_config: Write) -> None:
         ("model: 1\nmodel: 2\n", "line 2, column 1: YAML: key 'model' is given twice"),
         ("- 1\n", "must be a mapping with model, data, attack, got list"),
         ("", "must be a mapping with model, data, attack, got NoneType"),
+        ("? [a, b]\n: 1\n", "line 1, column 3: YAML: a key must be text"),
+        ("model: 2024-13-45\n", "YAML: must hold values that can be read, got ValueError: month must be in"),
+        ("model: " + "[" * 3000 + "]" * 3000, "YAML: must hold values that can be read, got RecursionError"),
+        ("model: 1" + "0" * 5000, "YAML: must hold values that can be read, got ValueError"),
+        ("model: &a [*a]\n", "line 1, column 8: YAML: found unconstructable recursive node"),
+        ("model:\n\tfactory: a\n", "line 2, column 1: YAML: found character"),
         ("model: !!python/object:os.system {}\n", "line 1, column 8: YAML: could not determine a constructor"),
     ],
 )

@@ -142,7 +142,7 @@ def test_bad_record_files_are_one_line(folder: Path, case: str) -> None:
         ({"path": "train.bin"}, "data.path: must be the folder of the records, got the file"),
         ({"path": "elsewhere"}, "must hold the records of split 'train'"),
         ({"source": "cifar10", "label": "coarse"}, "data.label: cifar10 records have fine, got 'coarse'"),
-        ({"members": {"split": "valid"}}, "split must be one of train, test for cifar100, got 'valid'"),
+        ({"members": {"split": "valid"}}, "data.members: split must be one of train, test, got 'valid'"),
         ({"members": {"split": "train", "num_samples": 31}}, "split 'train' of 30 samples, got num_samples: 31"),
         ({"members": {"split": "train", "range": [20, 31]}}, r"data.members: must stay .* got range: \[20, 31\]"),
         (
@@ -164,7 +164,7 @@ def test_bad_selections_are_one_line(folder: Path, changes: dict[str, Any], rule
         changes = changes | {"path": folder / changes["path"]}
     with pytest.raises(InputError, match=rule) as caught:
         select(config(**({"path": folder} | changes)))
-    assert [len(problem.splitlines()) for problem in caught.value.problems] == [1]
+    assert {len(problem.splitlines()) for problem in caught.value.problems} == {1}
 
 
 def test_blocks_join_in_the_order_given(folder: Path) -> None:
@@ -274,9 +274,13 @@ def items(split, what="none"):
         "int image": (np.zeros((4, 4, 3), np.int64), 1), "uint16": (np.zeros((4, 4, 3), np.uint16), 1),
         "nan": (np.full((4, 4, 3), np.nan), 1), "normalised": (np.full((4, 4, 3), -1.0), 1),
         "dict": {"image": image, "label": np.int64(3)}, "list": [image, np.array([3])],
-        "float": (np.full((4, 4, 3), 254.5), 1),
+        "float": (np.full((4, 4, 3), 254.5), 1), "unit": (np.full((4, 4, 3), 0.25), 1),
     }[what]
     return [item] * 3
+def leaves(split): raise SystemExit(0)
+class Leaving(list):
+    def __getitem__(self, i): raise SystemExit("gone")
+def leaving(split): return Leaving([0] * 3)
 def fails(split):
     class Broken(Squares):
         def __getitem__(self, i): raise KeyError("no such image")
@@ -352,6 +356,9 @@ def test_forms_of_an_item(user: Callable[..., DataConfig], what: str, label: int
         ("items", {"what": "int image"}, "got int64 of shape"),
         ("items", {"what": "uint16"}, "image must be uint8 or float, got uint16"),
         ("items", {"what": "nan"}, "float pixels must be 0 to 255, got nan"),
+        ("items", {"what": "unit"}, "float pixels must be 0 to 255, not 0 to 1, got 0.25 to 0.25"),
+        ("leaves", {}, "leaves called with .* raised SystemExit: 0"),
+        ("leaving", {}, "reading sample 0 raised SystemExit: gone"),
         ("items", {"what": "normalised"}, "float pixels must be 0 to 255, got -1.0"),
     ],
 )
