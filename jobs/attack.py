@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import fcntl
 import json
@@ -25,6 +26,7 @@ from mia_batch.config import AttackConfig, Config
 from mia_batch.entry import OK, RESUME, StopRequest, run_main
 from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths
+from mia_batch.plan import named_in
 from mia_batch.stage import load_run, stage_parser
 from mia_batch.store import Features, read_attack, read_features, write_attack
 
@@ -41,7 +43,10 @@ class Journal:
             InputError: another process is at this attack.
         """
         self.path = path
-        self._file = open(path, "a+b")  # noqa: SIM115  (open until the attack ends)
+        try:
+            self._file = open(path, "a+b")  # noqa: SIM115  (open until the attack ends)
+        except OSError as error:
+            raise InputError(f"{path}: must be writable, got: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -57,12 +62,12 @@ class Journal:
         for number, line in enumerate(self._file):
             try:
                 entry = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+                if number and entry:
+                    found[entry["key"]] = entry["value"]
+            except (ValueError, TypeError, KeyError):
                 entry = None
-            if entry is None or (number == 0 and entry != header):
+            if not entry or (number == 0 and entry != header):
                 break
-            if number:
-                found[entry["key"]] = entry["value"]
             good += len(line)
         self._file.truncate(good)
         if not good:
@@ -70,9 +75,12 @@ class Journal:
         return found
 
     def _append(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise InputError(f"{self.path}: must be writable, got: {error.strerror}") from error
 
     def __len__(self) -> int:
         return len(self._found)
@@ -182,13 +190,19 @@ def fit(settings: AttackConfig, features: Features, paths: RunPaths, run: str, s
     return OK
 
 
+def _attack(args: argparse.Namespace, stop: StopRequest) -> int:
+    config, paths = load_run(args)
+    with named_in(config.path):
+        return attack(config, paths, args.method, stop)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python jobs/attack.py CONFIG --out DIR [--method NAME]`."""
     parser = stage_parser("attack", __doc__ or "")
     parser.add_argument("--method", metavar="NAME", help="fit this attack alone (default: all of the config)")
     args = parser.parse_args(argv)
     with StopRequest().listening() as stop:
-        return run_main(lambda: attack(*load_run(args), args.method, stop), verbose=args.verbose)
+        return run_main(lambda: _attack(args, stop), verbose=args.verbose)
 
 
 if __name__ == "__main__":

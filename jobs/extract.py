@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ class RootFile:
     def __init__(self) -> None:
         self.store: FeatureStore | None = None
 
-    def rows_done(self, paths: RunPaths, n_rows: int) -> NDArray[np.bool_]:
-        """Which rows need no work."""
+    def rows_done(self, paths: RunPaths, n_rows: int, run: str) -> NDArray[np.bool_]:
+        """Which rows of the run with the digest `run` need no work."""
         rows = features_progress(paths.features)
         if rows is None:
             return np.zeros(n_rows, dtype=bool)
@@ -58,6 +59,9 @@ class RootFile:
         if rows[0] == n_rows:  # a complete file is not opened for writing again
             return np.ones(n_rows, dtype=bool)
         self.store = FeatureStore(paths.features)
+        if self.store.attrs.get("run") != run:
+            rule = "must hold rows of this run, got another run's; remove it or choose another --out"
+            raise InputError(f"{paths.features}: {rule}")
         return self.store.done()
 
     def open(self, work: Work, n_classes: int) -> FeatureStore:
@@ -79,7 +83,7 @@ def prepare(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     config, paths = load_run(args, need=("checkpoint", "data"))
     prepared = plan.prepare(config)
     selection, manifest = prepared.selection, provenance.claim(paths, prepared.manifest)
-    done = file.rows_done(paths, len(selection))
+    done = file.rows_done(paths, len(selection), provenance.run_digest(manifest))
     if not done.all():
         entry = provenance.launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
         manifest = provenance.add_launch(paths, entry)
@@ -136,16 +140,23 @@ def extract(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
     try:
         work = world.on_root(lambda: prepare(args, world, file))
         if work.done.all():
-            log.info("extract: nothing to do, all %d rows are done", len(work.done))
+            if world.is_root:
+                log.info("extract: nothing to do, all %d rows are done", len(work.done))
             return OK
-        outcome = compute(work, world, file, stop)
+        started = time.monotonic()
+        with plan.named_in(work.config.path):
+            outcome = compute(work, world, file, stop)
+        if world.is_root:
+            measured = {"rows_done_after": outcome.done, "seconds": round(time.monotonic() - started, 3)}
+            provenance.end_launch(work.paths, measured)
     finally:
         file.close()
     if outcome.done < outcome.total:
-        log.warning(
-            "stopped by signal %s with %d of %d rows done; the same command goes on from there",
-            outcome.signal, outcome.done, outcome.total,
-        )
+        if world.is_root:
+            log.warning(
+                "stopped by signal %s with %d of %d rows done; the same command goes on from there",
+                outcome.signal, outcome.done, outcome.total,
+            )
         return RESUME
     return OK
 
@@ -165,10 +176,11 @@ def _on_this_rank(args: argparse.Namespace, stop: StopRequest) -> int:
         if world.is_root:
             raise
         return 2
-    except BaseException:
+    except BaseException as error:
         if world.size == 1:
             raise
-        traceback.print_exc()
+        if not isinstance(error, KeyboardInterrupt):
+            traceback.print_exc()
         print(f"mia-batch: rank {world.rank} failed; ending all {world.size} ranks", file=sys.stderr, flush=True)
         world.abort(FAILED)
         raise

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mia_batch.config import load_config
 from mia_batch.entry import OK, RESUME, StopRequest, run_main
+from mia_batch.plan import named_in
 
 log = logging.getLogger("mia_batch.train")
 
@@ -23,7 +24,8 @@ def train(args: argparse.Namespace, stop: StopRequest) -> int:
     local_rank, local_size = training.local_place(os.environ)
     placement = inference.place(config.extract.device, local_rank, local_size, os.environ)
     inference.set_up(placement)
-    outcome = training.train(config, stop, training.connect_ranks(placement.device_target, os.environ))
+    with named_in(config.path):
+        outcome = training.train(config, stop, training.connect_ranks(placement.device_target, os.environ))
     if not outcome.finished:
         log.warning(
             "stopped by signal %s in epoch %d of %d, state saved; the same command goes on from there",

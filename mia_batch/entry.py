@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -17,14 +18,20 @@ RESUME = os.EX_TEMPFAIL  # 75: stopped by a signal, state saved, run the same co
 INTERRUPTED = 130
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# What a system refuses its user, not a fault of the program: one line, no traceback.
+REFUSALS = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE,
+})
 
 log = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """A flag that SIGTERM and SIGUSR1 raise; loops look at it at block boundaries.
+    """A flag that SIGTERM, SIGUSR1 and Ctrl-C raise; loops look at it at block boundaries.
 
-    Schedulers send one of the two before they kill; MindSpore leaves both free (it takes HUP and INT for itself).
+    Schedulers send one of the first two before they kill; MindSpore leaves both free. It takes HUP and INT for itself
+    when it is imported; Ctrl-C before that is noted here, and a second one ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -34,12 +41,14 @@ class StopRequest:
         return self.signal is not None
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
         self.signal = signum
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
         """Install the handlers for the length of the block, then put the former ones back."""
-        former = {signum: signal.signal(signum, self._note) for signum in STOP_SIGNALS}
+        former = {signum: signal.signal(signum, self._note) for signum in (*STOP_SIGNALS, signal.SIGINT)}
         try:
             yield self
         finally:
@@ -77,6 +86,14 @@ def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False
     except KeyboardInterrupt:
         print("mia-batch: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except MemoryError as error:
+        print(f"mia-batch: out of memory: {error}", file=sys.stderr)
+        return FAILED
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print_problems(InputError(f"{error.filename or 'system'}: {error.strerror}"))
+        return BAD_INPUT

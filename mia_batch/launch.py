@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from mia_batch.entry import STOP_SIGNALS
+from mia_batch.entry import RESUME, STOP_SIGNALS
 from mia_batch.errors import InputError
 from mia_batch.paths import shipped
 
@@ -48,10 +48,16 @@ def mpi_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
-    """Run a stage and return its exit code; SIGTERM and SIGUSR1 reach it as SIGUSR1, which every launcher forwards."""
+    """Run a stage and return its exit code; SIGTERM and SIGUSR1 reach it as SIGUSR1, which every launcher forwards.
+
+    A stage that such a signal ends before it listens (its first second or two) has nothing to save: that is RESUME too.
+    """
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ)
+    stopping = False
 
     def forward(_signum: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
         process.send_signal(signal.SIGUSR1)
 
     former = {signum: signal.signal(signum, forward) for signum in STOP_SIGNALS}
@@ -63,4 +69,5 @@ def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) 
     finally:
         for signum, handler in former.items():
             signal.signal(signum, handler)
-    return 128 - code if code < 0 else code
+    code = 128 - code if code < 0 else code
+    return RESUME if stopping and code == 128 + signal.SIGUSR1 else code

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1  # sample_index, label, member, loss, done; logits and split come on top
 
+ATTACK_BYTES_PER_ROW = 8 + 1 + 1 + 1  # score, decision, evaluated, member
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -127,8 +129,10 @@ def plan_lines(config: Config, selection: data.Selection, ranks: int) -> list[st
     lines = [
         f"extract: {n_samples} samples ({n_members} members, {n_samples - n_members} non-members) on {ranks} rank(s), "
         f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "
-        f"features.h5 about {size / 2**20:.1f} MiB for {n_classes} classes",
-        f"attack:  fit on {n_samples - n_eval}, score {n_eval}, search: {config.attack.search}, cv {config.attack.cv}",
+        f"features.h5 about {_bytes(size)} for {n_classes} classes",
+        f"attack:  fit on {n_samples - n_eval}, score {n_eval}, search: {config.attack.search}, cv {config.attack.cv}; "
+        f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, and {_bytes(8 * n_samples * (n_classes + 1))} "
+        "while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
     rule = "all of" if config.gate.rule == "all_above" else "any of"
@@ -137,6 +141,11 @@ def plan_lines(config: Config, selection: data.Selection, ranks: int) -> list[st
         + (" at the interval's lower bound" if config.gate.bound == "lower" else "")
     )
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
+
+
+def _bytes(count: int) -> str:
+    unit, name = (2**20, "MiB") if count >= 2**20 else (2**10, "KiB")
+    return f"{count / unit:.1f} {name}"
 
 
 def _method_line(method: MethodConfig, config: Config) -> str:

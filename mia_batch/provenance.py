@@ -15,9 +15,11 @@ from typing import Any
 import mia_batch
 from mia_batch.config import Config, factory_file
 from mia_batch.errors import InputError
+from mia_batch.factory import one_line
 from mia_batch.paths import RunPaths, write_text
 
 SCHEMA = 1
+PARTS = {"config": dict, "digests": dict, "versions": dict, "launches": list}  # of run.json
 PACKAGES = ("mindspore", "scikit-learn", "numpy", "scipy", "joblib", "mpi4py", "h5py", "scikit-learn-intelex")
 # A run that moved to another mount is still the same run: files count by their digests, not by their names. Where the
 # search is computed, and in how much memory, changes no number, so that a run can go on elsewhere.
@@ -132,13 +134,15 @@ def read_manifest(paths: RunPaths) -> dict[str, Any] | None:
         manifest = json.loads(paths.manifest.read_text(encoding="utf-8"))
         if manifest["schema"] != SCHEMA:
             raise InputError(f"{paths.manifest}: schema: must be {SCHEMA}, got {manifest['schema']!r}")
+        if not all(isinstance(manifest[key], kind) for key, kind in PARTS.items()):
+            raise InputError(f"{paths.manifest}: must have {', '.join(PARTS)} as a run writes them")
         return dict(manifest)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{paths.manifest}: must be a run's manifest, got: {error}") from error
+        raise InputError(f"{paths.manifest}: must be a run's manifest, got {one_line(error)}") from error
 
 
 def add_launch(paths: RunPaths, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +151,13 @@ def add_launch(paths: RunPaths, entry: Mapping[str, Any]) -> dict[str, Any]:
     manifest["launches"] = [*manifest.get("launches", []), dict(entry)]
     write_text(paths.manifest, json.dumps(manifest, indent=1) + "\n")
     return manifest
+
+
+def end_launch(paths: RunPaths, measured: Mapping[str, Any]) -> None:
+    """Add what was measured to the entry that `add_launch` appended last."""
+    manifest = read_manifest(paths) or {}
+    manifest["launches"] = [*manifest["launches"][:-1], {**manifest["launches"][-1], **measured}]
+    write_text(paths.manifest, json.dumps(manifest, indent=1) + "\n")
 
 
 def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:

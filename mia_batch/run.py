@@ -7,6 +7,8 @@ import importlib
 import logging
 import sys
 
+import psutil
+
 from mia_batch.config import Config
 from mia_batch.entry import BAD_INPUT, FAILED, OK, RESUME
 from mia_batch.errors import InputError
@@ -16,6 +18,8 @@ from mia_batch.plan import prepare
 from mia_batch.provenance import claim
 from mia_batch.stage import add_run_arguments, load_run
 from mia_batch.store import features_progress
+
+RANK_BYTES = 400 << 20  # a process that has imported MindSpore
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
     config, paths = load_run(args, need=("checkpoint", "data"))
+    check_memory(config, args.ranks)
     claim(paths, prepare(config).manifest)
     arguments = [args.config, "--out", args.out]
     arguments += ["--checkpoint", args.checkpoint] if args.checkpoint else []
@@ -43,6 +48,22 @@ def run(args: argparse.Namespace) -> int:
     log.info("stage reduce")
     # In this process: what it needs is imported here already, and a run with nothing to do should take a moment.
     return int(importlib.import_module("mia_batch.jobs.reduce").main(arguments))
+
+
+def check_memory(config: Config, ranks: int) -> None:
+    """Refuse ranks and batches that this machine cannot hold, before it begins to swap or to kill.
+
+    Raises:
+        InputError: they need more memory than there is.
+    """
+    height, width = config.data.image_size
+    batch = 2 * 4 * 3 * height * width * config.extract.batch_size  # float32: the images, and MindSpore's copy
+    needed, there = ranks * (RANK_BYTES + batch), psutil.virtual_memory().total
+    if needed > there:
+        raise InputError(
+            f"--ranks, extract.batch_size: {ranks} rank(s) with batches of {config.extract.batch_size} images of "
+            f"{height}x{width} must fit into this machine's {there / 2**30:.1f} GiB, need {needed / 2**30:.1f}"
+        )
 
 
 def _commands(

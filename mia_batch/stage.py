@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Collection
 
 from mia_batch.config import Config, load_config
+from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths
 
 
@@ -26,4 +27,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_run(args: argparse.Namespace, *, need: Collection[str] = ()) -> tuple[Config, RunPaths]:
     """The config and the names of the run that the arguments mean."""
+    if not args.out:  # as of an unset variable in quotes; it would mean the current folder
+        raise InputError("--out: must name a directory, got ''")
     return load_config(args.config, checkpoint=args.checkpoint, need=need), RunPaths(args.out)

@@ -193,14 +193,16 @@ def _as_input_error(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: is in use by another process") from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist") from error
-    except (OSError, KeyError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         code = getattr(error, "errno", None)
         full = code == errno.ENOSPC or "No space left" in str(error) or code == errno.EDQUOT
         if full:
             raise InputError(f"{path}: the disk is full") from error
         if isinstance(error, PermissionError):
             raise InputError(f"{path}: must be a file that can be read and written") from error
-        raise InputError(f"{path}: must be a readable HDF5 file, got: {error}") from error
+        raise InputError(f"{path}: must be a readable HDF5 file of this product, got: {error}") from error
 
 
 def read_features(path: Path) -> Features:

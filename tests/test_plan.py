@@ -11,6 +11,7 @@ import pytest
 from mia_batch.config import load_config
 from mia_batch.errors import InputError
 from mia_batch.plan import prepare
+from mia_batch.run import check_memory
 
 Write = Callable[..., Path]
 ENTRY = b"\x0a\x03\x0a\x01w"  # the smallest whole checkpoint: one entry, of that name
@@ -65,3 +66,11 @@ def test_images_of_a_wrong_shape(tmp_path: Path, write: Write) -> None:
     )
     (line,) = problems(write({"data.source": "mine.py:make", "data.path": None}))
     assert "test sample 0: image must be (height, width, 3)" in line
+
+
+@pytest.mark.parametrize(("batch_size", "ranks"), [(10**9, 1), (16, 10**6)])
+def test_what_does_not_fit_into_memory(write: Write, batch_size: int, ranks: int) -> None:
+    config = load_config(write({"extract.batch_size": batch_size}))
+    with pytest.raises(InputError, match=f"{ranks} rank.s. with batches of {batch_size} images of 32x32 must fit"):
+        check_memory(config, ranks)
+    check_memory(load_config(write({})), 2)

@@ -165,12 +165,28 @@ def test_another_config_into_the_same_directory_is_refused(tmp_path: Path, sourc
     assert (out / "features.h5").read_bytes() == before
 
 
+def test_unfinished_rows_of_another_run_are_refused_and_kept(tmp_path: Path, source_config: Write) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    config = source_config()
+    assert run_job("extract", config, "--out", one).returncode == 0
+    with h5py.File(one / "features.h5", "r+") as file:
+        file["done"][5:9] = 0
+    config.write_text(config.read_text().replace("batch_size: 16", "batch_size: 32"))
+    assert run_job("extract", config, "--out", other).returncode == 0
+    shutil.copy(one / "features.h5", other / "features.h5")
+    line = one_line(run_job("extract", config, "--out", other))
+    assert "features.h5: must hold rows of this run, got another run's" in line
+    assert (other / "features.h5").read_bytes() == (one / "features.h5").read_bytes()
+
+
 def test_a_checkpoint_that_has_changed_is_refused(tmp_path: Path, checkpoint: Path, net_config: Write) -> None:
     own = tmp_path / "own.ckpt"
     shutil.copy(checkpoint, own)
     config, out = net_config(checkpoint=own), tmp_path / "out"
     assert run_job("extract", config, "--out", out).returncode == 0
-    own.write_bytes(own.read_bytes() + b"x")
+    content = bytearray(own.read_bytes())
+    content[len(content) // 2] ^= 1  # a weight's
+    own.write_bytes(content)
     assert "SHA-256 of model.checkpoint is" in one_line(run_job("extract", config, "--out", out))
 
 

@@ -102,3 +102,7 @@ def test_an_output_that_is_a_file_is_one_line(tmp_path: Path, net_config: Write)
     (tmp_path / "out").write_text("mine")
     assert "--out: must be a directory" in one_line(mia_batch("run", net_config(), "--out", tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_empty_output_is_one_line(tmp_path: Path, net_config: Write) -> None:
+    assert one_line(mia_batch("run", net_config(), "--out", "")) == "mia-batch: --out: must name a directory, got ''"
