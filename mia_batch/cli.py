@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
     args = make_parser(command).parse_args(arguments)
-    module = importlib.import_module(f"mia_batch.{COMMANDS[args.command][0]}")
-    return run_main(lambda: module.run(args), verbose=getattr(args, "verbose", False))
+    module = f"mia_batch.{COMMANDS[args.command][0]}"
+    return run_main(lambda: int(importlib.import_module(module).run(args)), verbose=getattr(args, "verbose", False))
 
 
 if __name__ == "__main__":

@@ -50,24 +50,29 @@ def mpi_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
     """Run a stage and return its exit code; SIGTERM and SIGUSR1 reach it as SIGUSR1, which every launcher forwards.
 
-    A stage that such a signal ends before it listens (its first second or two) has nothing to save: that is RESUME too.
+    So does Ctrl-C, and a second one kills. A stage that the signal ends before it listens (its first second or two) has
+    nothing to save: that is RESUME too.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the stage has ended.
     """
+    got: list[int] = []
+
+    def forward(signum: int, _frame: FrameType | None) -> None:
+        process.send_signal(signal.SIGKILL if signum == signal.SIGINT in got else signal.SIGUSR1)
+        got.append(signum)
+
+    # Ignored from birth, or Ctrl-C, which the terminal sends to the stage as well, would break off its imports.
+    former = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ)
-    stopping = False
-
-    def forward(_signum: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        process.send_signal(signal.SIGUSR1)
-
-    former = {signum: signal.signal(signum, forward) for signum in STOP_SIGNALS}
+    former |= {signum: signal.signal(signum, forward) for signum in STOP_SIGNALS}
+    signal.signal(signal.SIGINT, forward)
     try:
         code = process.wait()
-    except KeyboardInterrupt:  # the terminal has sent it to the stage too
-        process.wait()
-        raise
     finally:
         for signum, handler in former.items():
             signal.signal(signum, handler)
+    if signal.SIGINT in got:
+        raise KeyboardInterrupt
     code = 128 - code if code < 0 else code
-    return RESUME if stopping and code == 128 + signal.SIGUSR1 else code
+    return RESUME if got and code == 128 + signal.SIGUSR1 else code

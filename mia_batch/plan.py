@@ -131,8 +131,8 @@ def plan_lines(config: Config, selection: data.Selection, ranks: int) -> list[st
         f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "
         f"features.h5 about {_bytes(size)} for {n_classes} classes",
         f"attack:  fit on {n_samples - n_eval}, score {n_eval}, search: {config.attack.search}, cv {config.attack.cv}; "
-        f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, and {_bytes(8 * n_samples * (n_classes + 1))} "
-        "while it runs",
+        f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
+        f"{_bytes(8 * n_samples * (n_classes + 1))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
     rule = "all of" if config.gate.rule == "all_above" else "any of"

@@ -58,6 +58,21 @@ def test_a_stage_that_a_signal_ends_before_it_listens_can_be_resumed() -> None:
     assert time.monotonic() - started < 20
 
 
+def test_ctrl_c_lets_the_stage_end_by_itself() -> None:
+    """The terminal sends SIGINT to all; the stage does not see it, and is asked to stop as a scheduler would ask."""
+    code = """
+import os, signal, time
+parent = os.getppid()
+signal.signal(signal.SIGUSR1, lambda *_: exit(75))
+os.kill(os.getpid(), signal.SIGINT)
+os.kill(parent, signal.SIGINT)
+time.sleep(30)
+"""
+    with pytest.raises(KeyboardInterrupt):
+        run_stage([sys.executable, "-c", code])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", "null", '{"schema": 1}', '{"schema": 1, "config": 3, "digests": {}, "versions": {}}']
 )
