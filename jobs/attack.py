@@ -28,7 +28,7 @@ from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths
 from mia_batch.plan import named_in
 from mia_batch.stage import load_run, stage_parser
-from mia_batch.store import Features, read_attack, read_features, write_attack
+from mia_batch.store import Features, check_room, read_attack, read_features, write_attack
 
 log = logging.getLogger("mia_batch.attack")
 
@@ -170,7 +170,8 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
 
 def fit(settings: AttackConfig, features: Features, paths: RunPaths, run: str, stop: StopRequest) -> int:
     """Search and fit what is left, on all cores of this job."""
-    n_jobs = cores()
+    n_jobs, X = cores(), feature_rows(features, settings.features)
+    check_room(paths.root, X.nbytes)  # for the workers' copy
     with ExitStack() as stack:
         journals = {method.method: Journal(paths.journal(method.method), run) for method in settings.methods}
         for name, journal in journals.items():
@@ -180,7 +181,7 @@ def fit(settings: AttackConfig, features: Features, paths: RunPaths, run: str, s
         more = {"run": run, "launch": provenance.launch("attack", n_jobs=n_jobs)}
         try:
             run_attacks(
-                feature_rows(features, settings.features), features.member, settings, n_jobs=n_jobs,
+                X, features.member, settings, n_jobs=n_jobs,
                 on_result=lambda result: keep(result, paths=paths, run=more, journal=journals[result.method]),
                 journal=Journals(journals), stop=partial(bool, stop), directory=str(paths.root),
             )

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import data, plan, provenance
-from mia_batch.comm import World, connect
+from mia_batch.comm import World, connect, launched_first
 from mia_batch.config import Config
-from mia_batch.entry import FAILED, OK, RESUME, StopRequest, run_main
+from mia_batch.entry import BAD_INPUT, FAILED, OK, RESUME, StopRequest, run_main
 from mia_batch.errors import InputError
 from mia_batch.extraction import Extraction, Outcome
 from mia_batch.paths import RunPaths
@@ -169,13 +169,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _on_this_rank(args: argparse.Namespace, stop: StopRequest) -> int:
-    world = connect()
+    try:
+        world = connect()
+    except InputError:
+        if launched_first():
+            raise
+        return BAD_INPUT
     try:
         return extract(args, world, stop)
     except InputError:  # raised on every rank alike: the root reports it
         if world.is_root:
             raise
-        return 2
+        return BAD_INPUT
     except BaseException as error:
         if world.size == 1:
             raise

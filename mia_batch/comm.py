@@ -19,6 +19,7 @@ POLL_SECONDS = 0.0005
 # Sizes that launchers tell their ranks, the most specific first. A rank started by mpirun inside a Slurm step sees
 # the size of the step that runs mpirun's daemons in SLURM_STEP_NUM_TASKS, so that one counts last.
 LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+LAUNCHER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
 LAUNCHER_MARKS = (*LAUNCHER_SIZES[:3], "PMIX_RANK", "PMI_RANK", "PMI_FD")
 
 
@@ -118,17 +119,26 @@ def launched_by_mpi(environ: Mapping[str, str]) -> bool:
     return any(mark in environ for mark in LAUNCHER_MARKS) or (tasks.isdigit() and int(tasks) > 1)
 
 
+def launched_first(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launcher calls this process its first, so that what all would say of MPI itself is said once."""
+    return next((environ[name] for name in LAUNCHER_RANKS if name in environ), "0") == "0"
+
+
 def connect(environ: Mapping[str, str] = os.environ) -> World:
     """The world of this process: MPI's where a launcher started it, else a world of one without MPI.
 
     Raises:
-        InputError: MPI's world is not the one that the launcher or the scheduler meant.
+        InputError: there is no MPI library, or its world is not the one that the launcher or the scheduler meant.
     """
     if not launched_by_mpi(environ):
         check_size(1, environ)
         return World()
-    from mpi4py import MPI
-
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        cause = str(error).splitlines()[0]
+        rule = "the launcher's MPI library must be loadable by mpi4py: load the site's module, or install the extra 'cpu'"
+        raise InputError(f"MPI: {rule}, got: {cause}") from error
     check_size(MPI.COMM_WORLD.Get_size(), environ, library=MPI.Get_library_version().split("\n")[0].strip())
     return World(MPI.COMM_WORLD)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -47,6 +48,16 @@ def mpi_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {**extra, **environ}
 
 
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies: a stage left behind would keep the next run out."""
+    if _libc:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
     """Run a stage and return its exit code; SIGTERM and SIGUSR1 reach it as SIGUSR1, which every launcher forwards.
 
@@ -64,7 +75,7 @@ def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) 
 
     # Ignored from birth, or Ctrl-C, which the terminal sends to the stage as well, would break off its imports.
     former = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ, preexec_fn=_end_with_parent)
     former |= {signum: signal.signal(signum, forward) for signum in STOP_SIGNALS}
     signal.signal(signal.SIGINT, forward)
     try:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class FeatureStore:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         text_bytes = np.asarray(rows["split"], dtype=str).nbytes + len(json.dumps(dict(attrs)))
         try:
-            _reserve(temporary, len(rows["member"]) * (32 + 4 * n_classes) + text_bytes)
+            check_room(path.parent, len(rows["member"]) * (32 + 4 * n_classes) + text_bytes)
             with _as_input_error(path), h5py.File(temporary, "w") as file:
                 _lay_out(file, rows, n_classes)
                 _set_attrs(file, {"schema": SCHEMA, "kind": "features", **attrs})
@@ -145,14 +146,16 @@ def _allocated(file: h5py.File, name: str, kind: str, shape: tuple[int, ...]) ->
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(kind)), space, layout)
 
 
-def _reserve(temporary: Path, n_bytes: int) -> None:
-    """See whether the disk has room before HDF5 begins, which a full disk leaves unable to close its file cleanly."""
-    with _as_input_error(temporary.parent):
-        try:
-            with open(temporary, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, n_bytes + HDF5_OVERHEAD)
-        finally:
-            temporary.unlink(missing_ok=True)
+def check_room(directory: Path, n_bytes: int) -> None:
+    """See whether the disk has room for a file, HDF5's headers included.
+
+    HDF5 cannot close its file cleanly once the disk is full, and NumPy's writing does not say what is wrong.
+
+    Raises:
+        InputError: it has not, or the directory cannot be written.
+    """
+    with _as_input_error(directory), tempfile.TemporaryFile(dir=directory) as file:
+        os.posix_fallocate(file.fileno(), 0, n_bytes + HDF5_OVERHEAD)
 
 
 def _sync(file: h5py.File) -> None:
@@ -197,7 +200,7 @@ def _as_input_error(path: Path) -> Iterator[None]:
         raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         code = getattr(error, "errno", None)
-        full = code == errno.ENOSPC or "No space left" in str(error) or code == errno.EDQUOT
+        full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
         if full:
             raise InputError(f"{path}: the disk is full") from error
         if isinstance(error, PermissionError):
@@ -255,7 +258,7 @@ def write_attack(path: Path, result: AttackResult) -> None:
 
 
 def _new_file(temporary: Path, result: AttackResult) -> h5py.File:
-    _reserve(temporary, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
+    check_room(temporary.parent, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
     return h5py.File(temporary, "w")
 
 
@@ -276,10 +279,13 @@ def read_attack(path: Path) -> AttackResult:
             name: (column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]).tolist()
             for name, column in file["cv_results"].items()
         }
+        predicted = file["predicted"][:]
+        if not np.isin(predicted, (-1, 0, 1)).all():
+            raise ValueError("predicted must be 0 or 1, or -1 where a row was fitted")
         return AttackResult(
             method=attrs["method"],
             scores=file["scores"][:],
-            predicted=file["predicted"][:],
+            predicted=predicted,
             evaluated=file["evaluated"][:].astype(bool),
             member=file["member"][:],
             best_params=attrs["best_params"],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mia_batch.entry import BAD_INPUT, FAILED, RESUME, StopRequest, run_main
@@ -71,6 +73,16 @@ time.sleep(30)
     with pytest.raises(KeyboardInterrupt):
         run_stage([sys.executable, "-c", code])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_stage_ends_with_the_process_that_runs_it() -> None:
+    stage = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"import sys; from mia_batch.launch import run_stage; run_stage([sys.executable, '-c', {stage!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as runner:
+        assert runner.stdout is not None
+        stage_process = psutil.Process(int(runner.stdout.readline()))
+        runner.kill()
+        assert stage_process.wait(10) is None
 
 
 @pytest.mark.parametrize(

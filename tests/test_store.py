@@ -15,6 +15,7 @@ from mia_batch.errors import InputError
 from mia_batch.store import (
     FeatureStore,
     block_dtype,
+    check_room,
     features_in_use,
     features_progress,
     read_attack,
@@ -152,3 +153,22 @@ def test_an_attack_comes_back_as_it_was(tmp_path: Path) -> None:
     assert (again.best_params, again.best_score, again.provenance) == (
         result.best_params, result.best_score, result.provenance,
     )
+
+    for damage, rule in (
+        (lambda file: file["predicted"].write_direct(np.full(N, 32, np.int8)), "predicted must be 0 or 1"),
+        (lambda file: file["scores"].write_direct(np.zeros(N)), "exactly the evaluated rows must have a score"),
+        (lambda file: file.attrs.modify("provenance", "{"), "must be a readable HDF5 file"),
+        (lambda file: file.attrs.__delitem__("best_params"), "must be a readable HDF5 file"),
+    ):
+        write_attack(tmp_path / "lr.h5", result)
+        with h5py.File(tmp_path / "lr.h5", "r+") as file:
+            damage(file)
+        with pytest.raises(InputError, match=rule) as caught:
+            read_attack(tmp_path / "lr.h5")
+        assert len(caught.value.problems) == 1
+
+
+def test_no_room_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the disk is full"):
+        check_room(tmp_path, 2**62)
+    assert list(tmp_path.iterdir()) == []

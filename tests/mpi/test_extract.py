@@ -146,6 +146,16 @@ def test_a_world_that_the_launcher_did_not_mean_is_refused(tmp_path: Path, sourc
     assert not (tmp_path / "out").exists()
 
 
+def test_no_mpi_library_is_one_line_from_all_ranks(tmp_path: Path, source_config: Write) -> None:
+    broken = tmp_path / "site" / "mpi4py"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('cannot load MPI library\\nlibmpi.so: no such file')")
+    env = {**os.environ, "PYTHONPATH": str(broken.parent)}
+    line = one_line(run_job("extract", source_config(), "--out", tmp_path / "out", ranks=2, env=env))
+    assert line.startswith("mia-batch: MPI: the launcher's MPI library must be loadable by mpi4py")
+    assert line.endswith("got: cannot load MPI library")
+
+
 def test_a_label_outside_the_network_is_one_line(tmp_path: Path, net_config: Write) -> None:
     config = net_config()
     records = np.fromfile(tmp_path / "data" / "test.bin", np.uint8).reshape(-1, 3074)
