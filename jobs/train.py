@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mia_batch.comm import launched_first
 from mia_batch.config import load_config
-from mia_batch.entry import OK, RESUME, StopRequest, run_main
+from mia_batch.entry import BAD_INPUT, OK, RESUME, StopRequest, run_main
+from mia_batch.errors import InputError
 from mia_batch.plan import named_in
 
 log = logging.getLogger("mia_batch.train")
@@ -25,7 +27,13 @@ def train(args: argparse.Namespace, stop: StopRequest) -> int:
     placement = inference.place(config.extract.device, local_rank, local_size, os.environ)
     inference.set_up(placement)
     with named_in(config.path):
-        outcome = training.train(config, stop, training.connect_ranks(placement.device_target, os.environ))
+        try:
+            ranks = training.connect_ranks(placement.device_target, os.environ)
+        except InputError:
+            if launched_first():  # all ranks have found the same
+                raise
+            return BAD_INPUT
+        outcome = training.train(config, stop, ranks)
     if not outcome.finished:
         log.warning(
             "stopped by signal %s in epoch %d of %d, state saved; the same command goes on from there",

@@ -137,8 +137,9 @@ def connect(environ: Mapping[str, str] = os.environ) -> World:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         cause = str(error).splitlines()[0]
-        rule = "the launcher's MPI library must be loadable by mpi4py: load the site's module, or install the extra 'cpu'"
-        raise InputError(f"MPI: {rule}, got: {cause}") from error
+        advice = "load the site's module, or install the extra 'cpu'"
+        rule = f"the launcher's MPI library must be loadable by mpi4py: {advice}, got: {cause}"
+        raise InputError(f"MPI: {rule}") from error
     check_size(MPI.COMM_WORLD.Get_size(), environ, library=MPI.Get_library_version().split("\n")[0].strip())
     return World(MPI.COMM_WORLD)
 

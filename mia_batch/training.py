@@ -268,7 +268,8 @@ def write_parameters(path: Path, parameters: list[dict[str, Any]], extra: Mappin
     except (RuntimeError, ValueError) as error:
         raise OSError(one_line(error)) from error
     finally:
-        written.unlink(missing_ok=True)
+        for left in (written, path.with_name(f"{path.name}.tmp")):  # the second is what MindSpore renames to the first
+            left.unlink(missing_ok=True)
 
 
 def training_identity(config: Config, selection: samples.Selection) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def attack_result(name: str, member: np.ndarray, run: str, signal: float) -> Att
         best_params={"C": 1.0},
         best_score=0.6,
         cv_results={"params": ["{}"], "mean_test_score": [0.6]},
-        provenance={"run": run, "n_nonconverged": 0, "timings": {"total": 0.1}},
+        provenance={"run": run, "n_nonconverged": 0, "seconds": 0.1},
     )
 
 

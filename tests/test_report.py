@@ -33,7 +33,7 @@ def result(method: str, *, n: int = 200, strength: float = 1.0, **fields: Any) -
         "method": method, "scores": scores, "predicted": predicted, "evaluated": evaluated, "member": member,
         "best_params": {"C": np.float64(0.5), "max_depth": None}, "best_score": 0.61,
         "cv_results": {"params": ["{}", "{}"]},
-        "provenance": {"n_nonconverged": {"search": 2, "final": 1}, "timings": {"search": 1.5}, "engine": "sklearn"},
+        "provenance": {"n_nonconverged": {"search": 2, "final": 1}, "seconds": 1.5, "engine": "sklearn"},
     }  # fmt: skip
     return AttackResult(**(made | fields))
 
@@ -102,7 +102,7 @@ def test_json_is_strict_and_complete() -> None:
     assert method["best_params"] == {"C": 0.5, "max_depth": None}
     assert (method["cv_score"], method["n_candidates"], method["n_fit"], method["n_eval"]) == (0.61, 2, 100, 100)
     assert method["n_nonconverged"] == {"search": 2, "final": 1}
-    assert method["timings"] == {"search": 1.5}
+    assert method["seconds"] == 1.5
     assert method["provenance"] == {"engine": "sklearn"}
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from running import one_line, run_job
 
 ms = pytest.importorskip("mindspore")
 
@@ -334,3 +336,19 @@ def test_job_trains(config_file: Path) -> None:
     path = write_config(config_file.parent, train={"epochs": 1})
     assert job.main([str(path)]) == OK
     assert load(path).model.checkpoint.exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            training.write_parameters(tmp_path / "net.tmp", [{"name": "w", "data": ms.Tensor(np.zeros(9000))}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_that_cannot_train_together_say_so_once(write_config: Callable[..., Path]) -> None:
+    line = one_line(run_job("train", write_config(), ranks=2))
+    assert "train: must be trained by one rank on CPU, or by msrun's" in line

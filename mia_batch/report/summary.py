@@ -81,7 +81,7 @@ def _samples(result: AttackResult) -> dict[str, Any]:
 
 
 def _method(result: AttackResult, estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    lifted = ("n_nonconverged", "timings")
+    lifted = ("n_nonconverged", "seconds")
     score: dict[str, Any] = {"cv_score": result.best_score}
     if not math.isfinite(result.best_score):
         score["cv_score_reason"] = "no candidate of the grid search has a finite score"
