@@ -7,7 +7,7 @@ import pytest
 
 CORE = [
     "signals", "metrics", "audit", "shards", "grid", "config", "data", "paths", "report.summary", "report.table",
-    "attacks.classifiers", "attacks.search", "attacks.result",
+    "attacks.classifiers", "attacks.search", "attacks.result", "checkpoint", "plan",
 ]
 EDGES = {"mindspore", "mpi4py", "h5py"}
 
