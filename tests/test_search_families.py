@@ -21,7 +21,7 @@ from mia_batch.attacks.classifiers import METHODS, candidates
 from mia_batch.attacks.final import FinalFit
 from mia_batch.attacks.pool import Data
 from mia_batch.attacks.search import search_families
-from mia_batch.attacks.split import fold_rows
+from mia_batch.attacks.split import fold_numbers, fold_rows
 from mia_batch.attacks.stock import StockFamily, fit_recorded
 from mia_batch.attacks.tasks import Family
 
@@ -42,7 +42,7 @@ def data(n: int = 300, d: int = 8, *, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 def shared_scores(families: Sequence[Family], X: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(n_candidates, CV), computed family by family as the engine does."""
-    everything = Data(X, y, X[:1], CV)
+    everything = Data(X, y, X[:1], fold_numbers(y, CV))
     table = np.full((sum(len(family.indices) for family in families), CV), np.nan)
     for family in families:
         for number in range(CV):
@@ -129,7 +129,7 @@ class TestLogistic:
     def test_grids_about_the_solver_are_fitted_one_by_one(self) -> None:
         families = logistic.logistic_families(numbered({"C": (1.0, 2.0), "max_iter": (1, 2)}), 1, n_features=10)
         X, y = data()
-        results = [family.run(Data(X, y, X, CV).fold(0), None) for family in families]
+        results = [family.run(Data(X, y, X, fold_numbers(y, CV)).fold(0), None) for family in families]
         assert all(isinstance(family, StockFamily) for family in families)
         assert [flag for result in results for flag in result["nonconverged"]] == [True] * 4
 
@@ -292,7 +292,7 @@ class TestFinalFit:
     def test_is_stock_to_the_last_bit(self, method: str, params: dict[str, Any]) -> None:
         X, y = data()
         final = FinalFit(method, params, 7)
-        rows = Data(X[:200], y[:200], X[200:], CV)
+        rows = Data(X[:200], y[:200], X[200:], fold_numbers(y[:200], CV))
         scored = final.combine([final.run(rows, piece) for piece in final.pieces()])
         stock = METHODS[method].build(params, seed=7)
         assert scored.nonconverged is fit_recorded(stock, X[:200], y[:200])
@@ -319,7 +319,7 @@ def test_every_candidate_is_in_one_family(method: str) -> None:
 
 def test_folds_come_from_the_rows_that_fit() -> None:
     X, y = data()
-    everything = Data(X, y, X[:1], CV)
+    everything = Data(X, y, X[:1], fold_numbers(y, CV))
     for number, (train, validation) in enumerate(fold_rows(y, CV)):
         fold = everything.fold(number)
         assert np.array_equal(fold.X_fit, X[train])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from mia_batch.attacks.pool import MAX_ATTEMPTS, Data, Done, execute
 from mia_batch.attacks.tasks import Task
+
+log = logging.getLogger(__name__)
+
+LOST = ("cancelled", "lost")
 
 
 class DaskPool:
@@ -20,11 +26,13 @@ class DaskPool:
         self.n_workers = sum(self._client.nthreads().values())
         self._source = data
         self._running: dict[Any, Task] = {}
+        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._attempts: dict[str, int] = {}
         self._share()
 
     def _share(self) -> None:
         """The features travel to every worker once; tasks name them."""
+        self._client.wait_for_workers(1)
         self._data = self._client.scatter(self._source, broadcast=True, hash=False)
 
     def idle(self) -> int:
@@ -35,24 +43,25 @@ class DaskPool:
         self._attempts[task.key] = self._attempts.get(task.key, 0) + 1
         future = self._client.submit(execute, self._data, task, pure=False, priority=task.cost)
         self._running[future] = task
+        future.add_done_callback(self._ended.put)
 
     def wait(self, timeout: float) -> list[Done]:
-        from dask.distributed import wait as wait_for
-
-        if not self._running:
-            return []
+        ended = []
         try:
-            finished = wait_for(list(self._running), timeout=timeout, return_when="FIRST_COMPLETED").done
-        except TimeoutError:
-            return []
-        return [done for future in finished if (done := self._collect(future)) is not None]
+            ended.append(self._ended.get(timeout=timeout))
+            while True:
+                ended.append(self._ended.get_nowait())
+        except queue.Empty:
+            return [done for future in ended if (done := self._collect(future)) is not None]
 
     def _collect(self, future: Any) -> Done | None:
         task = self._running.pop(future)
-        if future.status in ("cancelled", "lost"):  # every worker that held the features has gone
+        if future.status in LOST:  # every worker that held the features has gone
             if self._attempts[task.key] >= MAX_ATTEMPTS:
                 raise RuntimeError(f"{task.key}: lost with its workers {MAX_ATTEMPTS} times")
-            self._share()
+            if self._data.status in LOST:
+                log.warning("the workers that held the features are gone; sending them again")
+                self._share()
             self.start(task)
             return None
         done: Done = future.result()

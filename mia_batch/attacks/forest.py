@@ -28,9 +28,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from mia_batch.attacks.classifiers import METHODS
-from mia_batch.attacks.split import Fold
 from mia_batch.attacks.stock import stock_families
-from mia_batch.attacks.tasks import Family, FoldScore, group_by
+from mia_batch.attacks.tasks import Family, Fold, FoldScore, group_by
 
 SHARED = ("max_depth", "min_samples_split", "n_estimators")
 DO_NOT_NEST = ("max_leaf_nodes", "min_impurity_decrease", "ccp_alpha")

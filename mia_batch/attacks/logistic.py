@@ -8,9 +8,8 @@ from typing import Any
 from sklearn.linear_model import LogisticRegression
 
 from mia_batch.attacks.classifiers import METHODS
-from mia_batch.attacks.split import Fold
 from mia_batch.attacks.stock import StockFamily, fit_recorded, stock_families
-from mia_batch.attacks.tasks import Family, fold_result, group_by
+from mia_batch.attacks.tasks import Family, Fold, fold_result, group_by
 
 SHARED = ("C", "solver")
 # These minimise one smooth, strictly convex function; liblinear penalises the intercept too, sag and saga stop far

@@ -19,9 +19,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state, shuffle
 
 from mia_batch.attacks.classifiers import METHODS
-from mia_batch.attacks.split import Fold
 from mia_batch.attacks.stock import StockFamily, stock_families
-from mia_batch.attacks.tasks import Family, fold_result, group_by
+from mia_batch.attacks.tasks import Family, Fold, fold_result, group_by
 
 Floats = NDArray[np.float64]
 # What may differ between candidates that are trained side by side.

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.attacks.classifiers import METHODS
-from mia_batch.attacks.split import Fold
 from mia_batch.attacks.stock import StockFamily, stock_families
-from mia_batch.attacks.tasks import Family, fold_result, group_by
+from mia_batch.attacks.tasks import Family, Fold, fold_result, group_by
 
 SHARED = ("n_neighbors", "weights")
 WEIGHTS = ("uniform", "distance")

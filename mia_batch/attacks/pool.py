@@ -29,13 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from mia_batch.attacks.split import Fold, fold_rows
-from mia_batch.attacks.tasks import FINAL, Task
+from mia_batch.attacks.tasks import FINAL, Fold, Task
 
 log = logging.getLogger(__name__)
 
 # Read by the numerical libraries when they are loaded: one thread each, because the pool has a process per core.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
+ARRAYS = ("X_fit", "y_fit", "X_eval", "fold_of")
 MAX_ATTEMPTS = 3
 PAGE = 4096
 
@@ -47,22 +47,24 @@ class Data:
     X_fit: NDArray[np.float64]  # (n_fit, n_features)
     y_fit: NDArray[np.int8]  # (n_fit,)
     X_eval: NDArray[np.float64]  # (n_eval, n_features)
-    cv: int
+    fold_of: NDArray[np.int32]  # (n_fit,) the fold that each row validates
 
     def __post_init__(self) -> None:
+        # A network hands arrays over at any byte; numpy computes on such ones by other loops, to other last bits.
+        self.X_fit, self.X_eval = (np.require(X, requirements=("C", "A")) for X in (self.X_fit, self.X_eval))
         self._fold: tuple[int, Fold] | None = None
 
     def fold(self, number: int) -> Fold:
         """Rows of one fold, copied out; the last one is kept for the next task."""
         if self._fold is None or self._fold[0] != number:
             self._fold = None  # before the next one takes its place in memory
-            train, validation = fold_rows(self.y_fit, self.cv)[number]
-            parts = (self.X_fit[train], self.y_fit[train], self.X_fit[validation], self.y_fit[validation])
+            validates = self.fold_of == number
+            parts = (self.X_fit[~validates], self.y_fit[~validates], self.X_fit[validates], self.y_fit[validates])
             self._fold = number, Fold(*parts)
         return self._fold[1]
 
     def __reduce__(self) -> Any:  # the kept fold stays here
-        return Data, (np.asarray(self.X_fit), np.asarray(self.y_fit), np.asarray(self.X_eval), self.cv)
+        return Data, tuple(np.asarray(getattr(self, name)) for name in ARRAYS)
 
 
 @dataclass(frozen=True)
@@ -145,15 +147,22 @@ def _read(connection: Connection, tasks: queue.SimpleQueue[Task]) -> None:
         os._exit(0)
 
 
-def _portable(error: Exception) -> Exception:
-    """The error with its traceback as a note, or as text if it cannot be pickled."""
-    text = "".join(traceback.format_exception(error))
+@dataclass(frozen=True)
+class Failure:
+    """What a task raised, and where."""
+
+    error: Exception
+    trace: str
+
+
+def _portable(error: Exception) -> Failure:
+    """The error, as text if it cannot be pickled."""
+    trace = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(text)
-    error.__cause__ = RuntimeError(f"in a worker:\n{text}")
-    return error
+        error = RuntimeError(str(error))
+    return Failure(error, trace)
 
 
 def store_arrays(arrays: Mapping[str, NDArray[Any]], directory: str | None) -> tuple[Any, list[tuple[Any, ...]]]:
@@ -169,14 +178,13 @@ def store_arrays(arrays: Mapping[str, NDArray[Any]], directory: str | None) -> t
     return file, layout
 
 
-def map_arrays(descriptor: int, layout: tuple[list[tuple[Any, ...]], int]) -> Data:
+def map_arrays(descriptor: int, places: list[tuple[Any, ...]]) -> Data:
     """The arrays of `store_arrays`, mapped read-only."""
-    places, cv = layout
     file = os.fdopen(descriptor, "rb", closefd=False)
     arrays = {
         name: np.memmap(file, dtype, "r", offset=start, shape=shape) for name, dtype, shape, start in places
     }
-    return Data(**arrays, cv=cv)
+    return Data(**arrays)
 
 
 class LocalPool:
@@ -185,9 +193,8 @@ class LocalPool:
     def __init__(self, data: Data, n_workers: int, directory: str | None = None) -> None:
         """`directory` is where the features' unlinked file takes its space; the run directory rather than /tmp."""
         self.n_workers = n_workers
-        arrays: dict[str, NDArray[Any]] = {"X_fit": data.X_fit, "y_fit": data.y_fit, "X_eval": data.X_eval}
-        self._file, places = store_arrays(arrays, directory)
-        self._layout = pickle.dumps((places, data.cv))
+        self._file, places = store_arrays({name: getattr(data, name) for name in ARRAYS}, directory)
+        self._layout = pickle.dumps(places)
         self._attempts: dict[str, int] = {}
         self._workers = [self._new_worker() for _ in range(n_workers)]
 
@@ -215,8 +222,8 @@ class LocalPool:
             except (EOFError, OSError):
                 self._replace(worker)
                 continue
-            if isinstance(outcome, Exception):
-                raise outcome
+            if isinstance(outcome, Failure):
+                raise outcome.error from RuntimeError(f"in a worker:\n{outcome.trace}")
             worker.task = None
             ended.append(outcome)
         return ended

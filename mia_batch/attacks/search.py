@@ -27,7 +27,7 @@ from mia_batch.attacks.mlp import mlp_families
 from mia_batch.attacks.neighbours import neighbour_families
 from mia_batch.attacks.pool import Data, Done, LocalPool, Pool
 from mia_batch.attacks.result import AttackResult
-from mia_batch.attacks.split import check_arrays, check_grids, fold_rows, split_rows
+from mia_batch.attacks.split import check_arrays, check_grids, fold_numbers, split_rows
 from mia_batch.attacks.stock import stock_search
 from mia_batch.attacks.table import best_index, plain_columns, score_table
 from mia_batch.attacks.tasks import FINAL, Family, Task
@@ -91,7 +91,7 @@ def run_attacks(
     fit, evaluated = split_rows(member, attack.eval_fraction, attack.seed)
     grids = {method.method: dict(method.params) for method in attack.methods}
     check_grids(member[fit], attack.cv, grids)
-    data = Data(rows[fit], member[fit], rows[evaluated], attack.cv)
+    data = Data(rows[fit], member[fit], rows[evaluated], fold_numbers(member[fit], attack.cv))
     runs = [MethodRun(method, grid, data, attack) for method, grid in grids.items()]
     results: dict[str, AttackResult] = {}
 
@@ -115,7 +115,7 @@ class MethodRun:
         self.method, self.grid, self.attack = method, grid, attack
         self.shape = data.X_fit.shape
         self.candidates = candidates(grid)
-        self.folds = [data.y_fit[validation] for _, validation in fold_rows(data.y_fit, attack.cv)]
+        self.folds = [data.y_fit[data.fold_of == number] for number in range(attack.cv)]
         self.families: list[Family] = []
         self.table: dict[str, Any] = {}
         self.final: FinalFit | None = None
@@ -255,7 +255,7 @@ def search_shared(
     by_method = {run.method: run for run in runs}
     for run in runs:
         for task in run.search_tasks():
-            found = journal.get(task.key) if journal else None
+            found = journal.get(task.key) if journal is not None else None
             if found is None:
                 ready.append(task)
             elif run.take(task.key, found):
@@ -286,7 +286,7 @@ def search_shared(
 def _take(run: MethodRun, done: Done, journal: Journal | None) -> bool:
     final = done.task.fold == FINAL
     run.seconds["final" if final else "search"].append(done.seconds)
-    if journal and not final:
+    if journal is not None and not final:
         journal.put(done.task.key, done.result)
     return run.take(done.task.key, done.result)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,6 @@ from mia_batch.errors import InputError
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One part of the fit rows to train on and the rest to validate on."""
-
-    X_fit: Floats  # (n_fit, n_features)
-    y_fit: NDArray[np.int8]  # (n_fit,) 0 or 1
-    X_val: Floats  # (n_val, n_features)
-    y_val: NDArray[np.int8]  # (n_val,)
 
 
 def check_arrays(X: Floats, y: NDArray[Any]) -> None:
@@ -60,6 +49,14 @@ def split_rows(y: NDArray[np.int8], eval_fraction: float, seed: int) -> tuple[In
 def fold_rows(y_fit: NDArray[np.int8], cv: int) -> list[tuple[Indices, Indices]]:
     """GridSearchCV's folds for an integer `cv`: (train, validation) positions within the fit rows."""
     return list(StratifiedKFold(cv).split(np.zeros((len(y_fit), 1)), y_fit))
+
+
+def fold_numbers(y_fit: NDArray[np.int8], cv: int) -> NDArray[np.int32]:
+    """The fold in which each fit row validates, shape (n_fit,)."""
+    numbers = np.empty(len(y_fit), dtype=np.int32)
+    for number, (_, validation) in enumerate(fold_rows(y_fit, cv)):
+        numbers[validation] = number
+    return numbers
 
 
 def check_grids(y_fit: NDArray[np.int8], cv: int, grids: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:

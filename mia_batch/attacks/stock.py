@@ -15,8 +15,7 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401  (import
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, RandomizedSearchCV
 
 from mia_batch.attacks.classifiers import METHODS, n_candidates
-from mia_batch.attacks.split import Fold
-from mia_batch.attacks.tasks import Family, fold_result
+from mia_batch.attacks.tasks import Family, Fold, fold_result
 
 # Seconds of one core per row and feature of one fit; only their order matters, for starting long tasks first.
 SECONDS_PER_VALUE = {"lr": 1e-7, "knn": 1e-7, "mlp": 8e-6, "rf": 1e-5}

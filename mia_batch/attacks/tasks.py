@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.split import Fold
-
 FINAL = -1  # the "fold" of a task that belongs to the final fit
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One part of the fit rows to train on and the rest to validate on."""
+
+    X_fit: NDArray[np.floating]  # (n_fit, n_features)
+    y_fit: NDArray[np.int8]  # (n_fit,) 0 or 1
+    X_val: NDArray[np.floating]  # (n_val, n_features)
+    y_val: NDArray[np.int8]  # (n_val,)
 
 
 @dataclass(frozen=True)

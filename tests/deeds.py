@@ -1,0 +1,33 @@
+"""Tasks for tests of the pools, in a module that workers import quickly."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mia_batch.attacks.pool import Data
+from mia_batch.attacks.tasks import FINAL, Task
+
+
+@dataclass(frozen=True)
+class Work:
+    """Raises, dies, dies the first time, or else sums the features."""
+
+    deed: str
+
+    def run(self, data: Data, piece: Any) -> Any:
+        if self.deed == "die":
+            os._exit(7)
+        if self.deed == "raise":
+            raise KeyError("of no use")
+        if self.deed == "die once" and not Path(piece).exists():
+            Path(piece).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return float(data.X_fit.sum()), type(data.X_fit).__name__
+
+
+def task(deed: str, piece: Any = None) -> Task:
+    return Task(f"test/{deed}", 1.0, "test", FINAL, Work(deed), piece)
