@@ -1,13 +1,16 @@
 """MLP: candidates of one shape are trained side by side as stacked arrays, step for step as MLPClassifier trains each.
 
 Candidates with one random_state and shape start from the same weights and see the same batches in the same order. Their
-first layers are therefore one matrix product, of the batch with all candidates' weights beside each other; what follows
-is a batched product; and Adam runs once over one flat vector of all their parameters. Each operation on a candidate's
-numbers is the one of scikit-learn's `MLPClassifier`, in its order, so that the results agree to the last bits.
+first layers are therefore one matrix product, of all candidates' weights below each other with the batch; what follows
+is a batched product; and Adam runs once over one flat vector of all their parameters. Arrays are units first, rows of
+the batch last, so that each candidate's part of any of them is one piece of memory. Each operation on a candidate's
+numbers is the one of scikit-learn's `MLPClassifier`, in its order, so that the results agree but for last bits.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,27 +96,17 @@ def activate(name: str, z: Floats) -> None:
 
 
 def _slope(name: str, a: Floats) -> Any:
-    """What `_scale_by` needs of the derivative of an activation where its value is `a`."""
+    """Factors of the derivative of an activation where its value is `a`."""
     if name == "relu":
-        return a <= 0  # where it is flat: setting those to 0 is faster than multiplying all
-    return {"identity": lambda: None, "logistic": lambda: (a.copy(), 1 - a), "tanh": lambda: (1 - a**2,)}[name]()
-
-
-def _scale_by(slopes: Any, delta: Floats) -> None:
-    """Multiply `delta` in place by a derivative."""
-    if isinstance(slopes, np.ndarray):
-        np.copyto(delta, 0.0, where=slopes)
-    else:
-        for factor in slopes or ():
-            delta *= factor
+        return (a > 0,)
+    return {"identity": lambda: (), "logistic": lambda: (a.copy(), 1 - a), "tanh": lambda: (1 - a**2,)}[name]()
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where the parameters of networks of one shape lie in one flat vector.
 
-    The weights of the first layer lie side by side, (fan_in, n_models * fan_out) in memory, because all models read the
-    same batch; those of later layers one model after the other.
+    Layer by layer, weights before intercepts, in each of these one model after the other.
     """
 
     sizes: tuple[int, ...]  # units by layer, the features first
@@ -122,18 +115,18 @@ class Layout:
     @property
     def n_values(self) -> int:
         """Parameters of all models."""
-        return self.n_models * sum((a + 1) * b for a, b in zip(self.sizes, self.sizes[1:], strict=False))
+        return self.n_models * sum((a + 1) * b for a, b in itertools.pairwise(self.sizes))
 
     def views(self, vector: Floats) -> tuple[list[Floats], list[Floats]]:
-        """Weights (n_models, fan_in, fan_out) and intercepts (n_models, fan_out) by layer, as views of `vector`."""
-        weights, intercepts, start = [], [], 0
-        for layer, (fan_in, fan_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
-            block = vector[start : start + self.n_models * fan_in * fan_out]
-            first = block.reshape(fan_in, self.n_models, fan_out).transpose(1, 0, 2) if layer == 0 else None
-            weights.append(block.reshape(self.n_models, fan_in, fan_out) if first is None else first)
-            start += block.size
-            intercepts.append(vector[start : start + self.n_models * fan_out].reshape(self.n_models, fan_out))
-            start += self.n_models * fan_out
+        """Weights (n_models, fan_out, fan_in) and intercepts (n_models, fan_out) by layer, as views of `vector`."""
+        weights: list[Floats] = []
+        intercepts: list[Floats] = []
+        start = 0
+        for fan_in, fan_out in itertools.pairwise(self.sizes):
+            for views, shape in ((weights, (fan_out, fan_in)), (intercepts, (fan_out,))):
+                end = start + self.n_models * math.prod(shape)
+                views.append(vector[start:end].reshape(self.n_models, *shape))
+                start = end
         return weights, intercepts
 
     def per_weight(self, values: Sequence[float], *, intercepts: bool) -> Floats:
@@ -152,16 +145,9 @@ class Batch:
     """
 
     def __init__(self, layout: Layout, n_rows: int) -> None:
-        n_models, units = layout.n_models, layout.sizes[1:]
         self.X = np.empty((n_rows, layout.sizes[0]))
-        # The first layer as (n_rows, n_models * units), one matrix product, and as a view by model.
-        self.first = np.empty((n_rows, n_models * units[0]))
-        by_model = self.first.reshape(n_rows, n_models, units[0]).transpose(1, 0, 2)
-        self.values = [by_model, *(np.empty((n_models, n_rows, size)) for size in units[1:])]
-
-    def layer(self, layer: int) -> Floats:
-        """The memory of a layer's values in the order in which it lies."""
-        return self.first if layer == 0 else self.values[layer]
+        self.values = [np.empty((layout.n_models, size, n_rows)) for size in layout.sizes[1:]]  # by layer
+        self.ones = np.ones(n_rows)
 
 
 class Trainer:
@@ -198,7 +184,8 @@ class Trainer:
 
     def network(self, position: int, n_iter: int, *, converged: bool) -> Network:
         """A copy of one model as it is now."""
-        coefs, intercepts = ([view[position].copy() for view in views] for views in (self.weights, self.intercepts))
+        coefs = [view[position].T.copy() for view in self.weights]
+        intercepts = [view[position].copy() for view in self.intercepts]
         return Network(coefs, intercepts, self.models[position].activation, n_iter, converged)
 
     def step(self, X: Floats, y: NDArray[np.bool_], rows: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -212,7 +199,7 @@ class Trainer:
         batch = self.batches[len(rows)]
         np.take(X, rows, axis=0, out=batch.X, mode="clip")
         self._forward(batch)
-        probability = batch.values[-1][:, :, 0].copy()
+        probability = batch.values[-1][:, 0].copy()
         squares = self._squared_weights()
         self._backward(batch, y[rows])
         self._adam(len(rows))
@@ -220,42 +207,36 @@ class Trainer:
 
     def _forward(self, batch: Batch) -> None:
         activation, last = self.models[0].activation, len(self.weights) - 1
-        np.matmul(batch.X, _side_by_side(self.weights[0]), out=batch.first)
-        batch.first += self.intercepts[0].reshape(-1)
-        activate(activation, batch.first)
-        for layer in range(1, last + 1):
-            value = batch.values[layer]
-            np.matmul(batch.values[layer - 1], self.weights[layer], out=value)
-            value += self.intercepts[layer][:, np.newaxis]
+        for layer, (weights, value) in enumerate(zip(self.weights, batch.values, strict=True)):
+            if layer == 0:
+                np.matmul(_below_each_other(weights), batch.X.T, out=_below_each_other(value))
+            else:
+                np.matmul(weights, batch.values[layer - 1], out=value)
+            value += self.intercepts[layer][:, :, np.newaxis]
             activate("logistic" if layer == last else activation, value)
 
     def _backward(self, batch: Batch, y: NDArray[np.bool_]) -> None:
         delta = batch.values[-1]
-        delta -= y[:, np.newaxis]
-        for layer in range(len(self.weights) - 1, 0, -1):
+        delta -= y
+        for layer in range(len(self.weights) - 1, -1, -1):
+            np.matmul(delta, batch.ones, out=self.intercept_gradients[layer])
+            if layer == 0:
+                np.matmul(_below_each_other(delta), batch.X, out=_below_each_other(self.weight_gradients[0]))
+                return
             below = batch.values[layer - 1]
-            np.matmul(below.transpose(0, 2, 1), delta, out=self.weight_gradients[layer])
-            np.sum(delta, axis=1, out=self.intercept_gradients[layer])
-            slopes = _slope(self.models[0].activation, batch.layer(layer - 1))
-            if delta.shape[2] == 1:  # one output: an outer product, over memory in the order in which it lies
-                by_row = below.transpose(1, 0, 2)
-                np.multiply(delta.transpose(1, 0, 2), self.weights[layer][:, :, 0], out=by_row)
+            np.matmul(delta, below.transpose(0, 2, 1), out=self.weight_gradients[layer])
+            slopes = _slope(self.models[0].activation, below)
+            if delta.shape[1] == 1:  # one output: an outer product
+                np.multiply(self.weights[layer].transpose(0, 2, 1), delta, out=below)
             else:
-                np.matmul(delta, self.weights[layer].transpose(0, 2, 1), out=below)
-            _scale_by(slopes, batch.layer(layer - 1))
+                np.matmul(self.weights[layer].transpose(0, 2, 1), delta, out=below)
+            for slope in slopes:
+                below *= slope
             delta = below
-        np.matmul(batch.X.T, batch.first, out=_side_by_side(self.weight_gradients[0]))
-        np.sum(batch.first, axis=0, out=self.intercept_gradients[0].reshape(-1))
 
     def _squared_weights(self) -> Floats:
-        total = np.zeros(self.layout.n_models)
-        for layer, weights in enumerate(self.weights):
-            if layer == 0:
-                flat = _side_by_side(weights)
-                total += np.einsum("ij,ij->j", flat, flat).reshape(self.layout.n_models, -1).sum(axis=1)
-            else:
-                total += np.einsum("aij,aij->a", weights, weights)
-        return total
+        by_model = ([part.reshape(-1) for part in weights] for weights in self.weights)
+        return np.sum([[part @ part for part in parts] for parts in by_model], axis=0)
 
     def _adam(self, n_batch: int) -> None:
         """Kingma & Ba 2014, arXiv 1412.6980, operation by operation in scikit-learn's order."""
@@ -280,9 +261,9 @@ class Trainer:
         self.parameters += gradient
 
 
-def _side_by_side(weights: Floats) -> Floats:
-    """The first layer's weights as they lie in memory, (fan_in, n_models * fan_out), a view."""
-    return weights.transpose(1, 0, 2).reshape(weights.shape[1], -1)
+def _below_each_other(by_model: Floats) -> Floats:
+    """All models' units as the rows of one matrix, (n_models * n_units, n), a view."""
+    return by_model.reshape(-1, by_model.shape[2])
 
 
 class StoppingRule:
@@ -343,8 +324,9 @@ def _initial(models: Sequence[MLPClassifier], n_features: int, random: np.random
     parameters = np.zeros(layout.n_values)
     factor = 2.0 if models[0].activation == "logistic" else 6.0
     for weights, intercepts in zip(*layout.views(parameters), strict=True):
-        bound = np.sqrt(factor / sum(weights.shape[1:]))
-        weights[:] = random.uniform(-bound, bound, weights.shape[1:])
+        _, fan_out, fan_in = weights.shape
+        bound = np.sqrt(factor / (fan_in + fan_out))
+        weights[:] = random.uniform(-bound, bound, (fan_in, fan_out)).T
         intercepts[:] = random.uniform(-bound, bound, intercepts.shape[1:])
     return layout, parameters
 
