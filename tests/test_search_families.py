@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 from mia_batch.attacks import forest, logistic, mlp, neighbours
 from mia_batch.attacks.classifiers import METHODS, candidates
 from mia_batch.attacks.final import FinalFit
+from mia_batch.attacks.method_run import search_families
 from mia_batch.attacks.pool import Data
-from mia_batch.attacks.search import search_families
 from mia_batch.attacks.split import fold_numbers, fold_rows
 from mia_batch.attacks.stock import StockFamily, fit_recorded
 from mia_batch.attacks.tasks import Family

@@ -41,7 +41,7 @@ class DaskPool:
 
     def start(self, task: Task) -> None:
         self._attempts[task.key] = self._attempts.get(task.key, 0) + 1
-        future = self._client.submit(execute, self._data, task, pure=False, priority=task.cost)
+        future = self._client.submit(execute, self._data, task, pure=False, priority=task.urgency)
         self._running[future] = task
         future.add_done_callback(self._ended.put)
 

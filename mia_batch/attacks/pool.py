@@ -73,15 +73,17 @@ class Done:
 
     task: Task
     result: Any
+    started: float  # seconds since the epoch, by the worker's clock
     seconds: float
+    cpu_seconds: float
 
 
 def execute(data: Data, task: Task) -> Done:
     """Do one task in this process, on one thread."""
-    started = time.perf_counter()
+    started, clock, cpu = time.time(), time.perf_counter(), time.process_time()
     with threadpool_limits(1):
         result = task.work.run(data if task.fold == FINAL else data.fold(task.fold), task.piece)
-    return Done(task, result, time.perf_counter() - started)
+    return Done(task, result, started, time.perf_counter() - clock, time.process_time() - cpu)
 
 
 class Pool(Protocol):

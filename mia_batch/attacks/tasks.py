@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,20 +104,13 @@ class Task:
     fold: int  # FINAL for a part of the final fit
     work: Any  # Family, or FinalFit
     piece: Any
+    then: float = 0.0  # estimated seconds of what cannot begin before it has ended
+
+    @property
+    def urgency(self) -> float:
+        """Estimated seconds from its start to the end of what waits for it."""
+        return self.cost + self.then
 
     def __lt__(self, other: Task) -> bool:
-        """Longest first."""
-        return (-self.cost, self.key) < (-other.cost, other.key)
-
-
-def makespan(seconds: Sequence[float], n_workers: int) -> float:
-    """When the last task ends if each worker takes the next task of the list as soon as it is free.
-
-    Args:
-        seconds: measured or estimated length of each task, in the order in which they are started.
-        n_workers: cores.
-    """
-    free = [0.0] * n_workers
-    for length in seconds:
-        heapq.heapreplace(free, free[0] + length)
-    return max(free)
+        """The longest chain first."""
+        return (-self.urgency, self.key) < (-other.urgency, other.key)
