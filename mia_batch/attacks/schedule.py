@@ -80,7 +80,8 @@ class Schedule:
     def _close_if_searched(self, run: MethodRun) -> None:
         if run.searched and run.chosen is None:
             chosen = run.close_search()
-            self._ready = [task for task in self._ready if task.method != run.method]  # guesses that were not begun
+            wanted = {task.key for task in run.tasks_of_final(chosen)}
+            self._ready = [task for task in self._ready if task.method != run.method or task.key in wanted]
             heapq.heapify(self._ready)
             self._push(run.begin_final(chosen))
 

@@ -1,0 +1,145 @@
+"""The order of work, on simulated cores: the tasks and results are real, the clock is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from simulated import SimulatedPool
+from sklearn.datasets import make_classification
+
+from mia_batch.attacks.final import Scored
+from mia_batch.attacks.method_run import MethodRun
+from mia_batch.attacks.pool import Data, execute
+from mia_batch.attacks.schedule import Schedule
+from mia_batch.attacks.split import fold_numbers
+from mia_batch.attacks.tasks import FINAL, Task
+from mia_batch.config import AttackConfig
+
+GRIDS: dict[str, dict[str, Any]] = {
+    "lr": {"C": [0.01, 1.0]},
+    "knn": {"n_neighbors": [1, 5, 9]},
+    "mlp": {"hidden_layer_sizes": [[4], [3, 3]], "alpha": [0.001, 0.1], "max_iter": [4]},
+    "rf": {"n_estimators": [10, 30], "max_depth": [2, None], "min_samples_leaf": [1, 3]},
+}
+
+
+@pytest.fixture(scope="module")
+def rows() -> Data:
+    X, y = make_classification(200, 5, flip_y=0.3, random_state=0)
+    y = y.astype(np.int8)
+    return Data(X[:150], y[:150], X[150:], fold_numbers(y[:150], 3))
+
+
+@pytest.fixture(scope="module")
+def run_task(rows: Data) -> Callable[[Task], Any]:
+    """Does each task once."""
+    results: dict[str, Any] = {}
+
+    def run(task: Task) -> Any:
+        if task.key not in results:
+            results[task.key] = execute(rows, task).result
+        return results[task.key]
+
+    return run
+
+
+def cost(task: Task) -> float:
+    return task.cost
+
+
+class Run:
+    """All four methods on `n_workers` simulated cores whose tasks take `seconds`."""
+
+    def __init__(
+        self, rows: Data, run: Callable[[Task], Any], n_workers: int, seconds: Callable[[Task], float] = cost
+    ) -> None:
+        methods = tuple({"method": method, "params": grid} for method, grid in GRIDS.items())
+        attack = AttackConfig(engine="sklearn", methods=methods)
+        runs = [MethodRun(method.method, dict(method.params), rows, attack) for method in attack.methods]
+        for method in runs:
+            method.open_search()
+        self.pool = SimulatedPool(n_workers, run, seconds)
+        self.scored: dict[str, Scored] = {}
+        self.best: dict[str, int | None] = {}
+        self.searched = [task for method in runs for task in method.search_tasks]
+        schedule = Schedule(runs, self.pool, finish=self._finish, journal=None)
+        while not schedule.step():
+            pass
+
+    def _finish(self, run: MethodRun) -> None:
+        self.best[run.method], self.scored[run.method] = run.chosen, run.scored()
+
+    def finals(self, method: str) -> list[tuple[float, Task]]:
+        """Starts of the tasks of a method's final fits."""
+        return [(start, task) for start, task in self.pool.started if task.fold == FINAL and task.method == method]
+
+    def wanted(self) -> list[Task]:
+        """The tasks whose results are used."""
+        keys = {f"{method}/final/{index}/" for method, index in self.best.items()}
+        finals = [task for _, task in self.pool.started if any(task.key.startswith(key) for key in keys)]
+        return self.searched + finals
+
+
+@pytest.fixture(scope="module")
+def one_core(rows: Data, run_task: Callable[[Task], Any]) -> Run:
+    return Run(rows, run_task, 1)
+
+
+def test_one_core_does_what_is_needed_and_nothing_else(one_core: Run) -> None:
+    assert sorted(task.key for _, task in one_core.pool.started) == sorted(task.key for task in one_core.wanted())
+    assert one_core.pool.now == pytest.approx(sum(task.cost for task in one_core.wanted()))
+
+
+@pytest.mark.parametrize("n_workers", [2, 3, 8, 64, 500])
+@pytest.mark.parametrize("law", ["as estimated", "at random"])
+def test_the_same_answers_whatever_is_guessed(
+    one_core: Run, rows: Data, run_task: Callable[[Task], Any], n_workers: int, law: str
+) -> None:
+    rng = np.random.default_rng(n_workers)
+    lengths: dict[str, float] = {}
+    seconds = cost if law == "as estimated" else lambda task: lengths.setdefault(task.key, rng.exponential())
+    run = Run(rows, run_task, n_workers, seconds)
+    assert run.best == one_core.best
+    for method, scored in one_core.scored.items():
+        assert np.array_equal(run.scored[method].scores, scored.scores)
+        assert np.array_equal(run.scored[method].predicted, scored.predicted)
+    assert len({task.key for _, task in run.pool.started}) == len(run.pool.started)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 4, 128])
+def test_the_end_is_near_the_bound(rows: Data, run_task: Callable[[Task], Any], n_workers: int) -> None:
+    """1.2 times max(longest task, total / cores): few cores are all busy, on many all fits begin at once."""
+    run = Run(rows, run_task, n_workers)
+    lengths = [task.cost for task in run.wanted()]
+    assert run.pool.now <= 1.2 * max(*lengths, sum(lengths) / n_workers)
+
+
+def test_many_cores_fit_all_candidates_of_the_longest_method_from_the_start(
+    rows: Data, run_task: Callable[[Task], Any]
+) -> None:
+    run = Run(rows, run_task, 128)
+    assert [start for start, _ in run.finals("mlp")] == [0.0] * 4
+
+
+def test_idle_cores_guess_who_is_ahead(rows: Data, run_task: Callable[[Task], Any]) -> None:
+    """Two cores, the last fold of one family very long: meanwhile the other core fits the candidate that leads."""
+    lengths: dict[str, float] = {}
+
+    def seconds(task: Task) -> float:
+        is_long = task.method == "mlp" and task.fold == 2 and len(task.work.candidates[0]["hidden_layer_sizes"]) == 2
+        return lengths.setdefault(task.key, 100.0 if is_long else task.cost)
+
+    run = Run(rows, run_task, 2, seconds)
+    assert min(start for start, _ in run.finals("mlp")) < 100.0
+    assert run.pool.now < 110.0
+
+
+def test_the_longest_chain_goes_first(one_core: Run) -> None:
+    """A search whose final fit is long precedes longer tasks that nothing waits for."""
+    order = [task.method for _, task in one_core.pool.started]
+    assert order[0] == "mlp"
+    tasks = [Task("a", 3.0, "m", 0, None, None), Task("b", 1.0, "m", 0, None, None, then=5.0)]
+    assert [task.key for task in sorted(tasks)] == ["b", "a"]
