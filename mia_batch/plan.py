@@ -80,7 +80,7 @@ def check_attack(attack: AttackConfig, member: NDArray[np.int8]) -> None:
     Raises:
         InputError: too few samples for the split, the folds or a grid, or an engine that is not installed.
     """
-    from mia_batch.attacks.search import uses_intelex
+    from mia_batch.attacks.method_run import uses_intelex
     from mia_batch.attacks.split import check_grids, split_rows
 
     uses_intelex(attack)
