@@ -113,7 +113,8 @@ class Worker:
         environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
         descriptors = (theirs.fileno(), memory)
         command = [sys.executable, "-c", code, *map(str, descriptors)]
-        self.process = subprocess.Popen(command, pass_fds=descriptors, env=environment)
+        # In a session of its own: Ctrl-C is for the parent, also while the worker still imports.
+        self.process = subprocess.Popen(command, pass_fds=descriptors, env=environment, start_new_session=True)
         theirs.close()
         self.pipe.send_bytes(layout)
         self.task: Task | None = None
