@@ -1,7 +1,7 @@
 # make demo    set up and run the main job, small    make cluster       start four Slurm nodes on this host
 # make test    set up and pass every check           make cluster-down  end them
 # make bench   compare the attack stage with stock grid search
-.PHONY: demo test test-cluster lint bench cluster cluster-down clean
+.PHONY: demo test lint bench cluster cluster-down clean
 
 BIN := .venv/bin
 export PYTHON
@@ -11,11 +11,7 @@ demo:
 	@$(BIN)/mia-batch demo --out runs/demo
 
 test: lint
-	@$(BIN)/python -m pytest --ignore tests/slurm
-
-# Audits on real Slurm daemons; apart from `make test` until their run time is bounded.
-test-cluster: lint
-	@$(BIN)/python -m pytest tests/slurm
+	@$(BIN)/python -m pytest
 
 lint:
 	@.ci/install cpu,test,dask

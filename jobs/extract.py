@@ -8,8 +8,9 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 from mia_batch import data, plan, provenance
 from mia_batch.comm import World, connect, launched_first
 from mia_batch.config import Config
-from mia_batch.entry import BAD_INPUT, FAILED, OK, RESUME, StopRequest, run_main
+from mia_batch.entry import BAD_INPUT, FAILED, OK, RESUME, StopRequest, print_problems, run_main
 from mia_batch.errors import InputError
 from mia_batch.extraction import Extraction, Outcome
 from mia_batch.paths import RunPaths
+from mia_batch.prepared import Prepared
+from mia_batch.ranklog import labelled
 from mia_batch.stage import load_run, stage_parser
 from mia_batch.store import FeatureStore, features_progress
 
@@ -41,6 +44,7 @@ class Work:
     manifest: dict[str, Any]
     done: NDArray[np.bool_]
     n_classes: int | None
+    prepared: Prepared | None = None
 
 
 class RootFile:
@@ -81,14 +85,24 @@ class RootFile:
 def prepare(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     """On the root: read the config, choose the samples, claim the run directory, see what is left to do."""
     config, paths = load_run(args, need=("checkpoint", "data"))
-    prepared = plan.prepare(config)
-    selection, manifest = prepared.selection, provenance.claim(paths, prepared.manifest)
+    prepared = Prepared(Path(args.prepared).absolute()) if args.prepared else None
+    selection, manifest = _look_at(config, prepared)
+    manifest = provenance.claim(paths, manifest)
     done = file.rows_done(paths, len(selection), provenance.run_digest(manifest))
     if not done.all():
         entry = provenance.launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
         manifest = provenance.add_launch(paths, entry)
     width = file.store.n_classes if file.store else config.model.kwargs.get("num_classes")
-    return Work(config, paths, selection, manifest, done, width)
+    return Work(config, paths, selection, manifest, done, width, prepared)
+
+
+def _look_at(config: Config, prepared: Prepared | None) -> tuple[data.Selection, dict[str, Any]]:
+    """The samples, and what the run is; the labels of a user's source are not read again where they are prepared."""
+    if prepared is None:
+        planned = plan.prepare(config)
+        return planned.selection, planned.manifest
+    manifest = provenance.make_manifest(config)
+    return prepared.open(provenance.data_digest(manifest))[0], manifest
 
 
 def _columns(selection: data.Selection) -> dict[str, NDArray[Any]]:
@@ -113,15 +127,25 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
         return inference.Predictor(network, config.extract.batch_size)
 
     predictor = world.on_all(load)
+    read = _mapped(work) if work.prepared else None
     extraction = Extraction(
         world,
         predictor,
-        batches=lambda rows: inference.batches(config.data, work.selection, rows, config.extract.batch_size),
+        batches=lambda rows: inference.batches(
+            config.data, work.selection, rows, config.extract.batch_size, read=read
+        ),
         describe=lambda row: _describe(work.selection, row),
         open_store=lambda n_classes: file.open(work, n_classes),
         n_classes=work.n_classes,
     )
     return extraction.run(work.done, stop)
+
+
+def _mapped(work: Work) -> Callable[[NDArray[np.int64]], data.Images]:
+    """Read rows from the prepared images, which every rank maps."""
+    assert work.prepared is not None
+    _, images = work.prepared.open(provenance.data_digest(work.manifest))
+    return lambda rows: np.asarray(images[rows])
 
 
 def _placement(device: str, world: World) -> Placement:
@@ -163,7 +187,9 @@ def extract(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `python jobs/extract.py CONFIG --out DIR`, under mpirun, srun or alone."""
-    args = stage_parser("extract", __doc__ or "").parse_args(argv)
+    parser = stage_parser("extract", __doc__ or "")
+    parser.add_argument("--prepared", metavar="DIR", help="take the samples from here, where prepare has put them")
+    args = parser.parse_args(argv)
     with StopRequest().listening() as stop:
         return run_main(lambda: _on_this_rank(args, stop), verbose=args.verbose)
 
@@ -176,18 +202,25 @@ def _on_this_rank(args: argparse.Namespace, stop: StopRequest) -> int:
             raise
         return BAD_INPUT
     try:
+        with labelled(f"[{world.host} {world.rank}]"):
+            return _reported(args, world, stop)
+    except BaseException:
+        world.abort(FAILED)
+        raise
+
+
+def _reported(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
+    try:
         return extract(args, world, stop)
-    except InputError:  # raised on every rank alike: the root reports it
+    except InputError as error:  # raised on every rank alike
         if world.is_root:
-            raise
+            print_problems(error)
         return BAD_INPUT
     except BaseException as error:
-        if world.size == 1:
-            raise
-        if not isinstance(error, KeyboardInterrupt):
-            traceback.print_exc()
-        print(f"mia-batch: rank {world.rank} failed; ending all {world.size} ranks", file=sys.stderr, flush=True)
-        world.abort(FAILED)
+        if world.size > 1:
+            if not isinstance(error, KeyboardInterrupt):
+                traceback.print_exc()
+            print(f"mia-batch: rank {world.rank} failed; ending all {world.size} ranks", file=sys.stderr, flush=True)
         raise
 
 

@@ -19,9 +19,10 @@ class Request:
         config: the configuration's file, absolute.
         out: where the jobs' logs go: the run directory, or the directory that holds many of them.
         words: told to every script, after CONFIG and DIR and what the site adds.
-        stages: of STAGES, those that are not done.
+        stages: of STAGES, those that are not done, perhaps after "prepare".
         methods: attacks, each a task of the attack stage's array; empty: each task does all.
         n_tasks: checkpoints in the array, or 0 for a single run.
+        prepared: where the array's data goes, for "prepare".
     """
 
     config: Path
@@ -31,6 +32,7 @@ class Request:
     stages: tuple[str, ...] = STAGES
     methods: tuple[str, ...] = ()
     n_tasks: int = 0
+    prepared: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Step:
 
 def plan_chain(request: Request) -> list[Step]:
     """The jobs of a request, each after the one before has succeeded; in an array, task after task."""
-    kind = "aftercorr" if request.n_tasks else "afterok"
     steps: list[Step] = []
     for stage in request.stages:
+        kind = "aftercorr" if request.n_tasks and steps and steps[-1].stage != "prepare" else "afterok"
         after = (kind, steps[-1].stage) if steps else None
         steps.append(Step(stage, tuple(_options(request, stage)), tuple(_script(request, stage)), after))
     return steps
@@ -80,6 +82,8 @@ def _options(request: Request, stage: str) -> list[str]:
 
 
 def _array(request: Request, stage: str) -> str | None:
+    if stage == "prepare":
+        return None
     if request.n_tasks:
         return f"0-{request.n_tasks - 1}" + (f"%{request.site.at_once}" if stage == "extract" else "")
     return f"0-{len(request.methods) - 1}" if stage == "attack" and request.methods else None
@@ -87,7 +91,7 @@ def _array(request: Request, stage: str) -> str | None:
 
 def _log_pattern(request: Request, stage: str) -> str:
     # Tasks over many checkpoints write to their own run directories; what comes before that, all write to one file.
-    many = request.n_tasks > 0
+    many = _array(request, stage) is not None and request.n_tasks > 0
     name = f"{stage}-%A.log" if many else f"{stage}-%A_%a.log" if _array(request, stage) else f"{stage}-%j.log"
     return str(RunPaths(request.out).logs).replace("%", "%%") + f"/{name}"
 
@@ -96,8 +100,11 @@ def _script(request: Request, stage: str) -> list[str]:
     words = [*request.site.setup_words(), *request.words]
     if stage == "attack" and not request.n_tasks:
         words += [f"method={name}" for name in request.methods]
+    if stage == "extract" and request.prepared:
+        words.append(f"prepared={request.prepared}")
     script = str(shipped("slurm") / f"{stage}.sbatch")
-    return [script, str(request.config), str(request.out), *words, "--", *request.site.command(stage)]
+    out = request.prepared if stage == "prepare" else request.out
+    return [script, str(request.config), str(out), *words, "--", *request.site.command(stage)]
 
 
 def shell_lines(steps: Sequence[Step]) -> list[str]:

@@ -30,9 +30,10 @@ class World:
         self._comm = comm
         self.rank: int = comm.Get_rank() if comm else 0
         self.size: int = comm.Get_size() if comm else 1
-        hosts = self.allgather(socket.gethostname())
+        self.host = socket.gethostname()
+        hosts = self.allgather(self.host)
         self.n_nodes = len(set(hosts))
-        neighbours = [rank for rank, host in enumerate(hosts) if host == hosts[self.rank]]
+        neighbours = [rank for rank, host in enumerate(hosts) if host == self.host]
         self.local_rank, self.local_size = neighbours.index(self.rank), len(neighbours)
         self.local_ranks = tuple(neighbours)
 
@@ -144,6 +145,14 @@ def connect(environ: Mapping[str, str] = os.environ) -> World:
     return World(MPI.COMM_WORLD)
 
 
+def _tasks_of_job(launched: int | None, environ: Mapping[str, str]) -> int | None:
+    """How many tasks the scheduler gave, where that can be known."""
+    # In the step of mpirun's daemons SLURM_NTASKS is their number: slurm/extract.sbatch has noted the job's before.
+    daemons = launched is not None and environ.get("SLURM_STEP_NUM_TASKS", str(launched)) != str(launched)
+    told = environ.get("MIA_BATCH_RANKS") or ("" if daemons else environ.get("SLURM_NTASKS", ""))
+    return int(told) if told.isdigit() else None
+
+
 def check_size(size: int, environ: Mapping[str, str], *, library: str = "none loaded") -> None:
     """Refuse a world whose size is not the launcher's or the scheduler's: N ranks would each do the whole work.
 
@@ -151,9 +160,9 @@ def check_size(size: int, environ: Mapping[str, str], *, library: str = "none lo
         InputError: naming both sizes, the likely cause and what to change.
     """
     expected = next(((name, int(environ[name])) for name in LAUNCHER_SIZES if environ.get(name, "").isdigit()), None)
-    if environ.get("SLURM_NTASKS", "").isdigit():
-        tasks = "SLURM_NTASKS", int(environ["SLURM_NTASKS"])
-        expected = tasks if expected is None or expected[1] == size else expected
+    tasks = _tasks_of_job(expected[1] if expected else None, environ)
+    if tasks is not None and (expected is None or expected[1] == size):
+        expected = "SLURM_NTASKS", tasks
     if expected is None or expected[1] == size:
         return
     name, meant = expected

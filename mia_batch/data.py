@@ -89,6 +89,10 @@ class Selection:
     def __len__(self) -> int:
         return len(self.sample_index)
 
+    def rows(self, part: slice) -> Selection:
+        """Some of the samples, as a selection of their own."""
+        return Selection(self.sample_index[part], self.split[part], self.label[part], self.member[part])
+
 
 # --- records ---------------------------------------------------------------------------------------------------------
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from mia_batch import scheduler
 from mia_batch.entry import LEAK, OK
 from mia_batch.errors import InputError
-from mia_batch.paths import RunPaths
+from mia_batch.paths import RunPaths, runs_in
 from mia_batch.provenance import read_manifest
-from mia_batch.queued import latest_jobs
+from mia_batch.queued import latest_jobs, states_now
 
 FORMATS = ("table", "csv", "json")
 
@@ -32,7 +32,8 @@ class Entry:
         created: when the run was set up, ISO 8601, UTC.
         checkpoint: file name of the checkpoint.
         sha256: of the checkpoint.
-        state: done, queued (jobs are waiting or running), incomplete (no verdict and no job) or damaged.
+        state: done, queued (jobs are waiting or running), incomplete (no verdict and no job), unknown (no verdict, and
+            Slurm does not answer) or damaged.
         leak: the verdict; None until there is one.
         auc: the highest over the attacks, in [0, 1]; None where undefined.
         accuracy: likewise.
@@ -62,7 +63,7 @@ def read_history(runs: Path) -> list[Entry]:
     """
     if not runs.is_dir():
         raise InputError(f"{runs}: RUNS: must be a directory of run directories")
-    found = [paths for folder in runs.iterdir() if (paths := RunPaths(folder)).manifest.exists()]
+    found = runs_in(runs)
     states = _job_states(found)
     entries = [_read_entry(paths, states) for paths in found]
     return with_changes(sorted(entries, key=lambda entry: (entry.created, entry.run)))
@@ -77,10 +78,7 @@ def _job_states(found: Sequence[RunPaths]) -> Mapping[str, str]:
                 jobs += latest_jobs(paths).values()
             except InputError:
                 continue
-    try:
-        return scheduler.job_states(jobs) if jobs and scheduler.available() else {}
-    except ConnectionError:
-        return {}
+    return states_now(jobs)
 
 
 def _read_entry(paths: RunPaths, states: Mapping[str, str]) -> Entry:
@@ -111,11 +109,13 @@ def _highest(values: Iterable[float | None]) -> float | None:
 
 
 def _without_verdict(entry: Entry, paths: RunPaths, states: Mapping[str, str]) -> Entry:
-    jobs = [(stage, job, states.get(job, scheduler.FORGOTTEN)) for stage, job in latest_jobs(paths).items()]
+    jobs = [(stage, job, states.get(job, scheduler.UNKNOWN)) for stage, job in latest_jobs(paths).items()]
     active = [(stage, job, state) for stage, job, state in jobs if state in scheduler.ACTIVE]
     if active:
         stage, job, state = active[0]
         return replace(entry, state="queued", detail=f"{stage} job {job} {state}")
+    if any(state == scheduler.UNKNOWN for _, _, state in jobs):
+        return replace(entry, state="unknown", detail="Slurm does not answer whether its jobs are queued")
     stopped = [f"{stage} job {job} {state}" for stage, job, state in jobs if state != "COMPLETED"]
     return replace(entry, detail=stopped[0] if stopped else "no job is queued")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -298,21 +298,21 @@ class Preprocess:
     def __call__(self, images: samples.Images) -> np.ndarray:
         """n images (H, W, 3) of bytes, or floats from 0 to 255, to float32 (n, 3, height, width)."""
         batch = np.empty((len(images), 3, *self.image_size), np.float32)
-        if isinstance(images, np.ndarray) and images.shape[1:3] == self.image_size:
+        if isinstance(images, np.ndarray) and images.shape[1:3] == self.image_size and images.dtype == np.uint8:
             self._look_up(images, batch)
             return batch
-        for image, row in zip(images, batch, strict=True):
-            resized = self._resized(image)
+        for resized, row in zip(self.resize(images), batch, strict=True):
             if resized.dtype == np.uint8:
                 self._look_up(resized[None], row[None])
             else:
                 row[:] = self._transform(resized)
         return batch
 
-    def _resized(self, image: np.ndarray) -> np.ndarray:
-        if image.shape[:2] == self.image_size:
-            return image
-        return np.asarray(self._resize(np.ascontiguousarray(image)))
+    def resize(self, images: samples.Images) -> Iterator[np.ndarray]:
+        """Each image at the output's size, still (height, width, 3)."""
+        for image in images:
+            fits = image.shape[:2] == self.image_size
+            yield image if fits else np.asarray(self._resize(np.ascontiguousarray(image)))
 
     def _look_up(self, images: np.ndarray, batch: np.ndarray) -> None:
         for channel in range(3):
@@ -342,8 +342,31 @@ def augmented(images: samples.Images, split: np.ndarray, index: np.ndarray, *see
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
+Reader = Callable[[np.ndarray], samples.Images]
+
+
+def reader(
+    data: DataConfig, selection: samples.Selection, *, source: samples.Source | None = None, seed: int = 1
+) -> Reader:
+    """What reads the images of given rows from their source, members augmented if `data` says so.
+
+    Args:
+        data: where samples are.
+        selection: what row numbers mean.
+        source: of `data`, if it is open already.
+        seed: of `augment_members`.
+    """
+    opened = source or samples.open_source(data)
+
+    def read(rows: np.ndarray) -> samples.Images:
+        images = read_images(opened, selection, rows)
+        return _augment_members(images, selection, rows, seed) if data.augment_members else images
+
+    return read
+
+
 def batches(
-    data: DataConfig, selection: samples.Selection, rows: np.ndarray, batch_size: int, *, seed: int = 1
+    data: DataConfig, selection: samples.Selection, rows: np.ndarray, batch_size: int, *, read: Reader | None = None
 ) -> Iterator[Batch]:
     """Preprocessed samples, read only when their batch is asked for.
 
@@ -352,7 +375,7 @@ def batches(
         selection: what row numbers mean.
         rows: row numbers wanted, ascending.
         batch_size: rows of a batch at most. A batch never crosses a multiple of it, as `Predictor` wants.
-        seed: of `augment_members`.
+        read: gives the images of rows; default: from the source.
 
     Yields:
         rows int64 (n,), images float32 (n, 3, height, width), labels int32 (n,), in the order of `rows`.
@@ -360,15 +383,12 @@ def batches(
     Raises:
         InputError: a sample that cannot be read or is no image.
     """
-    source = samples.open_source(data)
+    read = read or reader(data, selection)
     preprocess = Preprocess(data.image_size, data.mean, data.std)
     rows = np.asarray(rows, dtype=np.int64)
     cuts = np.flatnonzero(np.diff(rows // batch_size)) + 1
     for part in np.split(rows, cuts) if len(rows) else ():
-        images = read_images(source, selection, part)
-        if data.augment_members:
-            images = _augment_members(images, selection, part, seed)
-        yield part, preprocess(images), selection.label[part]
+        yield part, preprocess(read(part)), selection.label[part]
 
 
 def read_images(source: samples.Source, selection: samples.Selection, rows: np.ndarray) -> samples.Images:

@@ -219,10 +219,10 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps({"jobs": {}, "runs": []}))
         return OK
     try:
-        steps = submit_runs(Path(args.config), new, runs, site, dry_run=args.dry_run)
+        queued = submit_runs(Path(args.config), new, runs, site, dry_run=args.dry_run)
     except BaseException:
         if not args.dry_run:
             release(new)
         raise
-    show(args, steps, new)
+    show(args, queued, new)
     return OK

@@ -81,6 +81,12 @@ class RunPaths:
             raise InputError(f"{self.root}: {rule}, got: {error.strerror}") from error
 
 
+def runs_in(folder: Path) -> list[RunPaths]:
+    """The run directories in `folder`, by name; none if there is no such folder."""
+    found = [RunPaths(each) for each in sorted(folder.iterdir())] if folder.is_dir() else []
+    return [paths for paths in found if paths.manifest.exists()]
+
+
 def shipped(name: str) -> Path:
     """Directory `jobs`, `slurm` or `configs`: inside the installed package, else at the top of the checkout."""
     package = Path(__file__).parent

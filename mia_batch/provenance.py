@@ -178,6 +178,13 @@ def run_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def data_digest(manifest: Mapping[str, Any]) -> str:
+    """Hex digest of what a run's samples are: the same for runs that differ in model, attacks or gate alone."""
+    ours = ("data.", "SHA-256 of data")
+    text = json.dumps({key: value for key, value in identity(manifest).items() if key.startswith(ours)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """One phrase for each key that is not the same."""
     keys = [*there, *(key for key in here if key not in there)]

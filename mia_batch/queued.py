@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,7 +13,7 @@ from mia_batch.paths import RunPaths, write_text
 
 
 def record(paths: RunPaths, job_ids: Mapping[str, str]) -> None:
-    """Note the jobs of a submission in the run directory."""
+    """Note the jobs of a submission in the run directory, by what they do: "extract", "attack lr", "reduce"."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     entry = {"submitted": now, "jobs": dict(job_ids)}
     write_text(paths.jobs, json.dumps({"schema": 1, "submissions": [*submissions(paths), entry]}, indent=1) + "\n")
@@ -34,8 +34,17 @@ def submissions(paths: RunPaths) -> list[dict[str, Any]]:
 
 
 def latest_jobs(paths: RunPaths) -> dict[str, str]:
-    """Each stage's last job id."""
+    """The last job id of each stage, of each attack."""
     return {stage: job for entry in submissions(paths) for stage, job in entry["jobs"].items()}
+
+
+def states_now(jobs: Iterable[str]) -> dict[str, str]:
+    """State of each job, asked for at once; UNKNOWN where Slurm does not answer, so that nobody takes it for gone."""
+    wanted = list(jobs)
+    try:
+        return scheduler.job_states(wanted)
+    except ConnectionError:
+        return dict.fromkeys(wanted, scheduler.UNKNOWN)
 
 
 def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:
@@ -44,7 +53,7 @@ def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:
     Raises:
         InputError: Slurm does not answer.
     """
-    jobs = {paths: list(latest_jobs(paths).values()) for paths in all_paths}
+    jobs = {paths: list(dict.fromkeys(latest_jobs(paths).values())) for paths in all_paths}
     try:
         states = scheduler.job_states(job for ids in jobs.values() for job in ids)
     except ConnectionError as error:

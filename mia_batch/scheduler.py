@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from mia_batch.errors import InputError
 
 FORGOTTEN = "FORGOTTEN"
+UNKNOWN = "UNKNOWN"  # Slurm does not answer, or is not on this host
 # A job in one of these will do something yet.
 ACTIVE = frozenset(
     ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESIZING",
      "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED")
 )  # fmt: skip
+WAITING = frozenset(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"))  # of ACTIVE
 TIMEOUT_S = 60
 
 

@@ -16,6 +16,7 @@ from mia_batch.errors import InputError
 from mia_batch.paths import shipped
 
 STAGES = ("extract", "attack", "reduce")
+SECTIONS = ("prepare", *STAGES)
 DEFAULT = "cpu"
 VARIABLE = "MIA_BATCH_SITE"
 
@@ -64,13 +65,14 @@ class Site(_Strict):
     python: Word = "python3"
     launcher: Annotated[Words, Field(min_length=1)] = ("mpirun",)
     at_once: Count = 4
+    prepare: StageSite = StageSite()
     extract: StageSite = StageSite()
     attack: StageSite = StageSite()
     reduce: StageSite = StageSite()
 
     def stage(self, name: str) -> StageSite:
         """What the stage `name` asks for."""
-        return {"extract": self.extract, "attack": self.attack, "reduce": self.reduce}[name]
+        return {name: getattr(self, name) for name in SECTIONS}[name]
 
     def setup_words(self) -> list[str]:
         """The words that tell the scripts in slurm/ what to load and source."""
@@ -122,7 +124,7 @@ def _line(path: Path, item: Any) -> str:
     location = tuple(map(str, item["loc"]))
     field = ".".join(location)
     if item["type"] == "extra_forbidden":
-        section = StageSite if location[0] in STAGES and len(location) > 1 else Site
+        section = StageSite if location[0] in SECTIONS and len(location) > 1 else Site
         return f"{path}: {field}: unknown key; valid keys: {', '.join(section.model_fields)}"
     rule = re.sub(r"^(Input|Value|Tuple) should", "must", str(item["msg"])).partition(" after validation")[0]
     for ours, theirs in (

@@ -1,52 +1,149 @@
-"""`mia-batch status DIR`: what of a run is done, running or missing."""
+"""`mia-batch status DIR`: what of a run, or of every run in DIR, is done, running, queued, failed or missing.
+
+What is done is what the files say. A writer's lock says what runs; for the rest Slurm is asked for the jobs that the
+run directory remembers, and that it has forgotten them, or does not answer, is said as such.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mia_batch import scheduler
 from mia_batch.entry import OK
 from mia_batch.errors import InputError
-from mia_batch.paths import RunPaths
+from mia_batch.paths import RunPaths, runs_in
 from mia_batch.provenance import read_manifest
-from mia_batch.store import features_in_use, features_progress
+from mia_batch.queued import latest_jobs, states_now
+from mia_batch.store import features_progress, in_use
+
+SAID = {scheduler.FORGOTTEN: "forgotten by Slurm", scheduler.UNKNOWN: "unknown: Slurm does not answer"}
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage, or one attack: `state` is done, running, partial or missing."""
+    """One stage, or one attack.
+
+    Attributes:
+        stage: "extract", "attack lr", "reduce".
+        state: done; running (a process writes, or the job runs); queued; failed (the job has ended without a result);
+            partial (some of it is done, and no job is known to go on); missing; damaged.
+        detail: how much is done.
+        job: the last job and its state, such as "12_3 RUNNING"; empty without one.
+    """
 
     stage: str
     state: str
     detail: str
+    job: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DIR."""
-    parser.add_argument("dir", metavar="DIR", help="run directory")
+    parser.add_argument("dir", metavar="DIR", help="run directory, or a directory that holds many")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the state of every stage."""
-    paths = RunPaths(args.dir)
-    manifest = read_manifest(paths)
-    if manifest is None:
-        raise InputError(f"{paths.root}: must be a run directory, got none with {paths.manifest.name}")
-    stages = run_status(paths, manifest)
+    """Print the state of every stage, or a line for each run."""
+    root = RunPaths(args.dir)
+    if root.manifest.exists():
+        (stages,) = statuses([root])
+        print(json.dumps(_as_json(root, stages)) if args.json else _stage_lines(stages))
+        return OK
+    runs = runs_in(root.root)
+    if not runs:
+        raise InputError(f"{root.root}: must be a run directory, got none with {root.manifest.name} here or below")
+    found = statuses(runs)
     if args.json:
-        print(json.dumps({"dir": str(paths.root), "stages": [asdict(stage) for stage in stages]}))
+        pairs = zip(runs, found, strict=True)
+        print(json.dumps({"dir": str(root.root), "runs": [_as_json(paths, stages) for paths, stages in pairs]}))
     else:
-        print("\n".join(f"{stage.stage:<12} {stage.state:<8} {stage.detail}".rstrip() for stage in stages))
+        print(_run_lines(runs, found))
     return OK
 
 
-def run_status(paths: RunPaths, manifest: dict[str, Any]) -> list[StageStatus]:
-    """The stages in order, the attacks one by one."""
-    methods = [method["method"] for method in manifest["config"]["attack"]["methods"]]
-    return [_extract(paths), *(_attack(paths, name) for name in methods), _reduce(paths)]
+def _as_json(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, Any]:
+    return {"dir": str(paths.root), "stages": [asdict(stage) for stage in stages]}
+
+
+def _stage_lines(stages: Sequence[StageStatus]) -> str:
+    rows = [(each.stage, each.state, each.detail, f"job {each.job}" if each.job else "") for each in stages]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _run_lines(runs: Sequence[RunPaths], found: Sequence[Sequence[StageStatus]]) -> str:
+    """A line for each run, which is as far as its first stage that is not done, and how many there are of each."""
+    at = [next((stage for stage in stages if stage.state != "done"), stages[-1]) for stages in found]
+    rows = [
+        StageStatus(_printable(paths.root.name), stage.state, f"{stage.stage} {stage.detail}".rstrip(), stage.job)
+        for paths, stage in zip(runs, at, strict=True)
+    ]
+    counts = Counter(stage.state for stage in at)
+    counted = ", ".join(f"{number} {state}" for state, number in counts.most_common())
+    return f"{_stage_lines(rows)}\n{len(runs)} run(s): {counted}"
+
+
+def _printable(name: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
+# --- what the files and the jobs say ---------------------------------------------------------------------------------
+
+
+def statuses(runs: Sequence[RunPaths]) -> list[list[StageStatus]]:
+    """The stages of each run in order, the attacks one by one; Slurm is asked once, for all that is not done."""
+    by_files = [_by_files(paths) for paths in runs]
+    jobs = [_jobs(paths, stages) for paths, stages in zip(runs, by_files, strict=True)]
+    states = states_now(job for each in jobs for job in each.values())
+    return [
+        [_with_job(stage, each.get(stage.stage), states) for stage in stages]
+        for stages, each in zip(by_files, jobs, strict=True)
+    ]
+
+
+def _by_files(paths: RunPaths) -> list[StageStatus]:
+    try:
+        manifest = read_manifest(paths) or {}
+        methods = [method["method"] for method in manifest["config"]["attack"]["methods"]]
+        return [_extract(paths), *(_attack(paths, name) for name in methods), _reduce(paths)]
+    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+        return [StageStatus("run", "damaged", " ".join(str(error).split()))]
+
+
+def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
+    """The last jobs of the stages that are not done."""
+    try:
+        jobs = latest_jobs(paths)
+    except InputError:  # what the files say is still true
+        return {}
+    return {each.stage: jobs[each.stage] for each in stages if each.state != "done" and each.stage in jobs}
+
+
+def _with_job(stage: StageStatus, job: str | None, states: Mapping[str, str]) -> StageStatus:
+    if job is None:
+        return stage
+    state = states[job]
+    text = f"{job} {SAID.get(state, state)}"
+    if stage.state == "running":
+        return StageStatus(stage.stage, "running", stage.detail, text)
+    return StageStatus(stage.stage, _state(stage.state, state), stage.detail, text)
+
+
+def _state(by_files: str, job: str) -> str:
+    if job in scheduler.WAITING:
+        return "queued"
+    if job in scheduler.ACTIVE:
+        return "running"
+    nothing_known = (scheduler.FORGOTTEN, scheduler.UNKNOWN, "COMPLETED")
+    return by_files if job in nothing_known else "failed"
 
 
 def _extract(paths: RunPaths) -> StageStatus:
@@ -54,16 +151,20 @@ def _extract(paths: RunPaths) -> StageStatus:
     if rows is None:
         return StageStatus("extract", "missing", "no rows yet")
     done, total = rows
-    state = "done" if done == total else "running" if features_in_use(paths.features) else "partial"
+    state = "done" if done == total else "running" if in_use(paths.features) else "partial"
     return StageStatus("extract", state, f"{done} of {total} rows")
 
 
 def _attack(paths: RunPaths, name: str) -> StageStatus:
+    stage, journal = f"attack {name}", paths.journal(name)
     if paths.attack(name).exists():
-        return StageStatus(f"attack {name}", "done", paths.attack(name).name)
-    if paths.journal(name).exists():
-        return StageStatus(f"attack {name}", "partial", "some of its fits are done")
-    return StageStatus(f"attack {name}", "missing", "")
+        return StageStatus(stage, "done", paths.attack(name).name)
+    try:
+        tasks = max(0, journal.read_bytes().count(b"\n") - 1)  # the first line says whose they are
+        return StageStatus(stage, "running" if in_use(journal) else "partial", f"{tasks} fits done")
+    except FileNotFoundError:  # not begun, or just finished
+        done = paths.attack(name).exists()
+        return StageStatus(stage, "done" if done else "missing", paths.attack(name).name if done else "")
 
 
 def _reduce(paths: RunPaths) -> StageStatus:

@@ -295,8 +295,8 @@ def read_attack(path: Path) -> AttackResult:
         )
 
 
-def features_in_use(path: Path) -> bool:
-    """Whether a writer holds features.h5 at this moment."""
+def in_use(path: Path) -> bool:
+    """Whether a writer holds features.h5, or an attack's journal, at this moment."""
     with open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

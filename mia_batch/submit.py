@@ -11,8 +11,8 @@ import os
 import shlex
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from mia_batch.entry import OK
 from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths, write_text
 from mia_batch.plan import prepare
+from mia_batch.prepared import Prepared, is_worth_it
 from mia_batch.provenance import claim, sha256
-from mia_batch.queued import latest_jobs, record, refuse_active
+from mia_batch.queued import latest_jobs, record, refuse_active, states_now
 from mia_batch.site import STAGES, Site, find_site, load_site
 from mia_batch.store import features_progress
 
@@ -38,6 +39,14 @@ class Run:
 
     checkpoint: Path
     paths: RunPaths
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was queued: the steps and their jobs' ids by stage; no ids after a dry run."""
+
+    steps: Sequence[Step]
+    job_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 def queue(steps: Sequence[Step]) -> dict[str, str]:
@@ -65,7 +74,7 @@ def queue(steps: Sequence[Step]) -> dict[str, str]:
 
 def submit_run(
     config: Config, out: Path, site: Site, *, words: Sequence[str] = (), dry_run: bool = False
-) -> list[Step]:
+) -> Submission:
     """What is still to be done of one run, as jobs; queued and recorded in its jobs.json unless `dry_run`.
 
     Raises:
@@ -76,12 +85,15 @@ def submit_run(
     manifest = prepare(config).manifest
     stages, methods = left_to_do(paths, config)
     steps = plan_chain(Request(config.path, paths.root, site, tuple(words), stages, methods))
-    if not dry_run:
-        claim(paths, manifest)
-        refuse_active([paths])
-        paths.logs.mkdir(exist_ok=True)
-        record(paths, queue(steps))
-    return steps
+    if dry_run:
+        return Submission(steps)
+    claim(paths, manifest)
+    refuse_active([paths])
+    paths.logs.mkdir(exist_ok=True)
+    job_ids = queue(steps)
+    attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(methods)}
+    record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)
+    return Submission(steps, job_ids)
 
 
 def left_to_do(paths: RunPaths, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -129,38 +141,59 @@ def name_runs(checkpoints: Sequence[Path], out: Path) -> list[Run]:
     return [Run(path, RunPaths(out / name(path))) for path in checkpoints]
 
 
-def submit_runs(config_file: Path, runs: Sequence[Run], out: Path, site: Site, *, dry_run: bool = False) -> list[Step]:
+def submit_runs(
+    config_file: Path, runs: Sequence[Run], out: Path, site: Site, *, dry_run: bool = False
+) -> Submission:
     """Queue many audits as one array per stage; in each, a task that fails takes only its own successors with it.
 
     Raises:
         InputError: with every run that cannot be queued; then none is.
     """
     _refuse_unusable(RunPaths(out))
-    manifests = _manifests(config_file, runs)
-    listing = out / ".lists" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
-    site_words = (f"list={listing}",)
-    steps = plan_chain(Request(config_file.absolute(), out, site, site_words, n_tasks=len(runs)))
-    if not dry_run:
-        problems: list[str] = []
-        for run, manifest in zip(runs, manifests, strict=True):
-            try:
-                claim(run.paths, manifest)
-            except InputError as error:
-                problems += error.problems
-        if problems:
-            raise InputError(problems)
-        refuse_active([run.paths for run in runs])
-        _write_list(listing, runs)
-        (out / "logs").mkdir(exist_ok=True)
-        job_ids = queue(steps)
-        for task, run in enumerate(runs):
-            record(run.paths, {stage: f"{job}_{task}" for stage, job in job_ids.items()})
-    return steps
-
-
-def _manifests(config_file: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Each run's manifest; the data, which all share, is read once."""
     configs = [load_config(config_file, checkpoint=run.checkpoint) for run in runs]
+    manifests = _manifests(configs)
+    array = out / ".arrays" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
+    stages = max((left_to_do(run.paths, config)[0] for run, config in zip(runs, configs, strict=True)), key=len)
+    prepared = array if "extract" in stages and is_worth_it(configs[0].data) else None
+    request = Request(
+        config_file.absolute(), out, site, (f"list={array / 'list'}",), (("prepare",) if prepared else ()) + stages,
+        n_tasks=len(runs), prepared=prepared,
+    )  # fmt: skip
+    steps = plan_chain(request)
+    if dry_run:
+        return Submission(steps)
+    _claim_all(runs, manifests)
+    remove_old_data(out)
+    _write_list(array / "list", runs)
+    (out / "logs").mkdir(exist_ok=True)
+    job_ids = queue(steps)
+    record(RunPaths(array), job_ids)
+    for task, (run, config) in enumerate(zip(runs, configs, strict=True)):
+        record(run.paths, _jobs_of_task(job_ids, task, config))
+    return Submission(steps, job_ids)
+
+
+def _claim_all(runs: Sequence[Run], manifests: Sequence[Mapping[str, Any]]) -> None:
+    problems: list[str] = []
+    for run, manifest in zip(runs, manifests, strict=True):
+        try:
+            claim(run.paths, manifest)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    refuse_active([run.paths for run in runs])
+
+
+def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict[str, str]:
+    """The jobs of one run of an array, by what they do; one task of the array does all its attacks."""
+    jobs = {stage: job if stage == "prepare" else f"{job}_{task}" for stage, job in job_ids.items()}
+    attack = jobs.pop("attack")
+    return jobs | {f"attack {method.method}": attack for method in config.attack.methods}
+
+
+def _manifests(configs: Sequence[Config]) -> list[dict[str, Any]]:
+    """Each run's manifest; the data, which all share, is read once."""
     shared = prepare(configs[0]).manifest
     return [
         {
@@ -176,6 +209,17 @@ def _write_list(listing: Path, runs: Sequence[Run]) -> None:
     """Checkpoint and directory of each run, all ended by NUL, which alone no path can hold."""
     listing.parent.mkdir(parents=True, exist_ok=True)
     write_text(listing, "".join(f"{run.checkpoint}\0{run.paths.root}\0" for run in runs))
+
+
+def remove_old_data(out: Path) -> None:
+    """Remove the prepared images of arrays below `out` that have ended."""
+    arrays = [RunPaths(jobs.parent) for jobs in out.glob(".arrays/*/jobs.json")]
+    images = {paths: Prepared(paths.root).images for paths in arrays}
+    jobs = {paths: list(latest_jobs(paths).values()) for paths in arrays if images[paths].exists()}
+    states = states_now(job for ids in jobs.values() for job in ids)
+    for paths, ids in jobs.items():
+        if not {states[job] for job in ids} & (scheduler.ACTIVE | {scheduler.UNKNOWN}):
+            images[paths].unlink(missing_ok=True)
 
 
 def is_finished(run: Run) -> bool:
@@ -239,21 +283,21 @@ def run(args: argparse.Namespace) -> int:
         return OK
     config = load_config(args.config, checkpoint=args.checkpoint)
     words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
-    steps = submit_run(config, out, site, words=words, dry_run=args.dry_run)
-    show(args, steps, [Run(config.model.checkpoint, RunPaths(out))])
+    queued = submit_run(config, out, site, words=words, dry_run=args.dry_run)
+    show(args, queued, [Run(config.model.checkpoint, RunPaths(out))])
     return OK
 
 
-def show(args: argparse.Namespace, steps: Sequence[Step], runs: Sequence[Run]) -> None:
+def show(args: argparse.Namespace, queued: Submission, runs: Sequence[Run]) -> None:
     """Print the commands of a dry run, or the jobs."""
     if args.dry_run:
-        print("\n".join(shell_lines(steps)))
+        print("\n".join(shell_lines(queued.steps)))
         return
-    jobs = {stage: job.partition("_")[0] for stage, job in latest_jobs(runs[0].paths).items()}
-    queued = {step.stage: int(jobs[step.stage]) for step in steps}
     if args.json:
-        print(json.dumps({"jobs": queued, "runs": [str(run.paths.root) for run in runs]}))
+        jobs = {stage: int(job) for stage, job in queued.job_ids.items()}
+        print(json.dumps({"jobs": jobs, "runs": [str(run.paths.root) for run in runs]}))
         return
-    for stage, job in queued.items():
+    for stage, job in queued.job_ids.items():
         print(f"{stage:<8} job {job}")
-    print(f"mia-batch status {shlex.quote(str(runs[0].paths.root))}")
+    root = runs[0].paths.root
+    print(f"mia-batch status {shlex.quote(str(root if len(runs) == 1 else root.parent))}")

@@ -32,6 +32,7 @@ def test_a_world_of_one_takes_the_same_calls() -> None:
         (1, {"SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4"}),
         (2, {"PMI_SIZE": "2", "SLURM_NTASKS": "4"}),
         (1, {"SLURM_NTASKS": "2"}),
+        (2, {"PMI_SIZE": "2", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "MIA_BATCH_RANKS": "4"}),
     ],
 )
 def test_a_world_of_another_size_is_refused(size: int, environ: dict[str, str]) -> None:
@@ -45,6 +46,8 @@ def test_a_world_of_another_size_is_refused(size: int, environ: dict[str, str]) 
     [
         (1, {}),
         (4, {"PMI_SIZE": "4", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "2"}),  # mpirun's daemons, one a node
+        (4, {"PMI_SIZE": "4", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}),
+        (4, {"PMI_SIZE": "4", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "MIA_BATCH_RANKS": "4"}),
         (4, {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "PMIX_RANK": "0"}),
         (3, {"OMPI_COMM_WORLD_SIZE": "3"}),
     ],

@@ -385,7 +385,9 @@ def test_augmentation_changes_members_alone_and_depends_on_the_sample_alone(fold
     selection = select(plain)
 
     def collect(data: DataConfig, batch_size: int, rows: np.ndarray, seed: int = 1) -> np.ndarray:
-        parts = inference.batches(data, selection, rows, batch_size, seed=seed)
+        parts = inference.batches(
+            data, selection, rows, batch_size, read=inference.reader(data, selection, seed=seed)
+        )
         return np.concatenate([images for _, images, _ in parts])
 
     everything = np.arange(55)

@@ -16,8 +16,8 @@ from mia_batch.store import (
     FeatureStore,
     block_dtype,
     check_room,
-    features_in_use,
     features_progress,
+    in_use,
     read_attack,
     read_features,
     write_attack,
@@ -77,8 +77,8 @@ def test_an_incomplete_file_is_not_read_as_features(tmp_path: Path) -> None:
     with make(path) as store:
         store.write(block([0, 1]))
         assert in_another_process("features_progress", path) == f"(2, {N})"
-        assert in_another_process("features_in_use", path) == "True"
-    assert not features_in_use(path)
+        assert in_another_process("in_use", path) == "True"
+    assert not in_use(path)
     with pytest.raises(InputError, match=r"rows: must all be done, got 2 of 20"):
         read_features(path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import numpy as np
 
 def build(num_classes=10):
     from mindspore import nn
+    os.write(2, b"what a library says\\n")
     return nn.SequentialCell(
         nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dense(256, num_classes)
     )
@@ -61,8 +63,13 @@ def write_checkpoints(folder: Path, count: int) -> list[Path]:
     """`count` checkpoints of different weights, and `audited.py` with their network and the data source."""
     (folder / "audited.py").write_text(CODE)
     code = f"import sys; sys.path.insert(0, sys.argv[1]); import audited; audited.save(sys.argv[1], {count})"
-    subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True, timeout=120)
     return sorted(folder.glob("*.ckpt"))
+
+
+LR = {"method": "lr", "params": {"C": [0.1, 1.0]}}
+KNN = {"method": "knn", "params": {"n_neighbors": [3, 5]}}
+MLP = {"method": "mlp", "params": {"hidden_layer_sizes": [[64], [64, 64], [32], [32, 32], [48], [96]]}}  # seconds
 
 
 @dataclass(frozen=True)
@@ -73,21 +80,19 @@ class Audit:
     reads: Path
 
     @staticmethod
-    def write(folder: Path, checkpoint: Path, *, delay: float = 0.0) -> Audit:
+    def write(
+        folder: Path, checkpoint: Path, *, delay: float = 0.0, methods: Sequence[dict[str, Any]] = (LR, KNN)
+    ) -> Audit:
         """Write the config to `folder`."""
         audit = Audit(folder / "config.yaml", folder / "reads")
         code = checkpoint.with_name("audited.py")
         kwargs = {"n": ROWS, "delay": delay, "log": str(audit.reads)}
-        methods = [
-            {"method": "lr", "params": {"C": [0.1, 1.0]}},
-            {"method": "knn", "params": {"n_neighbors": [3, 5]}},
-        ]
         sides = {"members": {"split": "train"}, "nonmembers": {"split": "test"}}
         raw = {
             "model": {"factory": f"{code}:build", "checkpoint": str(checkpoint)},
             "data": {"source": f"{code}:make", "kwargs": kwargs} | sides,
             "extract": {"device": "CPU", "batch_size": BATCH},
-            "attack": {"cv": 2, "methods": methods},
+            "attack": {"cv": 2, "methods": list(methods)},
         }  # fmt: skip
         audit.config.write_text(yaml.safe_dump(raw))
         return audit
@@ -103,13 +108,13 @@ class Audit:
         return len(rows) - 2 * ROWS
 
 
-def write_site(path: Path, *, launcher: str = "mpirun", nodes: int = 2, attack: str = "{cpus_per_task: 1}") -> Path:
+def write_site(path: Path, *, launcher: str = "mpirun", nodes: int = 2, per_node: int = 1) -> Path:
     """A site file for the mini-cluster."""
-    site = (
-        f"source: [{json.dumps(str(BIN / 'activate'))}]\npython: python\nlauncher: {launcher}\n"
-        f"extract: {{nodes: {nodes}, tasks_per_node: 1}}\nattack: {attack}\n"
-    )
-    path.write_text(site)
+    site = {
+        "source": [str(BIN / "activate")], "python": "python", "launcher": launcher,
+        "extract": {"nodes": nodes, "tasks_per_node": per_node}, "attack": {"cpus_per_task": 1},
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(site))
     return path
 
 
@@ -138,6 +143,12 @@ def same_features(run: Path, other: Path) -> bool:
     """Whether two runs have bit-identical features."""
     ours, theirs = extracted(run), extracted(other)
     return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def status(cluster: MiniCluster, run: Path) -> dict[str, dict[str, str]]:
+    """What mia-batch says of each stage of a run."""
+    said = json.loads(mia_batch(cluster, "status", run, "--json").stdout)
+    return {stage["stage"]: stage for stage in said["stages"]}
 
 
 def metrics(run: Path) -> dict[str, Any]:

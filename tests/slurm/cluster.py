@@ -1,4 +1,8 @@
-"""A mini-cluster for a person: ``cluster.py up``, ``down``, and ``off``/``on`` to cut and restore a node's power."""
+"""A mini-cluster for a person.
+
+``cluster.py up`` starts it, ``down`` ends it, ``conf`` names its slurm.conf, ``off NODE`` and ``on NODE`` cut and restore
+a node's power.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,15 @@ def down() -> int:
     return 0
 
 
+def conf() -> int:
+    """Print the name of the configuration, for SLURM_CONF."""
+    for cluster in kept()[:1]:
+        print(cluster.root / "slurm.conf")
+        return 0
+    print("cluster: none is running: make cluster", file=sys.stderr)
+    return 2
+
+
 def power(state: str, nodes: list[str]) -> int:
     """Cut or restore the power of nodes."""
     for cluster in kept():
@@ -43,12 +56,12 @@ def power(state: str, nodes: list[str]) -> int:
 def main() -> int:
     """Parse and do."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=("up", "down", "off", "on"))
+    parser.add_argument("command", choices=("up", "down", "conf", "off", "on"))
     parser.add_argument("node", nargs="*", choices=[[], *NODES, "slurmctld"], help="for off and on")
     args = parser.parse_args()
     if args.command in ("off", "on"):
         return power(args.command, args.node)
-    return up() if args.command == "up" else down()
+    return {"up": up, "down": down, "conf": conf}[args.command]()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,11 +14,16 @@ from minicluster import NODES, MiniCluster, missing
 
 
 @pytest.fixture(scope="session")
-def mini() -> Iterator[MiniCluster]:
-    """A running cluster of four nodes, ended with the session however that ends."""
+def daemons() -> None:
+    """Slurm's daemons are here, or the test is skipped; in CI, which installs them, it fails."""
     reason = missing()
     if reason:
-        pytest.skip(reason)
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def mini(daemons: None) -> Iterator[MiniCluster]:
+    """A running cluster of four nodes, ended with the session however that ends."""
     cluster = MiniCluster.start()
     yield cluster
     cluster.stop()
@@ -41,8 +47,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture
 def new_audit(tmp_path: Path, checkpoints: list[Path]) -> Callable[..., Audit]:
-    """Write the config of an audit of the first checkpoint, with a delay per sample."""
-    return lambda delay=0.0: Audit.write(tmp_path, checkpoints[0], delay=delay)
+    """Write the config of an audit of the first checkpoint; options as of Audit.write."""
+    return lambda **options: Audit.write(tmp_path, checkpoints[0], **options)
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +57,6 @@ def reference(tmp_path_factory: pytest.TempPathFactory, checkpoints: list[Path])
     folder = tmp_path_factory.mktemp("reference")
     audit = Audit.write(folder, checkpoints[0])
     command = [sys.executable, "-m", "mia_batch.cli", "run", audit.config, "--out", folder / "run"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode in (0, 3), done.stderr
     return folder / "run"

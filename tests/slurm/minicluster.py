@@ -132,14 +132,16 @@ def _supervise(root: Path, owned: bool) -> subprocess.Popen[bytes]:
     # or never, when the supervisor holds the other end itself.
     reading, writing = os.pipe()
     script = Path(__file__).with_name("supervisor.py")
-    supervisor = subprocess.Popen(
-        [sys.executable, str(script), str(root), "munged", "slurmctld", *NODES],
-        stdin=reading,
-        stdout=subprocess.DEVNULL,
-        pass_fds=() if owned else (writing,),
-        start_new_session=True,
-        env={**os.environ, "PATH": _path()},
-    )
+    with open(root / "log" / "supervisor.out", "ab") as out:  # not the terminal's, or `make cluster | cat` never ends
+        supervisor = subprocess.Popen(
+            [sys.executable, str(script), str(root), "munged", "slurmctld", *NODES],
+            stdin=reading,
+            stdout=out,
+            stderr=out,
+            pass_fds=() if owned else (writing,),
+            start_new_session=True,
+            env={**os.environ, "PATH": _path()},
+        )
     os.close(reading)
     if not owned:
         (root / KEPT).touch()
@@ -221,7 +223,7 @@ class MiniCluster:
             (self.root / "stop").touch()
             wait_until(lambda: not self.root.exists(), timeout=20, what=f"{self.root} removed")
         if self.supervisor:
-            self.supervisor.wait()
+            self.supervisor.wait(timeout=20)
 
     # -- power --------------------------------------------------------------------------------------------------------
 

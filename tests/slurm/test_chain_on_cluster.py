@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from audits import BATCH, Audit, metrics, mia_batch, same_features, submit, write_site
-from minicluster import MiniCluster, wait_until
+from audits import BATCH, BIN, LR, MLP, Audit, metrics, mia_batch, same_features, status, submit, write_site
+from minicluster import NODES, MiniCluster, wait_until
+
+from mia_batch.paths import RunPaths
+from mia_batch.queued import latest_jobs, record
 
 NewAudit = Callable[..., Audit]
 
-SLOW = 0.1  # seconds to read a sample: 2 ranks need 10 s for the 192 of an audit
+SLURM = Path(__file__).parents[2] / "slurm"
+NO_ANSWER = "unknown: Slurm does not answer"
+SLOW = 0.15  # seconds to read a sample: 2 ranks need 15 s for the 192 of an audit
 IN_FLIGHT = 2 * BATCH  # one block of each rank
 
 
@@ -37,6 +44,25 @@ def test_a_chain_over_four_nodes_gives_the_numbers_of_one_machine(
     assert (run / "logs" / f"extract-{jobs['extract']}.log").stat().st_size
 
 
+def test_every_line_of_a_batch_log_says_node_and_rank(
+    cluster: MiniCluster, tmp_path: Path, new_audit: NewAudit, reference: Path
+) -> None:
+    run = tmp_path / "run"
+    options = ("--nodes=2", "--ntasks-per-node=2", "-o", tmp_path / "out")
+    command = ("--", "srun", "--mpi=pmi2", "--kill-on-bad-exit=1", BIN / "python")
+    job = cluster.sbatch(*options, SLURM / "extract.sbatch", new_audit().config, run, *command)
+    assert cluster.wait_job(job)["ExitCode"] == "0:0", (tmp_path / "out").read_text()
+    first, *lines = (run / "logs" / f"extract-{job}.log").read_text().splitlines()
+    assert first.startswith("mia-extract job ")
+    said = [re.fullmatch(r"\[(n\d) (\d)\] (.*)", line) for line in lines]
+    assert all(said), lines
+    libraries = [match[2] for match in said if match and match[3] == "what a library says"]
+    assert sorted(libraries) == ["0", "1", "2", "3"]
+    assert len({match[1] for match in said if match}) == 2
+    assert any("192/192 samples (100 %), " in line and "samples/s" in line for line in lines)
+    assert same_features(run, reference)
+
+
 def warn(cluster: MiniCluster, job: str, _node: str) -> None:
     """What --signal=B:USR1 does when the time limit is near."""
     cluster.run("scancel", "--signal=USR1", "--batch", job)
@@ -59,15 +85,6 @@ def power_off(cluster: MiniCluster, _job: str, node: str) -> None:
     cluster.power_off(node)
 
 
-def crash_controller(cluster: MiniCluster, job: str, _node: str) -> None:
-    cluster.crash_controller(job)
-    cluster.power_on("slurmctld")
-    wait_until(lambda: cluster.job(job), what="controller answers")
-
-
-RESTARTING = (warn, requeue, preempt, set_down, power_off)
-
-
 def restarts(cluster: MiniCluster, job: str) -> int:
     """How often Slurm has started a job again."""
     return int(cluster.job(job)["Restarts"])
@@ -76,50 +93,97 @@ def restarts(cluster: MiniCluster, job: str) -> int:
 def test_extract_loses_nothing_whatever_happens(
     cluster: MiniCluster, tmp_path: Path, new_audit: NewAudit, reference: Path
 ) -> None:
-    audit, run = new_audit(SLOW), tmp_path / "run"
-    jobs = submit(cluster, audit.config, "--out", run, "--site", write_site(tmp_path / "site.yaml"))
-    job = jobs["extract"]
-    for number, disturb in enumerate((*RESTARTING, crash_controller)):
+    audit, run = new_audit(delay=SLOW), tmp_path / "run"
+    command = (audit.config, "--out", run, "--site", write_site(tmp_path / "site.yaml"))
+
+    def wait_for_work(what: str) -> None:
         before = len(audit.rows_read())
-        wait_until(lambda: len(audit.rows_read()) >= before + IN_FLIGHT + 1, what=f"work before {disturb.__name__}")  # noqa: B023
-        if disturb is crash_controller:  # no restart: the stage does not notice
-            disturb(cluster, job, "")
-            continue
+        wait_until(lambda: len(audit.rows_read()) >= before + IN_FLIGHT + 1, what=f"work {what}")
+
+    job = submit(cluster, *command)["extract"]
+    for number, disturb in enumerate((warn, requeue, preempt, set_down, power_off)):
+        wait_for_work(f"before {disturb.__name__}")
+        assert status(cluster, run)["extract"]["state"] == "running"
         nodes = cluster.run("scontrol", "show", "hostnames", cluster.job(job)["NodeList"]).stdout.split()
         disturb(cluster, job, nodes[-1])
         wait_until(lambda: restarts(cluster, job) > number, what=f"restart after {disturb.__name__}")  # noqa: B023
-    assert json.loads(mia_batch(cluster, "status", run, "--json").stdout)["stages"][0]["state"] in (
-        "running",
-        "partial",
-    )
+    restarted = restarts(cluster, job)
+    wait_for_work("before it is cancelled")
+    cluster.run("scancel", job)
+    cluster.wait_job(job)
+    said = status(cluster, run)
+    assert said["extract"]["state"] == said["attack lr"]["state"] == "failed"
+    assert said["extract"]["job"] == f"{job} CANCELLED"
+    cluster.power_on(*NODES)
+    cluster.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=RESUME", check=False)
+    jobs = submit(cluster, *command, "--nodes", "3")
+    wait_for_work("on three nodes")
+    cluster.crash_controller(jobs["extract"])
+    said = status(cluster, run)
+    assert said["extract"]["state"] in ("running", "done")  # it goes on without the controller
+    assert (said["reduce"]["state"], said["reduce"]["job"]) == ("missing", f"{jobs['reduce']} {NO_ANSWER}")
+    cluster.power_on("slurmctld")
     finish(cluster, jobs)
+    assert {stage["state"] for stage in status(cluster, run).values()} == {"done"}
     assert same_features(run, reference)
     assert metrics(run) == metrics(reference)
-    assert audit.read_more_than_once() <= IN_FLIGHT * (restarts(cluster, job) - 1)  # the warned one lost nothing
+    assert audit.read_more_than_once() <= IN_FLIGHT * restarted  # a cancel may lose as much; the warning lost nothing
 
 
 def test_attack_and_reduce_are_requeued_cancelled_and_resubmitted(
-    cluster: MiniCluster, tmp_path: Path, new_audit: NewAudit, reference: Path
+    cluster: MiniCluster, tmp_path: Path, new_audit: NewAudit
 ) -> None:
-    audit, run = new_audit(), tmp_path / "run"
+    audit, run = new_audit(methods=(LR, MLP)), tmp_path / "run"
     command = (audit.config, "--out", run, "--site", write_site(tmp_path / "site.yaml", nodes=1))
+    journal = RunPaths(run).journal("mlp")
+
+    def wait_for_fits(count: int) -> str:
+        """The MLP's job, once the journal holds so many fits after the line that begins it."""
+        what = f"{count} fits"
+        wait_until(lambda: journal.exists() and journal.read_text().count("\n") > count, timeout=120, what=what)
+        return latest_jobs(RunPaths(run))["attack mlp"]
+
     jobs = submit(cluster, *command)
-    cluster.wait_job(f"{jobs['attack']}_0", ["RUNNING"])
+    job = wait_for_fits(2)
     assert "in the queue" in mia_batch(cluster, "submit", *command, check=False).stderr
-    set_down(cluster, "", cluster.job(f"{jobs['attack']}_0")["NodeList"])
-    wait_until(lambda: cluster.job(f"{jobs['attack']}_0")["JobState"] != "RUNNING", what="attack off its node")
+    set_down(cluster, "", cluster.job(job)["NodeList"])
+    wait_until(lambda: cluster.job(job)["JobState"] != "RUNNING", what="attack off its node")
     cluster.run("scancel", *jobs.values())
-    for job in jobs.values():
-        cluster.wait_job(job)
+    for each in jobs.values():
+        cluster.wait_job(each)
+    said = status(cluster, run)["attack mlp"]
+    assert (said["state"], said["job"]) == ("failed", f"{job} CANCELLED")
     jobs = submit(cluster, *command)
     assert list(jobs) == ["attack", "reduce"]
-    cluster.wait_job(f"{jobs['attack']}_1", ["RUNNING"])
-    cluster.run("scontrol", "requeue", f"{jobs['attack']}_1")
+    job = wait_for_fits(journal.read_text().count("\n"))
+    cluster.run("scontrol", "requeue", job)
     cluster.wait_job(jobs["reduce"], ["RUNNING"])
     cluster.run("scontrol", "requeue", jobs["reduce"])
     finish(cluster, jobs)
-    assert metrics(run) == metrics(reference)
+    logs = "".join(log.read_text() for log in sorted((run / "logs").glob("attack-*")))
+    resumed = [int(count) for count in re.findall(r"mlp: goes on after (\d+) finished", logs)]
+    assert len(resumed) == 2
+    assert 2 <= resumed[0] < resumed[1]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("run.json", "features.h5"):
+        shutil.copy(run / name, alone)
+    mia_batch(cluster, "run", audit.config, "--out", alone, check=False)
+    assert metrics(run) == metrics(alone)
     assert audit.read_more_than_once() == 0
+
+
+def test_jobs_that_slurm_has_forgotten_are_said_to_be(
+    cluster: MiniCluster, tmp_path: Path, reference: Path
+) -> None:
+    for name in ("run.json", "features.h5"):
+        shutil.copy(reference / name, tmp_path)
+    record(RunPaths(tmp_path), {"attack lr": "99999_0", "reduce": "100000"})
+    said = status(cluster, tmp_path)
+    assert (said["extract"]["state"], said["extract"]["job"]) == ("done", "")
+    assert (said["attack lr"]["state"], said["attack lr"]["job"]) == ("missing", "99999_0 forgotten by Slurm")
+    jobs = submit(cluster, reference.with_name("config.yaml"), "--out", tmp_path, "--site", "cpu")
+    assert list(jobs) == ["attack", "reduce"]
 
 
 def test_a_launch_that_makes_worlds_of_one_is_refused(

@@ -40,6 +40,7 @@ def test_a_truncated_checkpoint_of_many_fails_alone(
     torn = f"{jobs['extract']}_3"
     assert cluster.wait_job(torn)["ExitCode"] == "2:0"
     assert cluster.wait_job(f"{jobs['reduce']}_3")["JobState"] == "CANCELLED"
+    assert audit.read_more_than_once() <= 1  # prepared once for all; the first sample tells what kind they are
     assert metrics(runs / "net00") == metrics(reference)
     assert metrics(runs / "net01") != metrics(reference)
     (log,) = (runs / "torn" / "logs").glob("extract-*.log")
@@ -49,6 +50,9 @@ def test_a_truncated_checkpoint_of_many_fails_alone(
         "net00": "done", "net01": "done", "net02": "done", "torn": "incomplete"
     }  # fmt: skip
     assert [entry["detail"] for entry in entries if entry["run"] == "torn"] == [f"extract job {torn} FAILED"]
+    *lines, last = mia_batch(cluster, "status", runs).stdout.splitlines()
+    assert last == "4 run(s): 3 done, 1 failed"
+    assert lines[3].split() == ["torn", "failed", "extract", "no", "rows", "yet", "job", torn, "FAILED"]
 
 
 def nightly_command(audit: Audit, watch: Path, runs: Path, site: Path) -> list[str | Path]:
@@ -67,7 +71,7 @@ def test_two_nightlies_at_once_queue_each_checkpoint_once(
     cut(checkpoints[4], watch / "growing.ckpt")
     argv = [str(BIN / "mia-batch"), *map(str, nightly_command(new_audit(), watch, runs, site))]
     nightlies = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=cluster.env) for _ in range(2)]
-    queued = [json.loads(nightly.communicate()[0]) for nightly in nightlies]
+    queued = [json.loads(nightly.communicate(timeout=120)[0]) for nightly in nightlies]
     assert [nightly.returncode for nightly in nightlies] == [0, 0]
     names = [run for each in queued for run in each["runs"]]
     assert len(names) == len(set(names)) == 4

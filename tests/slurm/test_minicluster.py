@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from minicluster import MiniCluster, missing, wait_until
+from minicluster import MiniCluster, wait_until
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -29,10 +29,9 @@ def daemons_of(root: str) -> list[str]:
     return [line for line in lines.splitlines() if root in line and not line.startswith("Z")]
 
 
+@pytest.mark.usefixtures("daemons")
 @pytest.mark.parametrize("victim", ["owner", "supervisor"])
 def test_nothing_is_left_when_killed(victim: str) -> None:
-    if missing():
-        pytest.skip(missing())
     code = """
         import sys, time
         from minicluster import MiniCluster
@@ -51,7 +50,7 @@ def test_nothing_is_left_when_killed(victim: str) -> None:
         os.kill(supervisor, signal.SIGKILL)
     wait_until(lambda: not daemons_of(root), what="daemons gone", timeout=20)
     owner.kill()
-    owner.communicate()
+    owner.communicate(timeout=20)
     MiniCluster.start().stop()
     assert not Path(root).exists()
 

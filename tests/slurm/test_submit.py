@@ -81,6 +81,17 @@ def test_many_checkpoints_are_arrays_that_go_on_task_by_task() -> None:
     assert all("list=/runs/l" in command for command in (extract, attack, reduce))
 
 
+def test_a_users_data_is_prepared_before_the_array() -> None:
+    request = Request(
+        Path("/c.yaml"), Path("/runs"), Site(), words=("list=/l",), stages=("prepare", "extract"), n_tasks=2,
+        prepared=Path("/runs/.arrays/x"),
+    )  # fmt: skip
+    prepare, extract = (step.command({"prepare": "7"}) for step in plan_chain(request))
+    assert prepare[-5:] == ["/c.yaml", "/runs/.arrays/x", "list=/l", "--", "python3"]
+    assert not any(word.startswith("--array") for word in prepare)
+    assert {"--dependency=afterok:7", "--array=0-1%4", "prepared=/runs/.arrays/x", "/runs"} <= set(extract)
+
+
 def test_a_finished_stage_is_waited_for_by_nobody() -> None:
     request = Request(Path("/c.yaml"), Path("/r"), Site(), stages=("attack", "reduce"), methods=("lr",))
     attack, reduce = plan_chain(request)
@@ -176,11 +187,11 @@ def test_a_job_queued_from_within_a_job_inherits_nothing_of_its_layout() -> None
 # --- the scripts, run by hand without Slurm --------------------------------------------------------------------------
 
 
-def run_script(stage: str, *argv: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a batch script as bash would, with `printf` in the place of Python."""
+def run_script(folder: Path, stage: str, *argv: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a batch script in `folder` as bash would, with `printf` in the place of Python."""
     env = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "j", "SLURM_JOB_NODELIST": "n", **environ}
     command = ["bash", str(SLURM / f"{stage}.sbatch"), *map(str, argv)]
-    return subprocess.run(command, text=True, capture_output=True, check=False, env=env)
+    return subprocess.run(command, text=True, capture_output=True, check=False, env=env, cwd=folder)
 
 
 SHOW = ("--", "printf", "<%s>\n")
@@ -191,32 +202,39 @@ def test_a_script_passes_its_arguments_unchanged(tmp_path: Path, stage: str) -> 
     odd = "a \"b\" 'c' $HOME\nd*"
     (tmp_path / "setup me").write_text("export FROM_SETUP=yes\n")
     setup = f"source={tmp_path / 'setup me'}"
-    done = run_script(stage, odd, odd, setup, f"checkpoint={odd}", "--", "sh", "-c", 'printf "<%s>" "$FROM_SETUP" "$@"')
+    show = ("sh", "-c", 'printf "<%s>" "$FROM_SETUP" "$@"')
+    done = run_script(tmp_path, stage, odd, odd, setup, f"checkpoint={odd}", "--", *show)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(f"<yes><mia_batch.jobs.{stage}><{odd}><--out><{odd}><--checkpoint><{odd}>")
+    said = (tmp_path / odd / "logs" / f"{stage}-1.log").read_text()
+    assert said.endswith(f"<yes><mia_batch.jobs.{stage}><{odd}><--out><{odd}><--checkpoint><{odd}>")
 
 
 def test_a_task_of_an_array_takes_its_own_run_or_method(tmp_path: Path) -> None:
     first, second = (tmp_path / name for name in ("one", "t\nw o"))
     (tmp_path / "list").write_bytes(b"".join(os.fsencode(f"{run}.ckpt\0{run}\0") for run in (first, second)))
+    task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
     for stage in ("extract", "attack", "reduce"):
-        run_script(stage, "c", "unused", f"list={tmp_path / 'list'}", *SHOW, SLURM_ARRAY_TASK_ID="1")
-        shown = (second / "logs" / f"{stage}-1.log").read_text()
+        run_script(tmp_path, stage, "c", "unused", f"list={tmp_path / 'list'}", *SHOW, **task)
+        shown = (second / "logs" / f"{stage}-7_1.log").read_text()
         assert shown.endswith(f"<--out>\n<{second}>\n<--checkpoint>\n<{second}.ckpt>\n")
-    shown = run_script("attack", "c", "d", "method=lr", "method=rf", *SHOW, SLURM_ARRAY_TASK_ID="1").stdout
-    assert shown.endswith("<--out>\n<d>\n<--method>\n<rf>\n")
+    run_script(tmp_path, "attack", "c", "d", "method=lr", "method=rf", *SHOW, **task)
+    assert (tmp_path / "d/logs/attack-7_1.log").read_text().endswith("<--out>\n<d>\n<--method>\n<rf>\n")
+    shown = run_script(tmp_path, "prepare", "c", "d", f"list={tmp_path / 'list'}", *SHOW).stdout
+    assert shown.endswith(f"<--out>\n<d>\n<--checkpoint>\n<{first}.ckpt>\n")
 
 
-@pytest.mark.parametrize("stage", ["extract", "attack", "reduce", "nightly"])
-def test_a_script_refuses_what_it_does_not_know(stage: str) -> None:
-    assert "usage: sbatch" in run_script(stage).stderr
-    done = run_script(stage, "c", "d", "e=1", "f=2")
+@pytest.mark.parametrize("stage", ["prepare", "extract", "attack", "reduce", "nightly"])
+def test_a_script_refuses_what_it_does_not_know(tmp_path: Path, stage: str) -> None:
+    assert "usage: sbatch" in run_script(tmp_path, stage).stderr
+    done = run_script(tmp_path, stage, "c", "d", "e=1", "f=2")
     assert done.returncode == 2
     assert "no such word" in done.stderr
 
 
 def test_scripts_share_their_common_lines() -> None:
-    extract, attack = ((SLURM / f"{stage}.sbatch").read_text() for stage in ("extract", "attack"))
-    common = [text[text.index("# --- the stage as a child") : text.index("again=''")] for text in (extract, attack)]
-    lost = common[0].index("# Whether a node of this job")
-    assert common[0][:lost].replace("jobs.extract", "jobs.attack") == common[1]
+    common = {}
+    for stage in ("prepare", "extract", "attack"):
+        text = (SLURM / f"{stage}.sbatch").read_text()
+        common[stage] = text[text.index("# --- the stage as a child") : text.index("  code=$?")]
+    assert common["extract"].replace("jobs.extract", "jobs.attack") == common["attack"]
+    assert common["prepare"].replace("jobs.prepare", "jobs.attack") == common["attack"]
