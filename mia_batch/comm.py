@@ -19,7 +19,7 @@ POLL_SECONDS = 0.0005
 # Sizes that launchers tell their ranks, the most specific first. A rank started by mpirun inside a Slurm step sees
 # the size of the step that runs mpirun's daemons in SLURM_STEP_NUM_TASKS, so that one counts last.
 LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-LAUNCHER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
+LAUNCHER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
 LAUNCHER_MARKS = (*LAUNCHER_SIZES[:3], "PMIX_RANK", "PMI_RANK", "PMI_FD")
 
 
@@ -153,7 +153,7 @@ def _tasks_of_job(launched: int | None, environ: Mapping[str, str]) -> int | Non
     return int(told) if told.isdigit() else None
 
 
-def check_size(size: int, environ: Mapping[str, str], *, library: str = "none loaded") -> None:
+def check_size(size: int, environ: Mapping[str, str], *, library: str = "") -> None:
     """Refuse a world whose size is not the launcher's or the scheduler's: N ranks would each do the whole work.
 
     Raises:
@@ -166,11 +166,15 @@ def check_size(size: int, environ: Mapping[str, str], *, library: str = "none lo
     if expected is None or expected[1] == size:
         return
     name, meant = expected
-    if size == 1:
-        cause = (
-            f"the launcher and the MPI library ({library}) do not belong together; start with the mpirun of that "
-            "library, or srun --mpi=pmix for Open MPI, srun --mpi=pmi2 for MPICH"
-        )
-    else:
-        cause = "start as many ranks as the scheduler gave tasks, or ask for that many (sbatch --ntasks)"
-    raise InputError(f"MPI: the world must have {name}={meant} ranks, got {size}: {cause}")
+    raise InputError(f"MPI: the world must have {name}={meant} ranks, got {size}: {_cause(size, library)}")
+
+
+def _cause(size: int, library: str) -> str:
+    if size > 1:
+        return "start as many ranks as the scheduler gave tasks, or ask for that many (sbatch --ntasks)"
+    if not library:
+        return "no launcher has started this process; put mpirun, srun --mpi=pmi2 or srun --mpi=pmix before python"
+    flags = {"Open MPI": "srun --mpi=pmix", "MPICH": "srun --mpi=pmi2"}
+    flag = next((flag for family, flag in flags.items() if family in library), "the srun --mpi=... it was built for")
+    of_library = f"the launcher and the MPI library ({library.partition(', package')[0]}) do not belong together"
+    return f"{of_library}; start with the mpirun of that library, or {flag}"

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from mia_batch.comm import World, check_size, connect, launched_by_mpi
+from mia_batch.comm import World, check_size, connect, launched_by_mpi, launched_first
 from mia_batch.errors import InputError
 
 
@@ -56,9 +56,23 @@ def test_a_world_of_the_meant_size_passes(size: int, environ: dict[str, str]) ->
     check_size(size, environ)
 
 
-def test_the_cause_of_n_worlds_of_one_is_named() -> None:
-    with pytest.raises(InputError, match="--mpi=pmix for Open MPI"):
-        check_size(1, {"SLURM_STEP_NUM_TASKS": "4"}, library="Open MPI v5")
+@pytest.mark.parametrize(
+    ("library", "cause"),
+    [
+        ("", "no launcher has started"),
+        ("Open MPI v5.0.1, package: x", r"\(Open MPI v5.0.1\) .* srun --mpi=pmix$"),
+        ("MPICH Version: 5", "--mpi=pmi2$"),
+    ],
+)
+def test_the_cause_of_n_worlds_of_one_is_named(library: str, cause: str) -> None:
+    with pytest.raises(InputError, match=cause):
+        check_size(1, {"SLURM_STEP_NUM_TASKS": "4"}, library=library)
+
+
+def test_the_launchers_rank_is_known_without_a_world() -> None:
+    assert not launched_first({"PMI_RANK": "3", "SLURM_PROCID": "0"})
+    assert launched_first({"SLURM_PROCID": "0"})
+    assert launched_first({})
 
 
 def test_marks_of_launchers() -> None:

@@ -16,7 +16,7 @@ import yaml
 from minicluster import MiniCluster
 
 BIN = Path(sys.prefix) / "bin"
-ROWS = 96  # of each split
+ROWS = 128  # of each split
 BATCH = 8
 
 CODE = '''
@@ -31,25 +31,26 @@ def build(num_classes=10):
     )
 
 class Images:
-    """`n` images that differ, each read in `delay` seconds and noted in the file `log`."""
+    """`n` images that differ, each read in as many seconds as the file `pace` says and noted in the file `log`."""
 
-    def __init__(self, split, n, delay, log):
-        self.split, self.n, self.delay, self.log = split, n, delay, log
+    def __init__(self, split, n, pace, log):
+        self.split, self.n, self.pace, self.log = split, n, pace, log
         self.labels = np.arange(n) % 10
 
     def __len__(self):
         return self.n
 
     def __getitem__(self, i):
-        time.sleep(self.delay)
+        with open(self.pace) as file:
+            time.sleep(float(file.read() or 0))
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(descriptor, f"{self.split} {i}\\n".encode())
         os.close(descriptor)
         shift = 40 * (self.split == "train")
         return np.random.default_rng(i).integers(shift, 216 + shift, (32, 32, 3), dtype=np.uint8), i % 10
 
-def make(split, n, delay, log):
-    return Images(split, n, delay, log)
+def make(split, n, pace, log):
+    return Images(split, n, pace, log)
 
 def save(folder, count):
     import mindspore as ms
@@ -69,7 +70,8 @@ def write_checkpoints(folder: Path, count: int) -> list[Path]:
 
 LR = {"method": "lr", "params": {"C": [0.1, 1.0]}}
 KNN = {"method": "knn", "params": {"n_neighbors": [3, 5]}}
-MLP = {"method": "mlp", "params": {"hidden_layer_sizes": [[64], [64, 64], [32], [32, 32], [48], [96]]}}  # seconds
+WIDTHS = [[64], [64, 64], [32], [32, 32], [48], [48, 48], [96], [96, 96], [80], [80, 80]]
+MLP = {"method": "mlp", "params": {"hidden_layer_sizes": WIDTHS}}  # takes seconds
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ class Audit:
     ) -> Audit:
         """Write the config to `folder`."""
         audit = Audit(folder / "config.yaml", folder / "reads")
+        audit.set_pace(delay)
         code = checkpoint.with_name("audited.py")
-        kwargs = {"n": ROWS, "delay": delay, "log": str(audit.reads)}
+        kwargs = {"n": ROWS, "pace": str(folder / "pace"), "log": str(audit.reads)}
         sides = {"members": {"split": "train"}, "nonmembers": {"split": "test"}}
         raw = {
             "model": {"factory": f"{code}:build", "checkpoint": str(checkpoint)},
@@ -96,6 +99,10 @@ class Audit:
         }  # fmt: skip
         audit.config.write_text(yaml.safe_dump(raw))
         return audit
+
+    def set_pace(self, delay: float) -> None:
+        """From now on a sample is read in `delay` seconds."""
+        self.config.with_name("pace").write_text(str(delay))
 
     def rows_read(self) -> list[str]:
         """Every row as often as it was read."""

@@ -1,7 +1,7 @@
 """A mini-cluster for a person.
 
-``cluster.py up`` starts it, ``down`` ends it, ``conf`` names its slurm.conf, ``off NODE`` and ``on NODE`` cut and restore
-a node's power.
+``cluster.py up`` starts it, ``down`` ends it, ``conf`` names its slurm.conf, ``off NODE`` and ``on NODE`` cut and
+restore a node's power.
 """
 
 from __future__ import annotations

@@ -77,3 +77,12 @@ def test_mpi_makes_one_world_over_nodes(cluster: MiniCluster, tmp_path: Path, no
     )
     cluster.wait_job(job)
     assert (tmp_path / "out").read_text() == f"{2 * nodes} ranks on {nodes}\n"
+
+
+def test_cards_are_given_by_name_and_number(cluster: MiniCluster) -> None:
+    seen = cluster.run("srun", "--gres=gpu:2", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES").stdout
+    assert seen.strip() == "0,1"
+    shown = cluster.run("srun", "--gres=npu:2", "sh", "-c", "scontrol show job $SLURM_JOB_ID").stdout
+    assert "npu:2" in shown
+    refused = cluster.run("srun", "--gres=npu:3", "true", check=False)
+    assert refused.returncode != 0
