@@ -185,15 +185,20 @@ def slurm() -> list[Finding]:
     job = os.environ.get("SLURM_JOB_ID")
     try:
         version = _output(["sbatch", "--version"])
-        plugins = " ".join(_output(["srun", "--mpi=list"]).split("\n")).replace("\t", " ")
+        plugins = mpi_plugins(_output(["srun", "--mpi=list"]))
         _output(["sinfo", "--noheader"])
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         said = f"does not answer: {' '.join(str(error).split())[:80]}"
         state = BAD if job else GOOD
         return [Finding("slurm", said, state, "submit needs a cluster (scontrol ping asks for it); run does not")]
-    found = plugins.split(":", 1)[-1].replace("specific pmix plugin versions available", "")
     inside = f"in job {job} with {os.environ.get('SLURM_NTASKS', '1')} task(s)" if job else "not in a job"
-    return [Finding("slurm", f"{version}, {inside}; srun --mpi: {' '.join(found.split())}")]
+    return [Finding("slurm", f"{version}, {inside}; srun --mpi: {' '.join(plugins)}")]
+
+
+def mpi_plugins(said: str) -> list[str]:
+    """The plugins of `srun --mpi=list`, which names them below a heading, and versions of pmix after a colon."""
+    _, *lines = said.splitlines()
+    return [word for line in lines for word in line.rpartition(":")[2].split()]
 
 
 def _output(command: Sequence[str]) -> str:

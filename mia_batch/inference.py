@@ -274,6 +274,7 @@ def _as_type(parameter: Parameter, dtype: Any) -> Parameter:
 # --- preprocessing ---------------------------------------------------------------------------------------------------
 
 CROP_PADDING = 4  # pixels, as in the tutorial
+CACHED_PIXELS = 1 << 16  # of images looked up together: their three channels are read one after the other
 
 
 class Preprocess:
@@ -299,7 +300,9 @@ class Preprocess:
         """n images (H, W, 3) of bytes, or floats from 0 to 255, to float32 (n, 3, height, width)."""
         batch = np.empty((len(images), 3, *self.image_size), np.float32)
         if isinstance(images, np.ndarray) and images.shape[1:3] == self.image_size and images.dtype == np.uint8:
-            self._look_up(images, batch)
+            step = max(1, CACHED_PIXELS // (self.image_size[0] * self.image_size[1]))
+            for first in range(0, len(images), step):
+                self._look_up(images[first : first + step], batch[first : first + step])
             return batch
         for resized, row in zip(self.resize(images), batch, strict=True):
             if resized.dtype == np.uint8:

@@ -113,7 +113,7 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-def wait_until(check: Callable[[], Any], *, timeout: float = 60.0, period: float = 0.1, what: str = "") -> Any:
+def wait_until(check: Callable[[], Any], *, timeout: float = 120.0, period: float = 0.1, what: str = "") -> Any:
     """Poll `check` until it returns something true, which is returned.
 
     Raises:
@@ -290,7 +290,7 @@ class MiniCluster:
         """Fields of one job; empty when Slurm has forgotten it."""
         return next(iter(self.jobs(job_id)), {})
 
-    def wait_job(self, job_id: str, states: Sequence[str] = (), *, timeout: float = 120.0) -> dict[str, str]:
+    def wait_job(self, job_id: str, states: Sequence[str] = (), *, timeout: float = 240.0) -> dict[str, str]:
         """Wait until a job, and every task of an array, is in one of `states` (default: any final one)."""
         wanted = frozenset(states) or FINAL
 

@@ -49,6 +49,20 @@ def test_the_tightest_memory_limit_counts(tmp_path: Path) -> None:
     assert doctor.cgroup_memory(tmp_path, "4:memory:/job\n") == 5000
 
 
+@pytest.mark.parametrize(
+    ("said", "plugins"),
+    [
+        (
+            "MPI plugin types are...\n\tpmix\n\tnone\n\tpmi2\nspecific pmix plugin versions available: pmix_v4",
+            ["pmix", "none", "pmi2", "pmix_v4"],
+        ),
+        ("srun: MPI types are...\nsrun: none\nsrun: pmi2", ["none", "pmi2"]),
+    ],
+)
+def test_the_mpi_plugins_of_srun_are_all_named(said: str, plugins: list[str]) -> None:
+    assert doctor.mpi_plugins(said) == plugins
+
+
 def test_a_probe_that_fails_gives_its_last_line() -> None:
     assert doctor.run_probe("print(1)") == "1"
     with pytest.raises(RuntimeError, match=r"^ModuleNotFoundError: No module named 'nothing_here'$"):
