@@ -26,6 +26,8 @@ def write_run(root: Path, day: int, leak: bool | None, auc: float | None = 0.5) 
         "created": f"2030-01-{day:02d}T01:00:00+00:00",
         "config": {"model": {"checkpoint": f"/watch/net{day}.ckpt"}},
         "digests": {"model.checkpoint": f"{day:064x}"},
+        "versions": {},
+        "launches": [],
     }
     paths.manifest.write_text(json.dumps(manifest))
     if leak is not None:
