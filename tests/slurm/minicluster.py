@@ -69,8 +69,8 @@ GresTypes=gpu,npu
 """
 
 PARTITIONS = """\
-PartitionName=batch Nodes=ALL Default=YES MaxTime=60 DefaultTime=10 PriorityTier=1 PreemptMode=REQUEUE OverSubscribe=NO
-PartitionName=urgent Nodes=ALL MaxTime=60 DefaultTime=10 PriorityTier=10 PreemptMode=OFF OverSubscribe=NO
+PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 PriorityTier=1 PreemptMode=REQUEUE OverSubscribe=NO
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 PreemptMode=OFF OverSubscribe=NO
 """
 
 
