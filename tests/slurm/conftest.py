@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from audits import Audit, write_checkpoints
-from minicluster import NODES, MiniCluster, missing
+from minicluster import MiniCluster, missing
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +33,8 @@ def mini(daemons: None) -> Iterator[MiniCluster]:
 def cluster(mini: MiniCluster) -> Iterator[MiniCluster]:
     """The session's cluster with every node on and no job left by the test before."""
     yield mini
-    mini.power_on("slurmctld", *NODES)
+    mini.repair()
     mini.run("scancel", "--user=root", check=False)
-    mini.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=RESUME", check=False)
     mini.wait_ready()
 
 

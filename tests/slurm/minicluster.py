@@ -69,8 +69,8 @@ GresTypes=gpu,npu
 """
 
 PARTITIONS = """\
-PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 PriorityTier=1 PreemptMode=REQUEUE OverSubscribe=NO
-PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 PreemptMode=OFF OverSubscribe=NO
+PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 PreemptMode=OFF
 """
 
 
@@ -238,6 +238,11 @@ class MiniCluster:
         for name in names:
             (self.root / "off" / name).unlink(missing_ok=True)
         wait_until(lambda: self._up() >= set(names), what=f"{names} on")
+
+    def repair(self) -> None:
+        """Power everything on and take every node back into service."""
+        self.power_on("slurmctld", *NODES)
+        self.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=RESUME", check=False)
 
     def crash_controller(self, job_id: str) -> None:
         """Kill the controller once what it knows of a job is on disk, where it writes some seconds late."""

@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from audits import BATCH, BIN, LR, MLP, ROWS, Audit, metrics, mia_batch, same_features, status, submit, write_site
-from minicluster import NODES, MiniCluster, wait_until
+from audits import BATCH, BIN, LR, RF, ROWS, Audit, metrics, mia_batch, same_features, status, submit, write_site
+from minicluster import MiniCluster, wait_until
 
 from mia_batch.paths import RunPaths
 from mia_batch.queued import latest_jobs, record
@@ -115,8 +115,7 @@ def test_extract_loses_nothing_whatever_happens(
     said = status(cluster, run)
     assert said["extract"]["state"] == said["attack lr"]["state"] == "failed"
     assert said["extract"]["job"] == f"{job} CANCELLED"
-    cluster.power_on(*NODES)
-    cluster.run("scontrol", "update", f"NodeName={','.join(NODES)}", "State=RESUME", check=False)
+    cluster.repair()
     write_site(tmp_path / "site.yaml", nodes=3, launcher="srun --mpi=pmi2 --kill-on-bad-exit=1")
     jobs = submit(cluster, *command)
     wait_for_work("on three nodes")
@@ -136,25 +135,26 @@ def test_extract_loses_nothing_whatever_happens(
 def test_attack_and_reduce_are_requeued_cancelled_and_resubmitted(
     cluster: MiniCluster, tmp_path: Path, new_audit: NewAudit
 ) -> None:
-    audit, run = new_audit(methods=(LR, MLP)), tmp_path / "run"
+    audit, run = new_audit(methods=(LR, RF)), tmp_path / "run"
     command = (audit.config, "--out", run, "--site", write_site(tmp_path / "site.yaml", nodes=1))
-    journal = RunPaths(run).journal("mlp")
+    journal = RunPaths(run).journal("rf")
 
     def wait_for_fits(count: int) -> str:
-        """The MLP's job, once the journal holds so many fits after the line that begins it."""
+        """The forest's job, once the journal holds so many fits after the line that begins it."""
         what = f"{count} fits"
         wait_until(lambda: journal.exists() and journal.read_text().count("\n") > count, timeout=120, what=what)
-        return latest_jobs(RunPaths(run))["attack mlp"]
+        return latest_jobs(RunPaths(run))["attack rf"]
 
     jobs = submit(cluster, *command)
-    job = wait_for_fits(2)
+    job = wait_for_fits(1)
     set_down(cluster, "", cluster.job(job)["NodeList"])
     wait_until(lambda: cluster.job(job)["JobState"] != "RUNNING", what="attack off its node")
     cluster.run("scancel", *jobs.values())
     for each in jobs.values():
         cluster.wait_job(each)
-    said = status(cluster, run)["attack mlp"]
+    said = status(cluster, run)["attack rf"]
     assert (said["state"], said["job"]) == ("failed", f"{job} CANCELLED")
+    cluster.repair()
     jobs = submit(cluster, *command)
     assert list(jobs) == ["attack", "reduce"]
     for number, disturb in enumerate((preempt, requeue)):
@@ -165,9 +165,9 @@ def test_attack_and_reduce_are_requeued_cancelled_and_resubmitted(
     requeue(cluster, jobs["reduce"], "")
     finish(cluster, jobs)
     logs = "".join(log.read_text() for log in sorted((run / "logs").glob("attack-*")))
-    resumed = [int(count) for count in re.findall(r"mlp: goes on after (\d+) finished", logs)]
+    resumed = [int(count) for count in re.findall(r"rf: goes on after (\d+) finished", logs)]
     assert len(resumed) == 3
-    assert 2 <= resumed[0] < resumed[1] < resumed[2]
+    assert 1 <= resumed[0] < resumed[1] < resumed[2]
     alone = tmp_path / "alone"
     alone.mkdir()
     for name in ("run.json", "features.h5"):
