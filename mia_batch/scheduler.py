@@ -80,6 +80,20 @@ def _squeue(wanted: list[str]) -> dict[str, str]:
     return _collect(line.split(None, 1) for line in done.stdout.splitlines() if " " in line)
 
 
+def reasons(job_ids: Iterable[str]) -> dict[str, str]:
+    """Why each of these waiting jobs waits, as far as Slurm says: "Dependency", "Resources", "PartitionTimeLimit"."""
+    wanted = list(dict.fromkeys(job_ids))
+    if not wanted:
+        return {}
+    command = ["squeue", "--noheader", "--array", "--format=%i|%r", f"--jobs={','.join(wanted)}"]
+    try:
+        done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=TIMEOUT_S)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return {}
+    found = (line.split("|", 1) for line in done.stdout.splitlines() if "|" in line)
+    return {job: why for job, why in found if why not in ("None", "(null)")}
+
+
 def _sacct(missing: list[str]) -> dict[str, str]:
     """States from Slurm's accounting, where the site has it."""
     command = ["sacct", "--noheader", "--allocations", "--parsable2", "--format=jobid,state"]

@@ -33,7 +33,7 @@ class StageStatus:
         state: done; running (a process writes, or the job runs); queued; failed (the job has ended without a result);
             partial (some of it is done, and no job is known to go on); missing; damaged.
         detail: how much is done.
-        job: the last job and its state, such as "12_3 RUNNING"; empty without one.
+        job: the last job, its state and why it waits, such as "12_3 PENDING (Resources)"; empty without one.
     """
 
     stage: str
@@ -103,8 +103,10 @@ def statuses(runs: Sequence[RunPaths]) -> list[list[StageStatus]]:
     by_files = [_by_files(paths) for paths in runs]
     jobs = [_jobs(paths, stages) for paths, stages in zip(runs, by_files, strict=True)]
     states = states_now(job for each in jobs for job in each.values())
+    why = scheduler.reasons(job for job, state in states.items() if state in scheduler.WAITING)
+    said = {job: SAID.get(state, state) + (f" ({why[job]})" if job in why else "") for job, state in states.items()}
     return [
-        [_with_job(stage, each.get(stage.stage), states) for stage in stages]
+        [_with_job(stage, each.get(stage.stage), states, said) for stage in stages]
         for stages, each in zip(by_files, jobs, strict=True)
     ]
 
@@ -127,14 +129,13 @@ def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
     return {each.stage: jobs[each.stage] for each in stages if each.state != "done" and each.stage in jobs}
 
 
-def _with_job(stage: StageStatus, job: str | None, states: Mapping[str, str]) -> StageStatus:
+def _with_job(
+    stage: StageStatus, job: str | None, states: Mapping[str, str], said: Mapping[str, str]
+) -> StageStatus:
     if job is None:
         return stage
-    state = states[job]
-    text = f"{job} {SAID.get(state, state)}"
-    if stage.state == "running":
-        return StageStatus(stage.stage, "running", stage.detail, text)
-    return StageStatus(stage.stage, _state(stage.state, state), stage.detail, text)
+    state = stage.state if stage.state == "running" else _state(stage.state, states[job])
+    return StageStatus(stage.stage, state, stage.detail, f"{job} {said[job]}")
 
 
 def _state(by_files: str, job: str) -> str:

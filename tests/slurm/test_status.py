@@ -37,13 +37,14 @@ def slurm_says(monkeypatch: pytest.MonkeyPatch, states: dict[str, str] | None) -
         return {job: states.get(job, scheduler.FORGOTTEN) for job in jobs}  # type: ignore[attr-defined]
 
     monkeypatch.setattr(queued.scheduler, "job_states", answer)
+    monkeypatch.setattr(status.scheduler, "reasons", lambda jobs: dict.fromkeys(jobs, "Priority"))
 
 
 @pytest.mark.parametrize(
     ("job", "state", "text"),
     [
-        ("PENDING", "queued", "8_0 PENDING"),
-        ("REQUEUED", "queued", "8_0 REQUEUED"),
+        ("PENDING", "queued", "8_0 PENDING (Priority)"),
+        ("REQUEUED", "queued", "8_0 REQUEUED (Priority)"),
         ("RUNNING", "running", "8_0 RUNNING"),
         ("COMPLETING", "running", "8_0 COMPLETING"),
         ("NODE_FAIL", "failed", "8_0 NODE_FAIL"),
