@@ -65,7 +65,7 @@ def prepare(args: argparse.Namespace, stop: StopRequest) -> int:
     if prepared.is_complete():
         log.info("prepare: nothing to do")
         return OK
-    planned = plan.prepare(config)
+    planned = plan.prepare(config, whole_checkpoint=False)
     selection, shape = planned.selection, (len(planned.selection), *config.data.image_size, 3)
     first = read_block(config.data, selection.rows(slice(0, 1)))
     with prepared.appending(first.nbytes) as (file, done):

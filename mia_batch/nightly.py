@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import shutil
-import struct
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from mia_batch.checkpoint import SUFFIXES, check_whole
 from mia_batch.entry import OK
 from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths
@@ -26,63 +24,21 @@ from mia_batch.submit import Run, add_site_arguments, show, site_from, submit_ru
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".ckpt", ".safetensors")
 QUIET_S = 120.0
 STALE_CLAIM_S = 3600.0  # a claim that has queued nothing for so long is of a process that died
 NAME_LENGTH = 16  # hex digits of the hash
-FIELD_1 = 0x0A  # protobuf's tag of a field with number 1 and a length
-CRC_MARK, CRC_LENGTH = b"crc_num", 17
-LONGEST_HEADER = 100 << 20
 
 
 # --- which checkpoints are complete ----------------------------------------------------------------------------------
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint's own framing ends where the file ends; a file that is cut short, or still grows, does not.
-
-    A `.ckpt` is a protobuf message: fields of tag 1, each with its length, then perhaps MindSpore's checksum. A
-    `.safetensors` file says in its header where the last tensor ends.
-    """
+    """Whether a checkpoint ends where its own framing says; a file that is cut short, or still grows, does not."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return size == (_safetensors_end(file) if path.suffix == ".safetensors" else _protobuf_end(file, size)) > 0
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        check_whole(path)
+    except InputError:
         return False
-
-
-def _safetensors_end(file: BinaryIO) -> int:
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > LONGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes")
-    header = json.loads(file.read(length))
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return 8 + int(length) + max(ends, default=0)
-
-
-def _protobuf_end(file: BinaryIO, size: int) -> int:
-    position = 0
-    while position < size:
-        file.seek(position)
-        start = file.read(11)  # a tag and the longest length there is
-        if start.startswith(CRC_MARK) and size - position == CRC_LENGTH:
-            return size
-        if start[0] != FIELD_1:
-            raise ValueError(f"no field of a checkpoint at byte {position}")
-        length, width = _varint(start[1:])
-        position += 1 + width + length
-    return position
-
-
-def _varint(data: bytes) -> tuple[int, int]:
-    """Value and width in bytes of protobuf's number at the start of `data`."""
-    value = 0
-    for i, byte in enumerate(data):
-        value |= (byte & 127) << (7 * i)
-        if byte < 128:
-            return value, i + 1
-    raise ValueError("a number that does not end")
+    return True
 
 
 def complete_checkpoints(folder: Path, *, quiet_s: float = QUIET_S) -> Iterator[tuple[Path, str]]:

@@ -37,8 +37,12 @@ class Prepared:
     manifest: dict[str, Any]
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, *, whole_checkpoint: bool = True) -> Prepared:
     """Choose the samples and digest the files that `config` names.
+
+    Args:
+        config: the configuration.
+        whole_checkpoint: refuse one that is cut short. Not for an array, in which such a one fails alone.
 
     Raises:
         InputError: everything that a later stage would refuse and that can be seen without running the network: bad
@@ -55,7 +59,8 @@ def prepare(config: Config) -> Prepared:
             problems.extend(error.problems)
             return None
 
-    attempt(lambda: check_whole(config.model.checkpoint))
+    if whole_checkpoint:
+        attempt(lambda: check_whole(config.model.checkpoint))
     selection = attempt(lambda: select_samples(config.data))
     if selection is not None:
         attempt(partial(check_attack, config.attack, selection.member))

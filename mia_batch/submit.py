@@ -194,7 +194,7 @@ def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict
 
 def _manifests(configs: Sequence[Config]) -> list[dict[str, Any]]:
     """Each run's manifest; the data, which all share, is read once."""
-    shared = prepare(configs[0]).manifest
+    shared = prepare(configs[0], whole_checkpoint=False).manifest
     return [
         {
             **shared,

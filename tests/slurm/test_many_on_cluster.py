@@ -29,30 +29,30 @@ def test_a_truncated_checkpoint_of_many_fails_alone(
     folder.mkdir()
     for checkpoint in checkpoints[:2]:
         shutil.copy(checkpoint, folder)
-    cut(checkpoints[3], folder / "torn.ckpt")
+    cut(checkpoints[3], folder / "first torn.ckpt")
     site = write_site(tmp_path / "site.yaml", nodes=1)
     jobs = submit(
         cluster, audit.config, "--out", runs, "--checkpoints", f"{folder}/*.ckpt", "--site", site, "--limit", "2"
     )
     assert cluster.job(f"{jobs['extract']}")["ArrayTaskThrottle"] == "2"
-    for task, folder in enumerate(("net00", "net01")):
+    for task, folder in enumerate(("net00", "net01"), start=1):
         assert cluster.wait_job(f"{jobs['reduce']}_{task}")["ExitCode"] in ("0:0", "3:0"), folder
-    torn = f"{jobs['extract']}_2"
+    torn = f"{jobs['extract']}_0"
     assert cluster.wait_job(torn)["ExitCode"] == "2:0"
-    assert cluster.wait_job(f"{jobs['reduce']}_2")["JobState"] == "CANCELLED"
+    assert cluster.wait_job(f"{jobs['reduce']}_0")["JobState"] == "CANCELLED"
     assert audit.read_more_than_once() == 0  # prepared once for all
     assert metrics(runs / "net00") == metrics(reference)
     assert metrics(runs / "net01") != metrics(reference)
-    (log,) = (runs / "torn" / "logs").glob("extract-*.log")
+    (log,) = (runs / "first torn" / "logs").glob("extract-*.log")
     assert log.read_text().count("mia-batch: ") == 1
     entries = json.loads(mia_batch(cluster, "history", runs, "--format", "json", check=False).stdout)
     assert {entry["run"]: entry["state"] for entry in entries} == {
-        "net00": "done", "net01": "done", "torn": "incomplete"
+        "net00": "done", "net01": "done", "first torn": "incomplete"
     }  # fmt: skip
-    assert [entry["detail"] for entry in entries if entry["run"] == "torn"] == [f"extract job {torn} FAILED"]
+    assert [entry["detail"] for entry in entries if entry["run"] == "first torn"] == [f"extract job {torn} FAILED"]
     *lines, last = mia_batch(cluster, "status", runs).stdout.splitlines()
     assert last == "3 run(s): 2 done, 1 failed"
-    assert lines[2].split() == ["torn", "failed", "extract", "no", "rows", "yet", "job", torn, "FAILED"]
+    assert lines[0].split() == ["first", "torn", "failed", "extract", "no", "rows", "yet", "job", torn, "FAILED"]
 
 
 def nightly_command(audit: Audit, watch: Path, runs: Path, site: Path) -> list[str | Path]:

@@ -55,7 +55,8 @@ def test_other_files_are_not_checkpoints(tmp_path: Path, content: bytes) -> None
 
 def field(content: bytes) -> bytes:
     """A checkpoint of one parameter, as far as framing goes."""
-    return b"\x0a" + bytes([len(content)]) + content
+    name = b"\x0a" + content
+    return b"\x0a" + bytes([len(name)]) + name
 
 
 def test_files_are_taken_once_nobody_writes_to_them(tmp_path: Path) -> None:
