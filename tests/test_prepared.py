@@ -54,7 +54,7 @@ def test_prepared_samples_are_those_of_the_source(
 ) -> None:
     config_file, folder = source_config(kind, **{"data.augment_members": augment}), tmp_path / "prepared"
     config = load_config(config_file)
-    planned = plan.prepare(config)
+    planned = plan.prepare(config, whole_checkpoint=False)
     assert is_worth_it(config.data)
     assert prepare.main([str(config_file), "--out", str(folder)]) == 0
     selection, images = Prepared(folder).open(provenance.data_digest(planned.manifest))
