@@ -277,7 +277,23 @@ class TestForest:
         families = forest.forest_families(numbered(grid), 1, intelex=True)
         assert {family.engine for family in families} == {"scikit-learn-intelex"}
         difference = shared_scores(families, X, y) - stock_scores("rf", grid, X, y)
-        assert np.abs(difference.mean(axis=1)).max() < 0.05  # histogram splits, other counts at nodes
+        assert np.abs(difference.mean(axis=1)).max() < 0.05  # histogram splits
+
+    @pytest.mark.parametrize("leaf", [1, 2, 4, 0.01])
+    def test_intelex_grows_as_many_nodes(self, leaf: float) -> None:
+        """It counts a row once for each time that it was drawn; untranslated, leaf 4 has a fifth more nodes."""
+        if not forest.intelex_available():
+            pytest.skip("scikit-learn-intelex (extra fast) is not installed")
+        X, y = data(1500, 20)
+        model = METHODS["rf"].build({"min_samples_leaf": leaf}, seed=1)
+        stock, fast = (
+            np.mean([tree.tree_.node_count for tree in grow(model, X, y, 0, 30)])
+            for grow in (forest.grow_trees, forest.grow_trees_intelex)
+        )
+        assert fast == pytest.approx(stock, rel=0.06)
+
+    def test_limits_in_draws(self) -> None:
+        assert [forest.Limits(3, split, 1).in_draws().min_samples_split for split in (2, 5, 10)] == [2, 8, 16]
 
 
 class TestFinalFit:

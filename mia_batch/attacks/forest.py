@@ -8,6 +8,10 @@ law of random trees, and with one random_state the first trees of a forest are t
 of their values has a family of its own; `max_leaf_nodes` grows best-first, `min_impurity_decrease` depends on the
 weighted impurity of both children and `ccp_alpha` prunes by a rule of its own: candidates with these are fitted one
 by one.
+
+scikit-learn-intelex splits between bins of values, and counts a node's draws where scikit-learn counts its rows: a row
+drawn three times is three draws. Limits on counts are translated by the mean number of draws of a row that was drawn;
+its trees then have as many nodes as scikit-learn's, but are other trees by another law.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import itertools
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +40,7 @@ DO_NOT_NEST = ("max_leaf_nodes", "min_impurity_decrease", "ccp_alpha")
 TREES_PER_TASK = 25  # grown, read off and dropped, so that memory does not grow with the forest
 INTELEX_SPEEDUP = 4
 BYTES_PER_NODE = 64 + 16  # of scikit-learn's trees with two classes
+DRAWS_PER_ROW = 1 / (1 - np.exp(-1))  # of a large bootstrap sample, of the rows that are in it
 INTELEX_PARAMETERS = ("min_samples_leaf", "min_weight_fraction_leaf", "max_features", "bootstrap")
 # Sums of probabilities as whole numbers: the same whatever the order and the cuts in which trees are added.
 ONE = 1 << 24
@@ -48,6 +53,11 @@ class Limits:
     max_depth: float  # infinity for None
     min_samples_split: int
     n_estimators: int
+
+    def in_draws(self) -> Limits:
+        """For trees whose nodes count draws; nothing limits those that may split two."""
+        split = self.min_samples_split
+        return replace(self, min_samples_split=split if split == 2 else round(DRAWS_PER_ROW * split))
 
 
 @dataclass(frozen=True)
@@ -84,10 +94,11 @@ class ForestFamily(Family):
         """Grow a range of trees; the result holds every candidate's sum of P(member), packed."""
         n_fit = len(fold.X_fit)
         limits = [candidate_limits(model, n_fit) for model in self.models]
+        cuts = [limit.in_draws() if self.intelex and self.models[0].bootstrap else limit for limit in limits]
         X_val = np.ascontiguousarray(fold.X_val, dtype=np.float32)  # what trees compare
         votes = np.zeros((len(limits), len(X_val)), dtype=np.int64)
         for tree in self._grow(fold, *piece, limits):
-            votes += read_off(tree, X_val, limits)
+            votes += read_off(tree, X_val, cuts)
         return {"votes": _pack(votes)}
 
     def _grow(self, fold: Fold, first: int, end: int, limits: Sequence[Limits]) -> list[DecisionTreeClassifier]:
@@ -126,11 +137,13 @@ def growing_seconds(n_trees: int, n_rows: int, n_features: int) -> float:
 
 def candidate_limits(model: RandomForestClassifier, n_fit: int) -> Limits:
     """The limits as scikit-learn's builder applies them to `n_fit` rows (fractions become counts)."""
-    split = model.min_samples_split
-    if not isinstance(split, int | np.integer):
-        split = max(2, int(np.ceil(split * n_fit)))
     depth = np.inf if model.max_depth is None else model.max_depth
-    return Limits(depth, int(split), model.n_estimators)
+    return Limits(depth, _count(model.min_samples_split, n_fit, least=2), model.n_estimators)
+
+
+def _count(limit: float, n_rows: int, *, least: int) -> int:
+    """A limit on rows, given as a number of them or as a share of `n_rows`, as scikit-learn counts it."""
+    return int(limit) if isinstance(limit, int | np.integer) else max(least, int(np.ceil(limit * n_rows)))
 
 
 def read_off(tree: DecisionTreeClassifier, X: NDArray[np.float32], limits: Sequence[Limits]) -> NDArray[np.int64]:
@@ -211,6 +224,8 @@ def grow_trees_intelex(
 
     seed = int(np.random.SeedSequence([model.random_state, first]).generate_state(1)[0] >> 1)
     settings = {name: getattr(model, name) for name in (*INTELEX_PARAMETERS, *SHARED)}
+    leaf = _count(model.min_samples_leaf, len(X), least=1)
+    settings["min_samples_leaf"] = round(DRAWS_PER_ROW * leaf) if model.bootstrap and leaf > 1 else leaf
     forest = FastForest(**{**settings, "n_estimators": end - first}, n_jobs=1, random_state=seed)
     return list(forest.fit(X, y).estimators_)
 
