@@ -249,7 +249,11 @@ class TestForest:
 
     @pytest.mark.slow
     def test_statistically_equal_over_seeds(self) -> None:
-        """The mean difference of every candidate lies inside its 99 % interval around zero."""
+        """The mean difference of every candidate over 40 seeds lies inside its 99 % interval around zero.
+
+        Of equal laws, 1 % of candidates would fall outside by chance, so that of all choices of seeds at most 6 %
+        would raise a false alarm for one of the six. These seeds are fixed: the test gives one answer, always.
+        """
         X, y = data(150, 6)
         grid = {"max_depth": (2, 5, None), "min_samples_split": (2, 12), "n_estimators": (5,)}
         differences = []
