@@ -117,10 +117,12 @@ def test_the_end_is_near_the_bound(rows: Data, run_task: Callable[[Task], Any], 
     assert run.pool.now <= 1.2 * max(*lengths, sum(lengths) / n_workers)
 
 
+@pytest.mark.parametrize("n_workers", [16, 128])  # fewer cores than search tasks, and more
 def test_many_cores_fit_all_candidates_of_the_longest_method_from_the_start(
-    rows: Data, run_task: Callable[[Task], Any]
+    rows: Data, run_task: Callable[[Task], Any], n_workers: int
 ) -> None:
-    run = Run(rows, run_task, 128)
+    run = Run(rows, run_task, n_workers)
+    assert len(run.searched) == 24
     assert [start for start, _ in run.finals("mlp")] == [0.0] * 4
 
 
