@@ -241,7 +241,7 @@ LONG = """
 import sys
 from test_search import data, settings
 from mia_batch.attacks.search import run_attacks
-grid = {"method": "rf", "params": {"n_estimators": [5000], "min_samples_leaf": [1, 2, 3]}}
+grid = {"method": "mlp", "params": {"max_iter": [10**7], "n_iter_no_change": [10**7]}}  # one task takes hours
 print("started", flush=True)
 run_attacks(*data(), settings(methods=(grid,)), n_jobs=2, directory=sys.argv[1])
 """
