@@ -32,7 +32,8 @@ MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
 
 
-def _expand(text: str) -> str:
+def expand(text: str) -> str:
+    """`text` with ~ and environment variables replaced; a ValueError for one that is not set."""
     expanded = os.path.expandvars(os.path.expanduser(text))
     unset = re.search(r"\$\{?(\w+)\}?", expanded)
     if unset and unset[1] not in os.environ:
@@ -45,7 +46,7 @@ def _resolve_path(value: Any, info: ValidationInfo) -> Path:
         return value
     if not isinstance(value, str) or not value:
         raise ValueError("must be a path")
-    return Path(os.path.normpath((info.context or {}).get("base", Path.cwd()) / _expand(value)))
+    return Path(os.path.normpath((info.context or {}).get("base", Path.cwd()) / expand(value)))
 
 
 def _resolve_factory(value: Any, info: ValidationInfo) -> str:
@@ -348,11 +349,11 @@ def load_config(
     return Config(path=path.absolute(), **parts)
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-4 as a number and refuses a key given twice."""
 
 
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
 
@@ -369,12 +370,12 @@ def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[
     return loader.construct_mapping(node, deep=True)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except OSError as error:
         raise InputError(f"{path}: must be a configuration file, got: {error.strerror}") from error
     except UnicodeDecodeError as error:

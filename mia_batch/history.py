@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,6 +20,8 @@ from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths, runs_in
 from mia_batch.provenance import read_manifest
 from mia_batch.queued import latest_jobs, states_now
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("table", "csv", "json")
 
@@ -92,7 +95,7 @@ def _read_entry(paths: RunPaths, states: Mapping[str, str]) -> Entry:
             state="incomplete",
         )
         return _with_verdict(entry, paths) if paths.summary_json.exists() else _without_verdict(entry, paths, states)
-    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Entry(paths.root.name, "", "", "", "damaged", detail=" ".join(str(error).split()))
 
 
@@ -189,5 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the history; the exit code is that of the newest verdict."""
     entries = read_history(Path(args.runs))
+    if not entries:
+        log.info("no run directory in %s", args.runs)
     print_history(entries, args.format)
     return LEAK if newest_leaks(entries) else OK

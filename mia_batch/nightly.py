@@ -7,7 +7,6 @@ on any hosts, one succeeds. There is no lock that a killed process could leave b
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import shutil
 import time
@@ -15,12 +14,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mia_batch.checkpoint import SUFFIXES, check_whole
+from mia_batch.config import load_config
 from mia_batch.entry import OK
 from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths
 from mia_batch.provenance import sha256
 from mia_batch.queued import active_jobs
-from mia_batch.submit import Run, add_site_arguments, show, site_from, submit_runs
+from mia_batch.submit import Run, add_site_arguments, named_folder, show, show_nothing, site_from, submit_runs
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def _marks(paths: RunPaths) -> list[Path]:
 def _mark_claim(paths: RunPaths, number: int) -> bool:
     try:
         (paths.root / f".claim-{number:04d}").mkdir()
-    except OSError:  # another process was faster
+    except (FileExistsError, FileNotFoundError, NotADirectoryError):  # others were faster, or no folder
         return False
     return True
 
@@ -144,12 +144,19 @@ def release(runs: Iterable[Run]) -> None:
 def find_new(args: argparse.Namespace, runs: Path) -> list[Run]:
     """The runs to queue, claimed for this process unless it is a dry run."""
     found: dict[str, Path] = {}
-    for path, digest in complete_checkpoints(Path(args.watch).absolute(), quiet_s=args.quiet):
+    for path, digest in complete_checkpoints(named_folder("--watch", args.watch), quiet_s=args.quiet):
         found.setdefault(digest, path)
     named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
     if args.dry_run:
         return [run for run in named if not run.paths.root.exists() or _came_to_nothing(run.paths, args.retry)]
-    return [run for run in named if claim(run.paths, retry=args.retry)]
+    claimed: list[Run] = []
+    try:
+        for run in named:
+            claimed += [run] if claim(run.paths, retry=args.retry) else []
+    except BaseException:
+        release(claimed)
+        raise
+    return claimed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,20 +172,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_site_arguments(parser)
 
 
+def _refuse_unusable(args: argparse.Namespace, runs: Path) -> None:
+    """Refuse what would be wrong with any checkpoint, before one is there."""
+    load_config(args.config, checkpoint=args.watch, need=("data",))  # whatever its own would be
+    there = next(folder for folder in (runs, *runs.parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"{runs}: --runs: must be a directory, got {there}, which is a file")
+    if not args.quiet >= 0:
+        raise InputError(f"--quiet: must be 0 or more, got {args.quiet:g}")
+
+
 def run(args: argparse.Namespace) -> int:
     """Queue the audits of new checkpoints as one array."""
-    site, runs = site_from(args), Path(args.runs).absolute()
+    site, runs = site_from(args), named_folder("--runs", args.runs)
+    _refuse_unusable(args, runs)
     new = find_new(args, runs)
     if not new:
         log.info("no new checkpoint in %s", args.watch)
-        if args.json:
-            print(json.dumps({"jobs": {}, "runs": []}))
+        show_nothing(args)
         return OK
     try:
-        queued = submit_runs(Path(args.config), new, runs, site, dry_run=args.dry_run)
+        submission = submit_runs(Path(args.config), new, runs, site, dry_run=args.dry_run)
     except BaseException:
         if not args.dry_run:
             release(new)
         raise
-    show(args, queued, new)
+    show(args, submission, new)
     return OK

@@ -114,12 +114,16 @@ def claim(paths: RunPaths, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_same_run(paths: RunPaths, config: Config) -> dict[str, Any]:
-    """The manifest of the run in `paths`, which must have been made with `config` (files are not read again)."""
+def check_same_run(paths: RunPaths, config: Config, *, checkpoint: bool = False) -> dict[str, Any]:
+    """The manifest of the run in `paths`, which must have been made with `config`.
+
+    No file is read again but, if asked for, the checkpoint.
+    """
     found = read_manifest(paths)
     if found is None:
         raise InputError(f"{paths.root}: must be a run directory with {paths.manifest.name}; run extract first")
-    here = {**found, "config": config.resolved()}
+    digests_here = {"model.checkpoint": sha256(config.model.checkpoint)} if checkpoint else {}
+    here = {**found, "config": config.resolved(), "digests": found["digests"] | digests_here}
     refuse_differences(paths, differences(identity(found), identity(here)))
     return found
 

@@ -26,10 +26,11 @@ def submissions(paths: RunPaths) -> list[dict[str, Any]]:
         InputError: jobs.json cannot be read as such.
     """
     try:
-        return list(json.loads(paths.jobs.read_text(encoding="utf-8"))["submissions"])
+        found = list(json.loads(paths.jobs.read_text(encoding="utf-8"))["submissions"])
+        return [{**entry, "jobs": {str(stage): str(job) for stage, job in entry["jobs"].items()}} for entry in found]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{paths.jobs}: must be a record of submitted jobs, got: {error}") from error
 
 

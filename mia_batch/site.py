@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from mia_batch.config import Loader, expand
 from mia_batch.errors import InputError
 from mia_batch.paths import shipped
 
@@ -106,7 +107,7 @@ def load_site(path: Path) -> Site:
         InputError: with every problem found, a line each.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: must be a site file, got: {error}") from error
     except yaml.YAMLError as error:
@@ -139,4 +140,7 @@ def _line(path: Path, item: Any) -> str:
 def _sourced(path: Path, files: Iterable[str]) -> list[str]:
     """Absolute names; a file that only the compute nodes have is not looked for here."""
     base = path.absolute().parent
-    return [os.path.normpath(base / os.path.expandvars(os.path.expanduser(file))) for file in files]
+    try:
+        return [os.path.normpath(base / expand(file)) for file in files]
+    except ValueError as error:
+        raise InputError(f"{path}: source: {error}") from error

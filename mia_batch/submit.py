@@ -11,7 +11,8 @@ import os
 import shlex
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +26,7 @@ from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths, write_text
 from mia_batch.plan import prepare
 from mia_batch.prepared import Prepared, is_worth_it
-from mia_batch.provenance import claim, sha256
+from mia_batch.provenance import check_same_run, claim, sha256
 from mia_batch.queued import latest_jobs, record, refuse_active, states_now
 from mia_batch.site import STAGES, Site, find_site, load_site
 from mia_batch.store import features_progress
@@ -49,24 +50,22 @@ class Submission:
     job_ids: Mapping[str, str] = field(default_factory=dict)
 
 
-def queue(steps: Sequence[Step]) -> dict[str, str]:
-    """Submit the jobs: all of them, or none.
-
-    Returns:
-        The job's id by stage.
+@contextmanager
+def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
+    """Submit the jobs and yield their ids by stage, to be noted: all of them are queued, or none.
 
     Raises:
-        InputError: Slurm refused one; those queued before it are cancelled.
+        InputError: Slurm refused one; those queued before it are cancelled, as all are if the block fails.
     """
     job_ids: dict[str, str] = {}
     try:
         for step in steps:
             job_ids[step.stage] = scheduler.sbatch(step.command(job_ids))
+        yield job_ids
     except BaseException:
         if job_ids:
             subprocess.run(["scancel", *job_ids.values()], check=False, capture_output=True)
         raise
-    return job_ids
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
@@ -90,9 +89,9 @@ def submit_run(
     claim(paths, manifest)
     refuse_active([paths])
     paths.logs.mkdir(exist_ok=True)
-    job_ids = queue(steps)
-    attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(methods)}
-    record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)
+    with queued(steps) as job_ids:
+        attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(methods)}
+        record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)
     return Submission(steps, job_ids)
 
 
@@ -166,10 +165,10 @@ def submit_runs(
     remove_old_data(out)
     _write_list(array / "list", runs)
     (out / "logs").mkdir(exist_ok=True)
-    job_ids = queue(steps)
-    record(RunPaths(array), job_ids)
-    for task, (run, config) in enumerate(zip(runs, configs, strict=True)):
-        record(run.paths, _jobs_of_task(job_ids, task, config))
+    with queued(steps) as job_ids:
+        record(RunPaths(array), job_ids)
+        for task, (run, config) in enumerate(zip(runs, configs, strict=True)):
+            record(run.paths, _jobs_of_task(job_ids, task, config))
     return Submission(steps, job_ids)
 
 
@@ -188,8 +187,8 @@ def _claim_all(runs: Sequence[Run], manifests: Sequence[Mapping[str, Any]]) -> N
 def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict[str, str]:
     """The jobs of one run of an array, by what they do; one task of the array does all its attacks."""
     jobs = {stage: job if stage == "prepare" else f"{job}_{task}" for stage, job in job_ids.items()}
-    attack = jobs.pop("attack")
-    return jobs | {f"attack {method.method}": attack for method in config.attack.methods}
+    attack = jobs.pop("attack", None)  # none where only reduce was left to do
+    return jobs | ({f"attack {method.method}": attack for method in config.attack.methods} if attack else {})
 
 
 def _manifests(configs: Sequence[Config]) -> list[dict[str, Any]]:
@@ -222,9 +221,25 @@ def remove_old_data(out: Path) -> None:
             images[paths].unlink(missing_ok=True)
 
 
-def is_finished(run: Run) -> bool:
-    """Whether the run has its verdict."""
-    return run.paths.summary_json.exists()
+def still_to_do(config_file: Path, runs: Sequence[Run]) -> list[Run]:
+    """The runs without a verdict.
+
+    Raises:
+        InputError: a verdict is of another config, or of what the checkpoint was before.
+    """
+    left = []
+    problems: list[str] = []
+    for run in runs:
+        if not run.paths.summary_json.exists():
+            left.append(run)
+            continue
+        try:
+            check_same_run(run.paths, load_config(config_file, checkpoint=run.checkpoint), checkpoint=True)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return left
 
 
 # --- command line ----------------------------------------------------------------------------------------------------
@@ -254,6 +269,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_site_arguments(parser)
 
 
+def named_folder(option: str, name: str) -> Path:
+    """The folder, absolute.
+
+    Raises:
+        InputError: no name, as of an unset variable in quotes; it would mean the current folder.
+    """
+    if not name:
+        raise InputError(f"{option}: must name a directory, got ''")
+    return Path(name).absolute()
+
+
 def site_from(args: argparse.Namespace) -> Site:
     """The site that the arguments mean.
 
@@ -273,31 +299,38 @@ def site_from(args: argparse.Namespace) -> Site:
 
 def run(args: argparse.Namespace) -> int:
     """Check, then queue what is not done."""
-    site, out = site_from(args), Path(args.out).absolute()
+    site, out = site_from(args), named_folder("--out", args.out)
     if args.checkpoints:
-        runs = [run for run in name_runs(find_checkpoints(args.checkpoints), out) if not is_finished(run)]
+        runs = still_to_do(Path(args.config), name_runs(find_checkpoints(args.checkpoints), out))
         if not runs:
             log.info("nothing to do: every checkpoint has its verdict in %s", out)
+            show_nothing(args)
             return OK
         show(args, submit_runs(Path(args.config), runs, out, site, dry_run=args.dry_run), runs)
         return OK
     config = load_config(args.config, checkpoint=args.checkpoint)
     words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
-    queued = submit_run(config, out, site, words=words, dry_run=args.dry_run)
-    show(args, queued, [Run(config.model.checkpoint, RunPaths(out))])
+    submission = submit_run(config, out, site, words=words, dry_run=args.dry_run)
+    show(args, submission, [Run(config.model.checkpoint, RunPaths(out))])
     return OK
 
 
-def show(args: argparse.Namespace, queued: Submission, runs: Sequence[Run]) -> None:
+def show(args: argparse.Namespace, submission: Submission, runs: Sequence[Run]) -> None:
     """Print the commands of a dry run, or the jobs."""
     if args.dry_run:
-        print("\n".join(shell_lines(queued.steps)))
+        print("\n".join(shell_lines(submission.steps)))
         return
     if args.json:
-        jobs = {stage: int(job) for stage, job in queued.job_ids.items()}
+        jobs = {stage: int(job) for stage, job in submission.job_ids.items()}
         print(json.dumps({"jobs": jobs, "runs": [str(run.paths.root) for run in runs]}))
         return
-    for stage, job in queued.job_ids.items():
+    for stage, job in submission.job_ids.items():
         print(f"{stage:<8} job {job}")
     root = runs[0].paths.root
     print(f"mia-batch status {shlex.quote(str(root if len(runs) == 1 else root.parent))}")
+
+
+def show_nothing(args: argparse.Namespace) -> None:
+    """Print what --json promises when there was nothing to queue."""
+    if args.json and not args.dry_run:
+        print(json.dumps({"jobs": {}, "runs": []}))

@@ -93,8 +93,10 @@ def test_what_is_no_run_is_left_out_and_a_damaged_one_is_shown(tmp_path: Path) -
     write_run(tmp_path / "good", 1, False)
     write_run(tmp_path / "torn", 2, False).summary_json.write_text("{")
     write_run(tmp_path / "odd", 2, False).manifest.write_text("[]")
+    write_run(tmp_path / "list", 2, False).summary_json.write_text('{"verdict": {}, "methods": []}')
+    write_run(tmp_path / "jobs", 2, None).jobs.write_text('{"submissions": [{"jobs": []}]}')
     assert {entry.run: entry.state for entry in history.read_history(tmp_path)} == {
-        "good": "done", "torn": "damaged", "odd": "damaged"
+        "good": "done", "torn": "damaged", "odd": "damaged", "list": "damaged", "jobs": "damaged"
     }  # fmt: skip
     with pytest.raises(InputError, match="RUNS: must be a directory"):
         history.read_history(tmp_path / "nowhere")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import json
 import os
 import struct
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -122,3 +125,65 @@ def test_a_released_claim_can_be_claimed(tmp_path: Path) -> None:
     assert nightly.claim(paths)
     nightly.release([Run(tmp_path / "x.ckpt", paths)])
     assert nightly.claim(paths)
+
+
+def run_nightly(config: Path, watch: object, runs: object, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    nightly.add_arguments(parser)
+    return nightly.run(parser.parse_args([str(config), "--watch", str(watch), "--runs", str(runs), *words]))
+
+
+def test_bad_input_is_refused_also_on_a_night_without_a_checkpoint(
+    tmp_path: Path, write_config: Callable[..., Path]
+) -> None:
+    config, watch = write_config(), tmp_path / "watch"
+    watch.mkdir()
+    (tmp_path / "file").touch()
+    for argv, rule in (
+        ((tmp_path / "nowhere.yaml", watch, tmp_path / "runs"), "must be a configuration file"),
+        ((config, watch, tmp_path / "file" / "runs"), "--runs: must be a directory, got .*file, which is a file"),
+        ((config, watch, ""), "--runs: must name a directory"),
+        ((config, "", tmp_path / "runs"), "--watch: must name a directory"),
+        ((config, watch, tmp_path / "runs", "--quiet=-1"), "--quiet: must be 0 or more, got -1"),
+        ((config, watch, tmp_path / "runs", "--quiet=nan"), "--quiet: must be 0 or more, got nan"),
+    ):
+        with pytest.raises(InputError, match=rule):
+            run_nightly(*argv)
+    assert run_nightly(config, watch, tmp_path / "runs") == 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_claims_are_given_up_when_a_later_one_cannot_be_made(
+    tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, runs = tmp_path / "watch", tmp_path / "runs"
+    watch.mkdir()
+    for name in ("a", "b"):
+        (watch / f"{name}.ckpt").write_bytes(field(name.encode()))
+        os.utime(watch / f"{name}.ckpt", (0, 0))
+    claim, asked = nightly.claim, []
+
+    def fail_on_the_second(paths: RunPaths, *, retry: bool) -> bool:
+        asked.append(paths)
+        if len(asked) == 2:
+            raise InputError("Slurm: must answer")
+        return claim(paths, retry=retry)
+
+    monkeypatch.setattr(nightly, "claim", fail_on_the_second)
+    with pytest.raises(InputError, match="must answer"):
+        run_nightly(write_config(), watch, runs)
+    assert list(runs.iterdir()) == []
+
+
+def test_a_claim_that_the_system_refuses_is_not_another_processs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = RunPaths(tmp_path / "run")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    paths.root.mkdir()
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space"):
+        nightly._mark_claim(paths, 0)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mia_batch import scheduler
+from mia_batch import scheduler, submit
 from mia_batch.chain import Request, plan_chain, shell_lines
 from mia_batch.errors import InputError
-from mia_batch.paths import RunPaths, shipped
+from mia_batch.paths import RunPaths, runs_in, shipped
 from mia_batch.queued import latest_jobs, record, submissions
 from mia_batch.site import Site, find_site, load_site
 from mia_batch.submit import find_checkpoints, name_runs
@@ -125,6 +127,8 @@ def test_shipped_sites_are_valid(path: Path) -> None:
         ("launcher: []", "launcher: must have at least 1 item, got []"),
         ("[1]", "must be a mapping with partition"),
         ("a: [", "must be YAML, got"),
+        ("python: a\npython: b", "key 'python' is given twice"),
+        ("source: [$NOT_SET/x]", "source: uses the environment variable NOT_SET, which is not set"),
     ],
 )
 def test_a_bad_site_is_one_clear_line(tmp_path: Path, text: str, line: str) -> None:
@@ -168,9 +172,10 @@ def test_jobs_are_remembered_by_stage(tmp_path: Path) -> None:
     record(paths, {"attack": "4", "reduce": "5"})
     assert latest_jobs(paths) == {"extract": "1", "attack": "4", "reduce": "5"}
     assert len(json.loads(paths.jobs.read_text())["submissions"]) == 2
-    paths.jobs.write_text("[")
-    with pytest.raises(InputError, match="must be a record"):
-        submissions(paths)
+    for damaged in ("[", '{"submissions": [1]}', '{"submissions": [{}]}', '{"submissions": [{"jobs": []}]}'):
+        paths.jobs.write_text(damaged)
+        with pytest.raises(InputError, match="must be a record"):
+            submissions(paths)
 
 
 def test_states_of_an_array_are_summed_up() -> None:
@@ -182,6 +187,89 @@ def test_states_of_an_array_are_summed_up() -> None:
 def test_a_job_queued_from_within_a_job_inherits_nothing_of_its_layout() -> None:
     environ = {"SLURM_NTASKS": "4", "SLURM_CONF": "/c", "PMI_RANK": "0", "SBATCH_ACCOUNT": "a", "HOME": "/h"}
     assert scheduler.outside(environ) == {"SLURM_CONF": "/c", "SBATCH_ACCOUNT": "a", "HOME": "/h"}
+
+
+# --- what is queued, with an sbatch and a scancel that note what they were told ---------------------------------------
+
+WriteConfig = Callable[..., Path]
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What was told to sbatch and scancel, a line for each call; the jobs' ids are 1, 2, ..."""
+    programs, said = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    for name in ("sbatch", "scancel"):
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >>"{said}"\nwc -l <"{said}"\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return said
+
+
+def finish(paths: RunPaths, *, reduced: bool) -> None:
+    """As if the run's attack, and perhaps its reduce, had ended."""
+    paths.attack("lr").touch()
+    if reduced:
+        paths.summary_json.write_text("{}")
+
+
+def submit_all(config: Path, out: Path, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    submit.add_arguments(parser)
+    checkpoints = f"{config.parent}/*.ckpt"
+    return submit.run(parser.parse_args([str(config), "--out", str(out), "--checkpoints", checkpoints, *words]))
+
+
+def test_an_array_of_which_only_reduce_is_left(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = write_config(), tmp_path / "runs"
+    monkeypatch.setattr(submit, "features_progress", lambda _: (1, 1))
+    monkeypatch.setattr(submit, "refuse_active", lambda _: None)
+    assert submit_all(config, out) == 0
+    (run,) = runs_in(out)
+    finish(run, reduced=False)
+    calls.unlink()
+    assert submit_all(config, out) == 0
+    assert len(calls.read_text().splitlines()) == 1
+    assert submissions(run)[-1]["jobs"] == {"reduce": "1_0"}
+
+
+def test_jobs_that_cannot_be_noted_are_cancelled(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(submit, "record", refuse)
+    with pytest.raises(InputError, match="the disk is full"):
+        submit_all(write_config(), tmp_path / "runs")
+    assert calls.read_text().splitlines()[-1] == "scancel 1 2 3"
+
+
+def test_a_verdict_counts_only_for_the_checkpoint_and_config_that_it_is_of(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = write_config(), tmp_path / "runs"
+    assert submit_all(config, out) == 0
+    (run,) = runs_in(out)
+    finish(run, reduced=True)
+    capsys.readouterr()
+    assert submit_all(config, out, "--json") == 0
+    assert capsys.readouterr().out == '{"jobs": {}, "runs": []}\n'
+    with pytest.raises(InputError, match=r"holds another run: gate\.threshold is"):
+        submit_all(write_config({"gate": {"threshold": 0.7}}), out)
+    (checkpoint,) = config.parent.glob("*.ckpt")
+    checkpoint.write_bytes(2 * checkpoint.read_bytes())
+    with pytest.raises(InputError, match=r"holds another run: SHA-256 of model\.checkpoint is"):
+        submit_all(write_config(), out)
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, write_config: WriteConfig) -> None:
+    parser = argparse.ArgumentParser()
+    submit.add_arguments(parser)
+    with pytest.raises(InputError, match="--out: must name a directory, got ''"):
+        submit.run(parser.parse_args([str(write_config()), "--out", "", "--dry-run"]))
 
 
 # --- the scripts, run by hand without Slurm --------------------------------------------------------------------------
