@@ -311,6 +311,19 @@ def test_a_task_of_an_array_takes_its_own_run_or_method(tmp_path: Path) -> None:
     assert shown.endswith(f"<--out>\n<d>\n<--checkpoint>\n<{first}.ckpt>\n")
 
 
+@pytest.mark.parametrize("stage", ["extract", "attack", "reduce"])
+def test_a_task_that_its_words_do_not_know_ends_at_once(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "list").write_bytes(b"a.ckpt\0a\0b.ckpt\0b\0")
+    for words in (["list=list"], *([["method=lr", "method=rf"]] if stage == "attack" else [])):
+        without = run_script(tmp_path, stage, "c", "d", *words, *SHOW)
+        assert without.returncode != 0
+        assert "wants an array: sbatch --array=0-1\n" in without.stderr
+        beyond = run_script(tmp_path, stage, "c", "d", *words, *SHOW, SLURM_ARRAY_TASK_ID="2")
+        assert beyond.returncode != 0
+        assert "task 2" in beyond.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+
+
 @pytest.mark.parametrize("stage", ["prepare", "extract", "attack", "reduce", "nightly"])
 def test_a_script_refuses_what_it_does_not_know(tmp_path: Path, stage: str) -> None:
     assert "usage: sbatch" in run_script(tmp_path, stage).stderr
