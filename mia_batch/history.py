@@ -18,7 +18,7 @@ from mia_batch import scheduler
 from mia_batch.entry import LEAK, OK
 from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths, runs_in
-from mia_batch.provenance import read_manifest
+from mia_batch.provenance import read_manifest, what_is_damaged
 from mia_batch.queued import latest_jobs, states_now
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _read_entry(paths: RunPaths, states: Mapping[str, str]) -> Entry:
         )
         return _with_verdict(entry, paths) if paths.summary_json.exists() else _without_verdict(entry, paths, states)
     except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Entry(paths.root.name, "", "", "", "damaged", detail=" ".join(str(error).split()))
+        return Entry(paths.root.name, "", "", "", "damaged", detail=what_is_damaged(error))
 
 
 def _with_verdict(entry: Entry, paths: RunPaths) -> Entry:

@@ -18,7 +18,7 @@ from mia_batch.config import load_config
 from mia_batch.entry import OK
 from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths
-from mia_batch.provenance import sha256
+from mia_batch.provenance import check_same_run, sha256
 from mia_batch.queued import active_jobs
 from mia_batch.submit import Run, add_site_arguments, named_folder, show, show_nothing, site_from, submit_runs
 
@@ -148,15 +148,31 @@ def find_new(args: argparse.Namespace, runs: Path) -> list[Run]:
         found.setdefault(digest, path)
     named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
     if args.dry_run:
-        return [run for run in named if not run.paths.root.exists() or _came_to_nothing(run.paths, args.retry)]
+        new = [run for run in named if not run.paths.root.exists() or _came_to_nothing(run.paths, args.retry)]
+        return [run for run in new if _is_of(args.config, run)]
     claimed: list[Run] = []
     try:
         for run in named:
             claimed += [run] if claim(run.paths, retry=args.retry) else []
+        foreign = [run for run in claimed if not _is_of(args.config, run)]
     except BaseException:
         release(claimed)
         raise
-    return claimed
+    release(foreign)
+    return [run for run in claimed if run not in foreign]
+
+
+def _is_of(config_file: str, run: Run) -> bool:
+    """Whether an audit that is to be begun again is of this config; one that is not must not stop the others."""
+    if not run.paths.manifest.exists():
+        return True
+    try:
+        check_same_run(run.paths, load_config(config_file, checkpoint=run.checkpoint))
+    except InputError as error:
+        for problem in error.problems:
+            log.warning("not queued again: %s", problem)
+        return False
+    return True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

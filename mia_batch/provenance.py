@@ -149,6 +149,13 @@ def read_manifest(paths: RunPaths) -> dict[str, Any] | None:
         raise InputError(f"{paths.manifest}: must be a run's manifest, got {one_line(error)}") from error
 
 
+def what_is_damaged(error: Exception) -> str:
+    """The line for a run of which run.json or summary.json cannot be used; other files have said it themselves."""
+    if isinstance(error, InputError):
+        return " ".join(str(error).split())
+    return f"run.json or summary.json: must be as a run writes it, got {one_line(error)}"
+
+
 def add_launch(paths: RunPaths, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Append one stage's start to run.json; returns the new manifest."""
     manifest = read_manifest(paths) or {}

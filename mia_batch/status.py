@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +18,11 @@ from mia_batch import scheduler
 from mia_batch.entry import OK
 from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths, runs_in
-from mia_batch.provenance import read_manifest
+from mia_batch.provenance import read_manifest, what_is_damaged
 from mia_batch.queued import latest_jobs, states_now
 from mia_batch.store import features_progress, in_use
+
+log = logging.getLogger(__name__)
 
 SAID = {scheduler.FORGOTTEN: "forgotten by Slurm", scheduler.UNKNOWN: "unknown: Slurm does not answer"}
 
@@ -116,15 +119,16 @@ def _by_files(paths: RunPaths) -> list[StageStatus]:
         manifest = read_manifest(paths) or {}
         methods = [method["method"] for method in manifest["config"]["attack"]["methods"]]
         return [_extract(paths), *(_attack(paths, name) for name in methods), _reduce(paths)]
-    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
-        return [StageStatus("run", "damaged", " ".join(str(error).split()))]
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [StageStatus("run", "damaged", what_is_damaged(error))]
 
 
 def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
     """The last jobs of the stages that are not done."""
     try:
         jobs = latest_jobs(paths)
-    except InputError:  # what the files say is still true
+    except InputError as error:  # what the files say is still true
+        log.warning("%s", error)
         return {}
     return {each.stage: jobs[each.stage] for each in stages if each.state != "done" and each.stage in jobs}
 

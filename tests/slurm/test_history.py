@@ -98,5 +98,7 @@ def test_what_is_no_run_is_left_out_and_a_damaged_one_is_shown(tmp_path: Path) -
     assert {entry.run: entry.state for entry in history.read_history(tmp_path)} == {
         "good": "done", "torn": "damaged", "odd": "damaged", "list": "damaged", "jobs": "damaged"
     }  # fmt: skip
+    (said,) = [entry.detail for entry in history.read_history(tmp_path) if entry.run == "list"]
+    assert said.startswith("run.json or summary.json: must be as a run writes it, got AttributeError")
     with pytest.raises(InputError, match="RUNS: must be a directory"):
         history.read_history(tmp_path / "nowhere")

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from mia_batch import nightly
+from mia_batch.config import load_config
 from mia_batch.errors import InputError
 from mia_batch.paths import RunPaths
+from mia_batch.provenance import make_manifest
 from mia_batch.submit import Run
 
 
@@ -187,3 +189,30 @@ def test_a_claim_that_the_system_refuses_is_not_another_processs(
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(OSError, match="No space"):
         nightly._mark_claim(paths, 0)
+
+
+def test_a_failed_audit_of_another_config_does_not_stop_the_others(
+    tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nightly, "active_jobs", lambda runs: {paths: [] for paths in runs})
+    watch, runs = tmp_path / "watch", tmp_path / "runs"
+    watch.mkdir()
+    for name in ("failed", "new"):
+        (watch / f"{name}.ckpt").write_bytes(field(name.encode()))
+        os.utime(watch / f"{name}.ckpt", (0, 0))
+    parser = argparse.ArgumentParser()
+    nightly.add_arguments(parser)
+    args = parser.parse_args([str(write_config()), "--watch", str(watch), "--runs", str(runs), "--retry"])
+    failed, new = nightly.find_new(args, runs)
+    failed.paths.manifest.write_text(json.dumps(make_manifest(load_config(args.config))))
+    failed.paths.jobs.write_text("{}")
+    args.dry_run = True
+    assert nightly.find_new(args, runs) == [failed]
+    write_config({"gate": {"threshold": 0.7}})
+    assert nightly.find_new(args, runs) == []
+    assert "holds another run: gate.threshold is 0.6 there and 0.7 here" in caplog.text
+    nightly.release([new])
+    args.dry_run = False
+    assert nightly.find_new(args, runs) == [new]
+    write_config()
+    assert nightly.find_new(args, runs) == [failed]  # its claim was given up

@@ -324,6 +324,24 @@ def test_a_task_that_its_words_do_not_know_ends_at_once(tmp_path: Path, stage: s
     assert [path.name for path in tmp_path.iterdir()] == ["list"]
 
 
+def test_the_next_night_is_queued_once_slurm_answers(tmp_path: Path) -> None:
+    programs = {
+        "squeue": "[ -e asked ] || { touch asked; exit 1; }",
+        "sleep": 'echo "$1" >slept',
+        "sbatch": 'echo "$*" >queued; exit 1',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_USER": "u", "SLURM_JOB_PARTITION": "p", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = run_script(tmp_path, "nightly", "c", "w", "r s", "at=02:00", *SHOW, **slurm)
+    assert (tmp_path / "slept").read_text() == "60\n"
+    queued = f"--begin=02:00 --job-name=j --partition=p {SLURM}/nightly.sbatch c w r s at=02:00 -- printf <%s>\n"
+    assert (tmp_path / "queued").read_text().startswith(queued)
+    assert "this one is the last" in done.stderr
+    assert done.stdout.endswith("<c>\n<--watch>\n<w>\n<--runs>\n<r s>\n")  # tonight's audits are made all the same
+
+
 @pytest.mark.parametrize("stage", ["prepare", "extract", "attack", "reduce", "nightly"])
 def test_a_script_refuses_what_it_does_not_know(tmp_path: Path, stage: str) -> None:
     assert "usage: sbatch" in run_script(tmp_path, stage).stderr
