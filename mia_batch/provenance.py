@@ -209,7 +209,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 def refuse_differences(paths: RunPaths, found: list[str]) -> None:
     """Raise an InputError that lists the differences, if there are any."""
     if found:
-        raise InputError([f"{paths.root}: --out: holds another run: {phrase}" for phrase in found])
+        advice = "; choose another --out, or remove that directory to audit anew"
+        raise InputError([f"{paths.root}: --out: holds another run: {phrase}{advice}" for phrase in found])
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
