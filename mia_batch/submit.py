@@ -300,18 +300,20 @@ def site_from(args: argparse.Namespace) -> Site:
 def run(args: argparse.Namespace) -> int:
     """Check, then queue what is not done."""
     site, out = site_from(args), named_folder("--out", args.out)
+    config_file = Path(args.config)
     if args.checkpoints:
-        runs = still_to_do(Path(args.config), name_runs(find_checkpoints(args.checkpoints), out))
-        if not runs:
-            log.info("nothing to do: every checkpoint has its verdict in %s", out)
-            show_nothing(args)
-            return OK
-        show(args, submit_runs(Path(args.config), runs, out, site, dry_run=args.dry_run), runs)
-        return OK
-    config = load_config(args.config, checkpoint=args.checkpoint)
-    words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
-    submission = submit_run(config, out, site, words=words, dry_run=args.dry_run)
-    show(args, submission, [Run(config.model.checkpoint, RunPaths(out))])
+        runs = still_to_do(config_file, name_runs(find_checkpoints(args.checkpoints), out))
+    else:
+        config = load_config(config_file, checkpoint=args.checkpoint)
+        runs = still_to_do(config_file, [Run(config.model.checkpoint, RunPaths(out))])
+    if not runs:
+        log.info("nothing to do: every checkpoint has its verdict in %s", out)
+        show_nothing(args)
+    elif args.checkpoints:
+        show(args, submit_runs(config_file, runs, out, site, dry_run=args.dry_run), runs)
+    else:
+        words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
+        show(args, submit_run(config, out, site, words=words, dry_run=args.dry_run), runs)
     return OK
 
 

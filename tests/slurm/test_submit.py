@@ -265,6 +265,22 @@ def test_a_verdict_counts_only_for_the_checkpoint_and_config_that_it_is_of(
         submit_all(write_config(), out)
 
 
+def test_a_run_with_its_verdict_is_not_queued_again(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.ckpt").write_bytes(b"\x0a\x03\x0a\x01x")  # whole, as far as its framing goes
+    argv = [str(write_config(checkpoint=tmp_path / "net.ckpt")), "--out", str(tmp_path / "run")]
+    parser = argparse.ArgumentParser()
+    submit.add_arguments(parser)
+    assert submit.run(parser.parse_args(argv)) == 0
+    finish(RunPaths(tmp_path / "run"), reduced=True)
+    calls.unlink()
+    capsys.readouterr()
+    assert submit.run(parser.parse_args([*argv, "--json"])) == 0
+    assert capsys.readouterr().out == '{"jobs": {}, "runs": []}\n'
+    assert not calls.exists()
+
+
 def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, write_config: WriteConfig) -> None:
     parser = argparse.ArgumentParser()
     submit.add_arguments(parser)
