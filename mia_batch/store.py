@@ -60,7 +60,7 @@ class FeatureStore:
             InputError: not a features file of this schema, or another process writes it.
         """
         self.path = path
-        with _as_input_error(path):
+        with _reading(path):
             if not h5py.is_hdf5(path):  # "r+" would make an empty file into one
                 raise OSError("not an HDF5 file")
             self._file = h5py.File(path, "r+")
@@ -196,16 +196,30 @@ def _as_input_error(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: is in use by another process") from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist") from error
-    except InputError:
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, RuntimeError) as error:
         code = getattr(error, "errno", None)
         full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
         if full:
             raise InputError(f"{path}: the disk is full") from error
         if isinstance(error, PermissionError):
             raise InputError(f"{path}: must be a file that can be read and written") from error
-        raise InputError(f"{path}: must be a readable HDF5 file of this product, got: {error}") from error
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """The same, where what is found in a damaged file may also be of a wrong kind; when writing that is our mistake."""
+    try:
+        with _as_input_error(path):
+            yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: must be a readable HDF5 file of this product, got: {error}")
 
 
 def read_features(path: Path) -> Features:
@@ -214,7 +228,7 @@ def read_features(path: Path) -> Features:
     Raises:
         InputError: missing, of another schema, in use by a writer, or with rows still to be computed.
     """
-    with _as_input_error(path), h5py.File(path, "r") as file:
+    with _reading(path), h5py.File(path, "r") as file:
         _check_schema(file, path, "features")
         done = file["done"][:]
         if not done.all():
@@ -237,7 +251,7 @@ def features_progress(path: Path) -> tuple[int, int] | None:
     if not path.exists():
         return None
     # Rows and marks are written in place in a file of fixed layout, so that reading beside the writer is safe.
-    with _as_input_error(path), h5py.File(path, "r", locking=False) as file:
+    with _reading(path), h5py.File(path, "r", locking=False) as file:
         _check_schema(file, path, "features")
         done = file["done"][:]
     return int(done.sum()), len(done)
@@ -272,7 +286,7 @@ def read_attack(path: Path) -> AttackResult:
     Raises:
         InputError: missing, damaged or of another schema.
     """
-    with _as_input_error(path), h5py.File(path, "r") as file:
+    with _reading(path), h5py.File(path, "r") as file:
         _check_schema(file, path, "attack")
         attrs = _get_attrs(file)
         table = {

@@ -222,7 +222,7 @@ def remove_old_data(out: Path) -> None:
 
 
 def still_to_do(config_file: Path, runs: Sequence[Run]) -> list[Run]:
-    """The runs without a verdict.
+    """The runs without a verdict, or without one of the results that it is of.
 
     Raises:
         InputError: a verdict is of another config, or of what the checkpoint was before.
@@ -230,11 +230,12 @@ def still_to_do(config_file: Path, runs: Sequence[Run]) -> list[Run]:
     left = []
     problems: list[str] = []
     for run in runs:
-        if not run.paths.summary_json.exists():
+        config = load_config(config_file, checkpoint=run.checkpoint)
+        if not run.paths.summary_json.exists() or left_to_do(run.paths, config)[0] != ("reduce",):
             left.append(run)
             continue
         try:
-            check_same_run(run.paths, load_config(config_file, checkpoint=run.checkpoint), checkpoint=True)
+            check_same_run(run.paths, config, checkpoint=True)
         except InputError as error:
             problems += error.problems
     if problems:

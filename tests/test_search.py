@@ -325,7 +325,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 class TestDask:
     def test_same_results_though_a_worker_is_lost(self, cluster: Cluster, shared: dict[str, AttackResult]) -> None:
         journal = DictJournal()

@@ -248,12 +248,14 @@ def test_jobs_that_cannot_be_noted_are_cancelled(
 
 
 def test_a_verdict_counts_only_for_the_checkpoint_and_config_that_it_is_of(
-    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config, out = write_config(), tmp_path / "runs"
     assert submit_all(config, out) == 0
     (run,) = runs_in(out)
     finish(run, reduced=True)
+    monkeypatch.setattr(submit, "features_progress", lambda _: (1, 1))
     capsys.readouterr()
     assert submit_all(config, out, "--json") == 0
     assert capsys.readouterr().out == '{"jobs": {}, "runs": []}\n'
@@ -266,7 +268,8 @@ def test_a_verdict_counts_only_for_the_checkpoint_and_config_that_it_is_of(
 
 
 def test_a_run_with_its_verdict_is_not_queued_again(
-    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "net.ckpt").write_bytes(b"\x0a\x03\x0a\x01x")  # whole, as far as its framing goes
     argv = [str(write_config(checkpoint=tmp_path / "net.ckpt")), "--out", str(tmp_path / "run")]
@@ -274,11 +277,16 @@ def test_a_run_with_its_verdict_is_not_queued_again(
     submit.add_arguments(parser)
     assert submit.run(parser.parse_args(argv)) == 0
     finish(RunPaths(tmp_path / "run"), reduced=True)
+    monkeypatch.setattr(submit, "features_progress", lambda _: (1, 1))
+    monkeypatch.setattr(submit, "refuse_active", lambda _: None)
     calls.unlink()
     capsys.readouterr()
     assert submit.run(parser.parse_args([*argv, "--json"])) == 0
     assert capsys.readouterr().out == '{"jobs": {}, "runs": []}\n'
     assert not calls.exists()
+    RunPaths(tmp_path / "run").attack("lr").unlink()
+    assert submit.run(parser.parse_args([*argv, "--json"])) == 0
+    assert list(json.loads(capsys.readouterr().out)["jobs"]) == ["attack", "reduce"]
 
 
 def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, write_config: WriteConfig) -> None:
