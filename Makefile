@@ -20,7 +20,7 @@ lint:
 	@$(BIN)/shellcheck .ci/run .ci/install $(wildcard slurm/*.sbatch slurm/*.sh)
 
 bench:
-	@.ci/install cpu,test,fast,bench
+	@.ci/install cpu,test,bench
 	@$(BIN)/python tests/bench/attack_stage.py
 
 cluster:

@@ -226,7 +226,7 @@ def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[s
 
 
 class AttackConfig(_Section):
-    """Fit and evaluation split, grid search and engine of the attacks."""
+    """Fit and evaluation split, and grid search of the attacks."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -234,7 +234,6 @@ class AttackConfig(_Section):
     features: Literal["logits_loss", "mindarmour"] = "logits_loss"
     search: Literal["shared", "exact", "random", "halving"] = "shared"
     n_iter: Positive = 10
-    engine: Literal["auto", "sklearn", "intelex"] = "auto"
     memory_gib: Annotated[float, Field(gt=0)] = 4.0
     backend: Literal["loky", "dask"] = "loky"
     scheduler: str | None = None

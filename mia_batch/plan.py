@@ -83,12 +83,10 @@ def check_attack(attack: AttackConfig, member: NDArray[np.int8]) -> None:
     """Refuse before the extraction what the attack stage would refuse after it.
 
     Raises:
-        InputError: too few samples for the split, the folds or a grid, or an engine that is not installed.
+        InputError: too few samples for the split, the folds or a grid.
     """
-    from mia_batch.attacks.method_run import uses_intelex
     from mia_batch.attacks.split import check_grids, split_rows
 
-    uses_intelex(attack)
     fit, _ = split_rows(member, attack.eval_fraction, attack.seed)
     check_grids(member[fit], attack.cv, {method.method: dict(method.params) for method in attack.methods})
 

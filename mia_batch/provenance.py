@@ -20,7 +20,7 @@ from mia_batch.paths import RunPaths, write_text
 
 SCHEMA = 1
 PARTS = {"config": dict, "digests": dict}  # of run.json: what its identity is made of
-PACKAGES = ("mindspore", "scikit-learn", "numpy", "scipy", "joblib", "mpi4py", "h5py", "scikit-learn-intelex")
+PACKAGES = ("mindspore", "scikit-learn", "numpy", "scipy", "joblib", "mpi4py", "h5py", "numba")
 # A run that moved to another mount is still the same run: files count by their digests, not by their names. Where the
 # search is computed, and in how much memory, changes no number, so that a run can go on elsewhere.
 NOT_IDENTITY = (

@@ -38,7 +38,6 @@ def problems(path: Path) -> list[str]:
         ({"attack.cv": 60}, "attack.cv: must be at most 56, the rows of the rarer class that fit, got 60"),
         ({"attack.methods": [{"method": "knn", "params": {"n_neighbors": [3, 65]}}]},
          "attack.methods: knn: params.n_neighbors must be at most 64, the rows of a fold, got 65"),
-        ({"attack.engine": "intelex", "attack.search": "exact"}, "attack.engine: intelex "),
     ],
 )
 def test_what_the_attack_stage_would_refuse(write: Write, changes: dict[str, Any], rule: str) -> None:

@@ -22,7 +22,7 @@ GRIDS: dict[str, dict[str, Any]] = {
     "lr": {"C": [0.01, 1.0]},
     "knn": {"n_neighbors": [1, 5, 9]},
     "mlp": {"hidden_layer_sizes": [[4], [3, 3]], "alpha": [0.001, 0.1], "max_iter": [4]},
-    "rf": {"n_estimators": [10, 30], "max_depth": [2, None], "min_samples_leaf": [1, 3]},
+    "rf": {"n_estimators": [50, 150], "max_depth": [2, None], "min_samples_leaf": [1, 3]},
 }
 
 
@@ -57,7 +57,7 @@ class Run:
         self, rows: Data, run: Callable[[Task], Any], n_workers: int, seconds: Callable[[Task], float] = cost
     ) -> None:
         methods = tuple({"method": method, "params": grid} for method, grid in GRIDS.items())
-        attack = AttackConfig(engine="sklearn", methods=methods)
+        attack = AttackConfig(methods=methods)
         runs = [MethodRun(method.method, dict(method.params), rows, attack) for method in attack.methods]
         for method in runs:
             method.open_search()

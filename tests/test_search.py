@@ -18,7 +18,6 @@ import pytest
 from deeds import task
 from sklearn.datasets import make_classification
 
-from mia_batch.attacks import forest
 from mia_batch.attacks.classifiers import METHODS
 from mia_batch.attacks.method_run import MethodRun
 from mia_batch.attacks.pool import Data, LocalPool
@@ -45,7 +44,7 @@ def data(n: int = 260, d: int = 6) -> tuple[np.ndarray, np.ndarray]:
 
 def settings(*methods: str, **options: Any) -> AttackConfig:
     chosen = tuple({"method": method, "params": GRIDS[method]} for method in methods or GRIDS)
-    return AttackConfig(**{"engine": "sklearn", "methods": chosen, **options})
+    return AttackConfig(**{"methods": chosen, **options})
 
 
 def same(a: AttackResult, b: AttackResult) -> bool:
@@ -86,7 +85,8 @@ class TestShared:
             assert result.evaluated.sum() == 52
             assert np.array_equal(np.isnan(result.scores), ~result.evaluated)
             assert len(result.cv_results["params"]) == len(result.cv_results["split2_test_score"])
-            assert result.provenance["engine"] == "scikit-learn"
+            engines = {result.provenance[name] for name in ("engine", "final_engine")}
+            assert engines == {"compiled" if method == "rf" else "scikit-learn"}
             json.dumps([result.provenance, result.cv_results, result.best_params], allow_nan=False)
             best = result.cv_results["rank_test_score"].index(1)
             assert json.loads(result.cv_results["params"][best]) == json.loads(json.dumps(result.best_params)), method
@@ -117,13 +117,6 @@ class TestShared:
         other = run_attacks(*data(), settings("knn", seed=2), n_jobs=1)
         assert not np.array_equal(other["knn"].evaluated, shared["knn"].evaluated)
 
-    def test_engine_is_said(self) -> None:
-        if not forest.intelex_available():
-            pytest.skip("scikit-learn-intelex (extra fast) is not installed")
-        result = run_attacks(*data(), settings("rf", engine="auto"), n_jobs=1)["rf"]
-        assert result.provenance["engine"] == "scikit-learn-intelex"
-        assert result.provenance["final_engine"] == "scikit-learn"
-
 
 class TestOtherSearches:
     def test_exact_agrees_with_shared(self, shared: dict[str, AttackResult]) -> None:
@@ -153,7 +146,6 @@ class TestRefusals:
             ({"cv": 120}, "attack.cv: must be at most"),
             ({"eval_fraction": 0.999}, "attack.eval_fraction: must leave members"),
             ({"memory_gib": 0.01}, "attack.memory_gib: must be at least"),
-            ({"search": "exact", "engine": "intelex"}, "attack.engine: intelex goes with search: shared"),
         ],
     )
     def test_before_the_first_fit(self, options: dict[str, Any], line: str) -> None:
@@ -192,7 +184,7 @@ class TestRestart:
     ) -> None:
         grid = {"method": "rf", "params": {**GRIDS["rf"], "min_samples_leaf": [2]}}
         other = run_attacks(*data(), settings(methods=(grid,)), n_jobs=1, journal=journal)["rf"]
-        assert len(searched(other)) == 9
+        assert len(searched(other)) == 6  # two ranges of trees on three folds
 
 
 @pytest.fixture

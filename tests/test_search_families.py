@@ -211,20 +211,82 @@ def walk(tree: Any, row: np.ndarray, limit: forest.Limits) -> float:
     return float(tree.value[node, 0, 1] / tree.value[node, 0].sum())
 
 
+def awkward(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Columns with ties, constants, values closer than scikit-learn cuts, one class's own column, and plain noise."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(2, size=n).astype(np.int8)
+    columns = [
+        rng.integers(3, size=n), np.full(n, 0.25), 0.5 + 4e-8 * rng.integers(6, size=n), rng.normal(size=n) + y,
+        rng.integers(40, size=n) / 8, rng.normal(size=n), np.where(y, 1.0, rng.integers(2, size=n)),
+        np.full(n, 7.0) + 1e-9 * rng.normal(size=n),
+    ]
+    return np.column_stack(columns), y
+
+
 class TestForest:
     limits = [forest.Limits(depth, split, 1) for depth in (1, 3, 7, np.inf) for split in (2, 5, 40, 400)]  # noqa: RUF012
+
+    @pytest.mark.parametrize("n", [2, 30, 41, 700])
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {}, {"min_samples_leaf": 3, "max_depth": 5}, {"min_samples_split": 0.1, "min_samples_leaf": 0.02},
+            {"bootstrap": False, "max_features": None}, {"max_features": 0.4}, {"max_features": "log2"},
+            {"max_features": 1, "min_samples_leaf": 2}, {"max_depth": 1},
+        ],
+    )
+    def test_compiled_trees_are_scikit_learns_in_every_bit(self, n: int, params: dict[str, Any]) -> None:
+        X, y = awkward(n, seed=n)
+        y[:2] = 0, 1
+        model = METHODS["rf"].build(params, seed=3)
+        assert forest.compiles(model)
+        stock = [forest.as_tree(tree) for tree in forest.fit_trees(model, X, y, 4, 12)]
+        found = list(forest.grow_trees(model, X, y, 4, 12))
+        assert len(found) == len(stock) == 8
+        for mine, its in zip(found, stock, strict=True):
+            for name, ours, expected in zip(mine._fields, mine, its, strict=True):
+                assert np.array_equal(ours, expected), name
+
+    @pytest.mark.slow
+    def test_more_rows_than_a_short_rank_can_number(self) -> None:
+        X, y = awkward(70_000)
+        model = METHODS["rf"].build({"max_depth": 6}, seed=3)
+        assert forest.grows_as_stock(model, X, y, 1)
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"criterion": "entropy"}, {"class_weight": "balanced"}, {"max_samples": 0.5}, {"max_leaf_nodes": 5},
+            {"min_weight_fraction_leaf": 0.1}, {"monotonic_cst": [1] * 8}, {"min_impurity_decrease": 0.01},
+        ],
+    )
+    def test_other_settings_are_scikit_learns(self, params: dict[str, Any]) -> None:
+        assert not forest.compiles(METHODS["rf"].build(params, seed=3))
+
+    def test_where_trees_differ_the_final_forest_is_scikit_learns(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        X, y = data()
+        model = METHODS["rf"].build({"n_estimators": 5}, seed=3)
+        monkeypatch.setattr(forest, "n_tried", lambda *_: 3)  # instead of 2
+        votes = forest.tree_votes(model, X[:200], y[:200], X[200:], (0, 5))
+        expected = model.fit(X[:200], y[:200]).predict_proba(X[200:])
+        assert np.array_equal(forest.forest_probabilities([votes]), expected)
+        assert "scikit-learn fits the final forest" in caplog.text
 
     def test_read_off_is_a_walk_from_the_root(self) -> None:
         X, y = data()
         grown = DecisionTreeClassifier(random_state=0, max_features=2).fit(X[:200], y[:200])
         rows = X[200:].astype(np.float32)
-        found = forest.read_off(grown, rows, self.limits) / forest.ONE
-        expected = [[walk(grown.tree_, row, limit) for row in rows] for limit in self.limits]
-        np.testing.assert_allclose(found, expected, atol=2 / forest.ONE)
+        found = np.ones((len(rows), len(self.limits)), dtype=np.int64)
+        forest.add_votes(found, forest.as_tree(grown), rows, self.limits)
+        expected = [[walk(grown.tree_, row, limit) for limit in self.limits] for row in rows]
+        np.testing.assert_allclose((found - 1) / forest.ONE, expected, atol=2 / forest.ONE)
 
     def test_a_tree_of_one_node(self) -> None:
         grown = DecisionTreeClassifier(max_depth=1, min_samples_leaf=20).fit(np.zeros((30, 2)), np.arange(30) % 3 == 0)
-        found = forest.read_off(grown, np.zeros((2, 2), dtype=np.float32), self.limits[:2])
+        found = np.zeros((2, 2), dtype=np.int64)
+        forest.add_votes(found, forest.as_tree(grown), np.zeros((2, 2), dtype=np.float32), self.limits[:2])
         np.testing.assert_allclose(found / forest.ONE, 1 / 3, atol=1e-6)
 
     @pytest.mark.parametrize("leaf", [1, 4])
@@ -236,7 +298,7 @@ class TestForest:
             "max_depth": (1, 2, 4, 9, None), "min_samples_split": (2, 7, 30, 0.3), "bootstrap": (False,),
             "n_estimators": (2,), "min_samples_leaf": (leaf,),
         }
-        families = forest.forest_families(numbered(grid), 1, intelex=False)
+        families = forest.forest_families(numbered(grid), 1)
         assert len(families) == 1
         assert np.array_equal(shared_scores(families, X, y), stock_scores("rf", grid, X, y))
 
@@ -244,8 +306,8 @@ class TestForest:
     def test_fully_grown_forests_of_any_size_are_stocks(self, more: dict[str, Any]) -> None:
         X, y = data(200)
         grid = {"n_estimators": (3, 10, 31), **more}
-        families = forest.forest_families(numbered(grid), 5, intelex=False)
-        assert [family.pieces() for family in families] == [[(0, 3), (3, 10), (10, 25), (25, 31)]]
+        families = forest.forest_families(numbered(grid), 5)
+        assert [family.pieces() for family in families] == [[(0, 3), (3, 10), (10, 31)]]
         assert np.array_equal(shared_scores(families, X, y), stock_scores("rf", grid, X, y, seed=5))
 
     @pytest.mark.slow
@@ -262,7 +324,7 @@ class TestForest:
         grid = {"max_depth": (3, 6, None), "min_samples_split": (2, 25), "n_estimators": (8,)}
         differences = []
         for seed in range(24):
-            families = forest.forest_families(numbered(grid), seed, intelex=False)
+            families = forest.forest_families(numbered(grid), seed)
             stock = stock_scores("rf", grid, X, y, seed=1000 + seed)  # other random numbers, not the same trees
             differences.append((shared_scores(families, X, y) - stock).mean(axis=1))
         mean, error = np.mean(differences, axis=0), stats.sem(differences, axis=0)
@@ -271,37 +333,9 @@ class TestForest:
     def test_what_does_not_nest(self) -> None:
         grid = {"max_depth": (2, None), "min_samples_leaf": (1, 2), "max_leaf_nodes": (None, 5)}
         only_set = [(i, {k: v for k, v in p.items() if v is not None or k == "max_depth"}) for i, p in numbered(grid)]
-        families = forest.forest_families(only_set, 1, intelex=False)
+        families = forest.forest_families(only_set, 1)
         shapes = sorted((type(family).__name__, len(family.indices)) for family in families)
         assert shapes == [("ForestFamily", 2)] * 2 + [("StockFamily", 1)] * 4
-
-    def test_intelex_where_it_knows_the_parameters(self) -> None:
-        if not forest.intelex_available():
-            pytest.skip("scikit-learn-intelex (extra fast) is not installed")
-        X, y = data(600)
-        grid = {"max_depth": (3, None), "min_samples_leaf": (1, 3), "criterion": ("gini",)}
-        assert {f.engine for f in forest.forest_families(numbered(grid), 1, intelex=True)} == {"scikit-learn"}
-        del grid["criterion"]
-        families = forest.forest_families(numbered(grid), 1, intelex=True)
-        assert {family.engine for family in families} == {"scikit-learn-intelex"}
-        difference = shared_scores(families, X, y) - stock_scores("rf", grid, X, y)
-        assert np.abs(difference.mean(axis=1)).max() < 0.05  # histogram splits
-
-    @pytest.mark.parametrize("leaf", [1, 2, 4, 0.01])
-    def test_intelex_grows_as_many_nodes(self, leaf: float) -> None:
-        """It counts a row once for each time that it was drawn; untranslated, leaf 4 has a fifth more nodes."""
-        if not forest.intelex_available():
-            pytest.skip("scikit-learn-intelex (extra fast) is not installed")
-        X, y = data(1500, 20)
-        model = METHODS["rf"].build({"min_samples_leaf": leaf}, seed=1)
-        stock, fast = (
-            np.mean([tree.tree_.node_count for tree in grow(model, X, y, 0, 30)])
-            for grow in (forest.grow_trees, forest.grow_trees_intelex)
-        )
-        assert fast == pytest.approx(stock, rel=0.06)
-
-    def test_limits_in_draws(self) -> None:
-        assert [forest.Limits(3, split, 1).in_draws().min_samples_split for split in (2, 5, 10)] == [2, 8, 16]
 
 
 class TestFinalFit:
@@ -333,7 +367,7 @@ def test_every_candidate_is_in_one_family(method: str) -> None:
         "rf": {"max_depth": (1, None), "max_leaf_nodes": (3, 5), "min_samples_leaf": (1, 2)},
     }
     grid = grids[method]
-    families = search_families(method, numbered(grid), seed=1, n_fit=100, n_features=5, intelex=False)
+    families = search_families(method, numbered(grid), seed=1, n_fit=100, n_features=5)
     assert sorted(i for family in families for i in family.indices) == list(range(len(candidates(grid))))
     assert len({family.digest() for family in families}) == len(families)
     for family in families:

@@ -18,8 +18,8 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     written; where none of them can, each process compiles for itself.
     """
     try:
-        return numba.njit(cache=True)(function)
+        return numba.njit(cache=True, error_model="numpy")(function)
     except RuntimeError as error:
         if "no locator available" not in str(error):
             raise
-        return numba.njit(function)
+        return numba.njit(error_model="numpy")(function)

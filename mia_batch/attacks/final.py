@@ -36,6 +36,11 @@ class FinalFit:
         """The stock estimator, not fitted."""
         return METHODS[self.method].build(self.params, seed=self.seed)
 
+    @property
+    def engine(self) -> str:
+        """What computes it; compiled trees are compared with scikit-learn's at each fit."""
+        return "compiled" if self.method == "rf" and forest.compiles(self.build()) else "scikit-learn"
+
     def pieces(self) -> list[Any]:
         """Ranges of trees, or the whole."""
         return list(forest.tree_ranges([self.build().n_estimators])) if self.method == "rf" else [None]
@@ -43,7 +48,7 @@ class FinalFit:
     def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
         """Estimated seconds of one core."""
         if self.method == "rf":
-            return forest.growing_seconds(piece[1] - piece[0], n_rows, n_features)
+            return forest.growing_seconds(self.build(), piece[1] - piece[0], n_rows, n_features)
         return SECONDS_PER_VALUE[self.method] * n_rows * n_features
 
     def run(self, data: Any, piece: Any) -> Any:

@@ -9,39 +9,50 @@ of their values has a family of its own; `max_leaf_nodes` grows best-first, `min
 weighted impurity of both children and `ccp_alpha` prunes by a rule of its own: candidates with these are fitted one
 by one.
 
-scikit-learn-intelex splits between bins of values, and counts a node's draws where scikit-learn counts its rows: a row
-drawn three times is three draws. Limits on counts are translated by the mean number of draws of a row that was drawn;
-its trees then have as many nodes as scikit-learn's, but are other trees by another law.
+Trees of the usual settings are grown by forest_kernels.py, several times faster than by scikit-learn and the same to
+the last bit; those of other settings by scikit-learn.
 """
 
 from __future__ import annotations
 
 import base64
-import importlib.util
 import itertools
+import logging
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils import check_random_state
 
 from mia_batch.attacks.classifiers import METHODS
 from mia_batch.attacks.stock import stock_families
 from mia_batch.attacks.tasks import Family, Fold, FoldScore, group_by
 
+if TYPE_CHECKING:  # only workers load compiled code: the process that schedules needs neither its time nor its memory
+    from mia_batch.attacks.forest_kernels import Tree
+
+log = logging.getLogger(__name__)
+
 SHARED = ("max_depth", "min_samples_split", "n_estimators")
 DO_NOT_NEST = ("max_leaf_nodes", "min_impurity_decrease", "ccp_alpha")
-TREES_PER_TASK = 25  # grown, read off and dropped, so that memory does not grow with the forest
-INTELEX_SPEEDUP = 4
-BYTES_PER_NODE = 64 + 16  # of scikit-learn's trees with two classes
-DRAWS_PER_ROW = 1 / (1 - np.exp(-1))  # of a large bootstrap sample, of the rows that are in it
-INTELEX_PARAMETERS = ("min_samples_leaf", "min_weight_fraction_leaf", "max_features", "bootstrap")
+# What forest_kernels.py does not know, and at which value it need not.
+STOCK_ONLY = {
+    "criterion": "gini", "class_weight": None, "min_weight_fraction_leaf": 0, "max_samples": None,
+    "monotonic_cst": None, "max_leaf_nodes": None, "min_impurity_decrease": 0,
+}
+TREES_PER_TASK = 50
+STOCK_AT_ONCE = 5  # trees, so that memory does not grow with the forest
+# Seconds per tree, row and level, and the square root of the features.
+COMPILED_SECONDS, STOCK_SECONDS = 1.2e-8, 6e-8
+BYTES_PER_NODE = 6 * 8  # of Tree
+BYTES_PER_ROW = 100  # of the memory for growing
 # Sums of probabilities as whole numbers: the same whatever the order and the cuts in which trees are added.
 ONE = 1 << 24
 
@@ -54,22 +65,15 @@ class Limits:
     min_samples_split: int
     n_estimators: int
 
-    def in_draws(self) -> Limits:
-        """For trees whose nodes count draws; nothing limits those that may split two."""
-        split = self.min_samples_split
-        return replace(self, min_samples_split=split if split == 2 else round(DRAWS_PER_ROW * split))
-
 
 @dataclass(frozen=True)
 class ForestFamily(Family):
     """Candidates that differ in `max_depth`, `min_samples_split` and `n_estimators` alone."""
 
-    intelex: bool = False
-
     @property
     def engine(self) -> str:
         """Who grows the trees."""
-        return "scikit-learn-intelex" if self.intelex else "scikit-learn"
+        return "compiled" if compiles(self.models[0]) else "scikit-learn"
 
     @cached_property
     def models(self) -> list[RandomForestClassifier]:
@@ -81,44 +85,39 @@ class ForestFamily(Family):
         return tree_ranges([model.n_estimators for model in self.models])
 
     def cost(self, piece: tuple[int, int], n_rows: int, n_features: int) -> float:
-        seconds = growing_seconds(piece[1] - piece[0], n_rows, n_features)
-        return seconds / INTELEX_SPEEDUP if self.intelex else seconds
+        return growing_seconds(self.models[0], piece[1] - piece[0], n_rows, n_features)
 
     def memory(self, n_rows: int, n_features: int) -> int:
         nodes = 2 * n_rows  # of a tree, at most
-        trees = TREES_PER_TASK * nodes * BYTES_PER_NODE
+        growing = 2 * nodes * BYTES_PER_NODE + n_rows * (BYTES_PER_ROW + 2 * 8 * n_features)
         read_off = len(self.candidates) * 8 * (nodes + 2 * n_rows)
-        return super().memory(n_rows, n_features) + trees + read_off
+        return super().memory(n_rows, n_features) + growing + read_off
 
     def run(self, fold: Fold, piece: tuple[int, int]) -> dict[str, Any]:
         """Grow a range of trees; the result holds every candidate's sum of P(member), packed."""
-        n_fit = len(fold.X_fit)
-        limits = [candidate_limits(model, n_fit) for model in self.models]
-        cuts = [limit.in_draws() if self.intelex and self.models[0].bootstrap else limit for limit in limits]
+        limits = [candidate_limits(model, len(fold.X_fit)) for model in self.models]
         X_val = np.ascontiguousarray(fold.X_val, dtype=np.float32)  # what trees compare
-        votes = np.zeros((len(limits), len(X_val)), dtype=np.int64)
-        for tree in self._grow(fold, *piece, limits):
-            votes += read_off(tree, X_val, cuts)
+        votes = np.zeros((len(X_val), len(limits)), dtype=np.int64)
+        for tree in grow_trees(self._loosest(limits), fold.X_fit, fold.y_fit, *piece):
+            add_votes(votes, tree, X_val, limits)
         return {"votes": _pack(votes)}
 
-    def _grow(self, fold: Fold, first: int, end: int, limits: Sequence[Limits]) -> list[DecisionTreeClassifier]:
-        """Trees `first`..`end` - 1, with the loosest limits of the family."""
+    def _loosest(self, limits: Sequence[Limits]) -> RandomForestClassifier:
+        """The forest whose trees, cut, are those of all candidates."""
         depth = max(limit.max_depth for limit in limits)
         loosest = {
             "max_depth": None if np.isinf(depth) else int(depth),
             "min_samples_split": min(limit.min_samples_split for limit in limits),
         }
-        model = METHODS[self.method].build({**self.candidates[0], **loosest}, seed=self.seed)
-        grow = grow_trees_intelex if self.intelex else grow_trees
-        return grow(model, fold.X_fit, fold.y_fit, first, end)
+        return METHODS[self.method].build({**self.candidates[0], **loosest}, seed=self.seed)
 
     def scores(self, results: Sequence[Mapping[str, Any]], y_val: NDArray[np.int8]) -> list[FoldScore]:
         """Accuracy of the first `n_estimators` trees of each candidate; a draw is a non-member, as by argmax."""
         pieces = self.pieces()
-        votes = [_unpack(result["votes"], len(self.models), len(y_val)) for result in results]
+        votes = [_unpack(result["votes"], len(y_val), len(self.models)) for result in results]
         scores = []
         for i, model in enumerate(self.models):
-            total = sum(v[i] for v, (_, end) in zip(votes, pieces, strict=True) if end <= model.n_estimators)
+            total = sum(v[:, i] for v, (_, end) in zip(votes, pieces, strict=True) if end <= model.n_estimators)
             member = 2 * total > model.n_estimators * ONE
             scores.append(FoldScore(float(np.mean(member == y_val)), nonconverged=False))
         return scores
@@ -130,9 +129,10 @@ def tree_ranges(n_estimators: Sequence[int]) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
-def growing_seconds(n_trees: int, n_rows: int, n_features: int) -> float:
+def growing_seconds(model: RandomForestClassifier, n_trees: int, n_rows: int, n_features: int) -> float:
     """Estimated seconds of one core for fully grown trees that try the root of n_features at each node."""
-    return float(6e-8 * n_trees * n_rows * np.log2(max(n_rows, 2)) * n_features**0.5)
+    per_level = COMPILED_SECONDS if compiles(model) else STOCK_SECONDS
+    return float(per_level * n_trees * n_rows * np.log2(max(n_rows, 2)) * n_features**0.5)
 
 
 def candidate_limits(model: RandomForestClassifier, n_fit: int) -> Limits:
@@ -146,67 +146,82 @@ def _count(limit: float, n_rows: int, *, least: int) -> int:
     return int(limit) if isinstance(limit, int | np.integer) else max(least, int(np.ceil(limit * n_rows)))
 
 
-def read_off(tree: DecisionTreeClassifier, X: NDArray[np.float32], limits: Sequence[Limits]) -> NDArray[np.int64]:
-    """P(member) of each row under each candidate's cut of one fully grown tree, times ONE.
-
-    Returns:
-        Shape (n_candidates, n_rows).
-    """
-    grown = tree.tree_
-    leaves = grown.apply(X)
-    cut_value = cut_values(grown, limits)
-    return np.rint(cut_value[:, leaves] * ONE).astype(np.int64)
-
-
-def cut_values(grown: Any, limits: Sequence[Limits]) -> NDArray[np.float64]:
-    """For each candidate and node the value of the node itself, or of its first ancestor where the candidate stops.
-
-    Goes down one level of the tree at a time, over all its nodes and all candidates at once.
+def add_votes(votes: NDArray[np.int64], tree: Tree, X: NDArray[np.float32], limits: Sequence[Limits]) -> None:
+    """Add P(member) of each row under each candidate's cut of one fully grown tree, times ONE.
 
     Args:
-        grown: a fitted `tree_` of two classes.
-        limits: of the candidates, n_candidates of them.
-
-    Returns:
-        P(class 1), shape (n_candidates, n_nodes); meaningful at the leaves of the full tree.
+        votes: shape (n_rows, n_candidates), changed.
+        tree: grown with limits at least as loose as any of `limits`.
+        X: shape (n_rows, n_features), C-contiguous.
+        limits: of the candidates.
     """
-    levels, parents = tree_levels(grown.children_left, grown.children_right)
-    value = np.asarray(grown.value)[:, 0, :]
-    member = value[:, 1] / value.sum(axis=1)
-    max_depth = np.array([limit.max_depth for limit in limits])[:, np.newaxis]
-    min_split = np.array([limit.min_samples_split for limit in limits])[:, np.newaxis]
-    small = grown.n_node_samples < min_split
-    result = np.tile(member, (len(limits), 1))
-    stopped = np.zeros(result.shape, dtype=bool)
-    for depth, nodes in enumerate(levels):
-        if depth:
-            above = parents[nodes]
-            was_stopped = stopped[:, above]
-            result[:, nodes] = np.where(was_stopped, result[:, above], member[nodes])
-            stopped[:, nodes] = was_stopped
-        stopped[:, nodes] |= small[:, nodes] | (depth >= max_depth)
-    return result
+    from mia_batch.attacks.forest_kernels import read_off
+
+    max_depth = np.array([limit.max_depth for limit in limits], dtype=np.float64)
+    min_split = np.array([limit.min_samples_split for limit in limits], dtype=np.int64)
+    read_off(tree, X, max_depth, min_split, ONE, votes)
 
 
-def tree_levels(left: NDArray[np.intp], right: NDArray[np.intp]) -> tuple[list[NDArray[np.intp]], NDArray[np.intp]]:
-    """Nodes of a tree by depth, and each node's parent (-1 for the root), from its children (-1 at leaves)."""
-    parents = np.full(len(left), -1, dtype=np.intp)
-    levels = [np.zeros(1, dtype=np.intp)]
-    while True:
-        nodes = levels[-1][left[levels[-1]] >= 0]
-        if not nodes.size:
-            return levels, parents
-        parents[left[nodes]] = parents[right[nodes]] = nodes
-        levels.append(np.concatenate([left[nodes], right[nodes]]))
+def compiles(model: RandomForestClassifier) -> bool:
+    """Whether forest_kernels.py grows this forest's trees."""
+    return all(getattr(model, name) == value for name, value in STOCK_ONLY.items())
 
 
 def grow_trees(
     model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], first: int, end: int
-) -> list[DecisionTreeClassifier]:
-    """Trees `first`..`end` - 1 of the forest that `model` with n_estimators >= end would fit, each the same tree.
+) -> Iterator[Tree]:
+    """Trees `first`..`end` - 1 of the forest that `model` with n_estimators >= end would fit, each the same tree."""
+    grow = _compiled_trees if compiles(model) else _stock_trees
+    return grow(model, X, y, first, end)
 
-    A warm start draws and skips the seeds of the trees that are there already, here stand-ins.
-    """
+
+def _compiled_trees(
+    model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], first: int, end: int
+) -> Iterator[Tree]:
+    from mia_batch.attacks.forest_kernels import Grower
+
+    n_rows, n_features = X.shape
+    limits = candidate_limits(model, n_rows)
+    leaf = _count(model.min_samples_leaf, n_rows, least=1)
+    depth = n_rows if np.isinf(limits.max_depth) else int(limits.max_depth)
+    grower = Grower(
+        X.astype(np.float32), y, max_features=n_tried(model.max_features, n_features), max_depth=depth,
+        min_split=limits.min_samples_split, min_leaf=leaf,
+    )
+    for seed in tree_seeds(model, end)[first:]:
+        # scikit-learn starts a tree's generator twice from its seed: for its rows, and for its features.
+        sample = np.random.RandomState(seed).randint(0, n_rows, n_rows) if model.bootstrap else np.arange(n_rows)
+        state = np.random.RandomState(seed).randint(0, np.iinfo(np.int32).max)
+        yield grower.grow(np.bincount(sample, minlength=n_rows), state)
+
+
+def tree_seeds(model: RandomForestClassifier, end: int) -> list[int]:
+    """The random_state of each of the first trees."""
+    random = check_random_state(model.random_state)
+    return [int(random.randint(np.iinfo(np.int32).max)) for _ in range(end)]
+
+
+def n_tried(max_features: Any, n_features: int) -> int:
+    """Features tried at a node, of `n_features`, as scikit-learn counts them."""
+    if max_features is None:
+        return n_features
+    if isinstance(max_features, str):
+        return max(1, int(np.sqrt(n_features) if max_features == "sqrt" else np.log2(n_features)))
+    return int(max_features) if isinstance(max_features, int | np.integer) else max(1, int(max_features * n_features))
+
+
+def _stock_trees(
+    model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], first: int, end: int
+) -> Iterator[Tree]:
+    for start in range(first, end, STOCK_AT_ONCE):
+        for tree in fit_trees(model, X, y, start, min(start + STOCK_AT_ONCE, end)):
+            yield as_tree(tree)
+
+
+def fit_trees(
+    model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], first: int, end: int
+) -> list[DecisionTreeClassifier]:
+    """The same by scikit-learn: a warm start draws and skips the seeds of the trees that are there, here stand-ins."""
     forest = RandomForestClassifier(**model.get_params())
     forest.set_params(n_estimators=end, warm_start=True, n_jobs=None)
     forest.estimators_ = [None] * first
@@ -216,35 +231,25 @@ def grow_trees(
         return forest.fit(X, y).estimators_[first:]
 
 
-def grow_trees_intelex(
-    model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], first: int, end: int
-) -> list[DecisionTreeClassifier]:
-    """`end` - `first` trees by scikit-learn-intelex (histogram splits); seeds differ between parts of a forest."""
-    from sklearnex.ensemble import RandomForestClassifier as FastForest
+def as_tree(fitted: DecisionTreeClassifier) -> Tree:
+    """A fitted tree of two classes."""
+    from mia_batch.attacks.forest_kernels import Tree
 
-    seed = int(np.random.SeedSequence([model.random_state, first]).generate_state(1)[0] >> 1)
-    settings = {name: getattr(model, name) for name in (*INTELEX_PARAMETERS, *SHARED)}
-    leaf = _count(model.min_samples_leaf, len(X), least=1)
-    settings["min_samples_leaf"] = round(DRAWS_PER_ROW * leaf) if model.bootstrap and leaf > 1 else leaf
-    forest = FastForest(**{**settings, "n_estimators": end - first}, n_jobs=1, random_state=seed)
-    return list(forest.fit(X, y).estimators_)
+    grown, value = fitted.tree_, np.asarray(fitted.tree_.value)[:, 0, :]
+    whole = [grown.children_left, grown.children_right, grown.feature, grown.n_node_samples]
+    left, right, feature, n_rows = (np.array(column, dtype=np.int64) for column in whole)
+    return Tree(left, right, feature, np.array(grown.threshold), n_rows, value.copy())
 
 
-def intelex_available() -> bool:
-    """Whether scikit-learn-intelex (extra `fast`) is installed."""
-    return importlib.util.find_spec("sklearnex") is not None
-
-
-def forest_families(candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: int, *, intelex: bool) -> list[Family]:
-    """Families of the RF grid; intelex grows those whose parameters it knows."""
+def forest_families(candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: int) -> list[Family]:
+    """Families of the RF grid."""
     families: list[Family] = []
     for group in group_by(candidates, SHARED):
         if any(name in group[0][1] for name in DO_NOT_NEST):
             families += stock_families("rf", group, seed)
             continue
         indices, members = zip(*group, strict=True)
-        known = set(members[0]) <= {*INTELEX_PARAMETERS, *SHARED}
-        families.append(ForestFamily("rf", indices, members, seed, intelex=intelex and known))
+        families.append(ForestFamily("rf", indices, members, seed))
     return families
 
 
@@ -252,9 +257,20 @@ def tree_votes(
     model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], X_eval: NDArray[Any], trees: tuple[int, int]
 ) -> NDArray[np.float64]:
     """What trees `trees[0]`..`trees[1]` - 1 of the final forest say, shape (n_trees, n_eval, 2)."""
-    grown = grow_trees(model, X, y, *trees)
+    from mia_batch.attacks.forest_kernels import leaves
+
     rows = np.ascontiguousarray(X_eval, dtype=np.float32)
-    return np.stack([tree.predict_proba(rows, check_input=False) for tree in grown])
+    grow = grow_trees if grows_as_stock(model, X, y, trees[0]) else _stock_trees
+    return np.stack([tree.value[leaves(tree, rows)] for tree in grow(model, X, y, *trees)])
+
+
+def grows_as_stock(model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], number: int) -> bool:
+    """Whether one tree is scikit-learn's in every bit; other releases and processors may compute otherwise."""
+    ours, stock = (next(grow(model, X, y, number, number + 1)) for grow in (grow_trees, _stock_trees))
+    same = all(np.array_equal(mine, its) for mine, its in zip(ours, stock, strict=True))
+    if not same:
+        log.warning("scikit-learn's trees differ here from the compiled code's: scikit-learn fits the final forest")
+    return same
 
 
 def forest_probabilities(votes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -272,6 +288,6 @@ def _pack(votes: NDArray[np.int64]) -> str:
     return base64.b64encode(zlib.compress(votes.astype("<i4").tobytes(), 1)).decode()
 
 
-def _unpack(text: str, n_candidates: int, n_rows: int) -> NDArray[np.int64]:
+def _unpack(text: str, n_rows: int, n_candidates: int) -> NDArray[np.int64]:
     votes = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<i4")
-    return votes.reshape(n_candidates, n_rows).astype(np.int64)
+    return votes.reshape(n_rows, n_candidates).astype(np.int64)

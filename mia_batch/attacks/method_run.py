@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.classifiers import candidates
 from mia_batch.attacks.final import FinalFit, Scored
-from mia_batch.attacks.forest import forest_families, intelex_available
+from mia_batch.attacks.forest import forest_families
 from mia_batch.attacks.logistic import logistic_families
 from mia_batch.attacks.mlp import mlp_families
 from mia_batch.attacks.neighbours import neighbour_families
@@ -23,7 +23,6 @@ from mia_batch.attacks.pool import Data, Done
 from mia_batch.attacks.result import AttackResult
 from mia_batch.attacks.table import best_index, plain_columns, score_table
 from mia_batch.attacks.tasks import FINAL, Family, Task
-from mia_batch.errors import InputError
 
 if TYPE_CHECKING:
     from mia_batch.config import AttackConfig
@@ -53,15 +52,10 @@ class MethodRun:
         return dict(self.table["params"][best_index(self.table)])
 
     def open_search(self) -> None:
-        """Make the families and their tasks: every piece of every family on every fold.
-
-        Raises:
-            InputError: the engine that must grow forests is not installed.
-        """
+        """Make the families and their tasks: every piece of every family on every fold."""
         rows = self.shape[0] - max(len(fold) for fold in self.folds), self.shape[1]
         self.families = search_families(
-            self.method, list(enumerate(self.candidates)), seed=self.attack.seed, n_fit=rows[0], n_features=rows[1],
-            intelex=uses_intelex(self.attack),
+            self.method, list(enumerate(self.candidates)), seed=self.attack.seed, n_fit=rows[0], n_features=rows[1]
         )
         self.search_tasks = [
             Task(key, family.cost(piece, *rows), self.method, fold, family, piece, then=self.final_seconds)
@@ -165,7 +159,8 @@ class MethodRun:
     def _provenance(self, scored: Scored, n_jobs: int) -> dict[str, Any]:
         attack, engines = self.attack, sorted({family.engine for family in self.families}) or ["scikit-learn"]
         return {
-            "search": attack.search, "engine": " and ".join(engines), "final_engine": "scikit-learn",
+            "search": attack.search, "engine": " and ".join(engines),
+            "final_engine": FinalFit(self.method, self.best, attack.seed).engine,
             "families": [f"{type(family).__name__} of {len(family.indices)}" for family in self.families],
             "seed": attack.seed, "eval_fraction": attack.eval_fraction, "cv": attack.cv, "features": attack.features,
             "backend": attack.backend, "n_jobs": n_jobs, "seconds": time.time() - self.started,
@@ -181,30 +176,18 @@ class MethodRun:
 
 
 def search_families(
-    method: str, grid: Sequence[tuple[int, Mapping[str, Any]]], *, seed: int, n_fit: int, n_features: int, intelex: bool
+    method: str, grid: Sequence[tuple[int, Mapping[str, Any]]], *, seed: int, n_fit: int, n_features: int
 ) -> list[Family]:
     """The families of a grid of numbered candidates: each is in exactly one.
 
     Args:
         n_fit: rows that fit in the smallest fold.
         n_features: columns of X.
-        intelex: whether scikit-learn-intelex may grow forests.
     """
     if method == "rf":
-        return forest_families(grid, seed, intelex=intelex)
+        return forest_families(grid, seed)
     if method == "knn":
         return neighbour_families(grid, seed, n_fit)
     if method == "lr":
         return logistic_families(grid, seed, n_features)
     return mlp_families(grid, seed)
-
-
-def uses_intelex(attack: AttackConfig) -> bool:
-    """Whether scikit-learn-intelex grows the search's forests.
-
-    Raises:
-        InputError: it must, and is not installed.
-    """
-    if attack.engine == "intelex" and not intelex_available():
-        raise InputError("attack.engine: intelex needs scikit-learn-intelex (extra `fast`), which is not installed")
-    return attack.engine != "sklearn" and intelex_available()

@@ -143,8 +143,6 @@ def search_stock(
     finish: Callable[[MethodRun, Scored, int], None], stop: Callable[[], bool], **_: Any,
 ) -> None:
     """scikit-learn's own searches, method after method, for reference."""
-    if attack.engine == "intelex":
-        raise InputError(f"attack.engine: intelex goes with search: shared, got search: {attack.search}")
     for run in runs:
         with _joblib_backend(attack):
             run.table = stock_search(

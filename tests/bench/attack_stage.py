@@ -32,10 +32,8 @@ from mia_batch.store import read_features
 
 HERE = Path(__file__).parent
 TUTORIAL = HERE.parent.parent / "configs" / "vgg16_cifar100.yaml"
-ENGINES = {"shared": "sklearn", "fast": "intelex"}  # contestants, and the setting `engine` of each
 NAMES = {
     "stock": "scikit-learn GridSearchCV", "mindarmour": "MindArmour's attacker", "shared": "this engine",
-    "fast": "this engine, extra `fast`",
 }
 
 
@@ -84,7 +82,7 @@ def cost_table(outcomes: Mapping[str, dict[str, Any]], methods: Sequence[str]) -
         factors = [f"{base['seconds'] / outcome['seconds']:.1f}" if base else "" for base in bases]
         by_method = [f"{outcome['methods'][method]['cpu_seconds']:.1f}" for method in methods]
         use = ""
-        if name in ENGINES:
+        if name == "shared":
             n_workers = outcome["methods"][methods[0]]["n_workers"]
             use = f"{100 * core_use(all_tasks(outcome), n_workers):.0f} %"
         cost = [f"{outcome['seconds']:.1f}", f"{outcome['cpu_seconds']:.1f}", f"{outcome['peak_mib']:.0f}"]
@@ -109,14 +107,13 @@ def answer_table(outcomes: Mapping[str, dict[str, Any]], methods: Sequence[str])
 def agreement(outcomes: Mapping[str, dict[str, Any]], methods: Sequence[str]) -> str:
     """How far the engine's scores are from GridSearchCV's, and whether its accuracy lies in that one's interval."""
     rows = []
-    for name in (name for name in ENGINES if name in outcomes):
-        for method in methods:
-            mine, stock = (outcomes[who]["methods"][method] for who in (name, "stock"))
-            low, high = clopper_pearson(stock["n_right"], outcomes["stock"]["n_eval"])
-            inside = low <= mine["n_right"] / outcomes[name]["n_eval"] <= high
-            difference = np.abs(np.subtract(mine["scores"], stock["scores"])).max()
-            rows.append([method, NAMES[name], f"{difference:.5f}", "yes" if inside else "NO"])
-    return table(["", "", "largest difference of a candidate's score", "held-out accuracy in stock's interval"], rows)
+    for method in methods:
+        mine, stock = (outcomes[who]["methods"][method] for who in ("shared", "stock"))
+        low, high = clopper_pearson(stock["n_right"], outcomes["stock"]["n_eval"])
+        inside = low <= mine["n_right"] / outcomes["shared"]["n_eval"] <= high
+        difference = np.abs(np.subtract(mine["scores"], stock["scores"])).max()
+        rows.append([method, f"{difference:.5f}", "yes" if inside else "NO"])
+    return table(["", "largest difference of a candidate's score", "held-out accuracy in stock's interval"], rows)
 
 
 def scaling_table(
@@ -124,13 +121,11 @@ def scaling_table(
 ) -> str:
     """Simulated from the measured times of tasks."""
     rows = []
-    for name, forests in ((name, forests) for name, forests in ENGINES.items() if name in outcomes):
-        settings = attack.model_copy(update={"engine": forests})
-        for n in n_cores:
-            found = simulate(X, y, settings, outcomes[name], outcomes["stock"], n)
-            rows.append([NAMES[name], str(n), f"{found.engine:.1f}", f"{found.bound:.1f}",
-                         f"{found.engine / found.bound:.2f}", f"{found.chain:.1f}", f"{found.stock:.1f}"])
-    header = ["", "cores", "s", "max(longest task, total / cores)", "ratio", "longest search and final fit", "stock s"]
+    for n in n_cores:
+        found = simulate(X, y, attack, outcomes["shared"], outcomes["stock"], n)
+        rows.append([str(n), f"{found.engine:.1f}", f"{found.bound:.1f}", f"{found.engine / found.bound:.2f}",
+                     f"{found.chain:.1f}", f"{found.stock:.1f}"])
+    header = ["cores", "s", "max(longest task, total / cores)", "ratio", "longest search and final fit", "stock s"]
     return table(header, rows)
 
 
@@ -168,7 +163,7 @@ def main() -> None:
     print(f"{len(X)} rows x {X.shape[1]} columns, a share of {attack.eval_fraction} held out; {args.n_jobs} cores\n")
     print(cost_table(outcomes, methods))
     print(answer_table(outcomes, methods))
-    if "stock" in outcomes and any(name in outcomes for name in ENGINES):
+    if "stock" in outcomes and "shared" in outcomes:
         print(agreement(outcomes, methods))
         print(scaling_table(outcomes, X, y, attack, args.scaling))
 

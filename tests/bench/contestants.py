@@ -2,8 +2,7 @@
 
 stock       scikit-learn's GridSearchCV, method after method
 mindarmour  the attacker of PyPI's mindarmour: seven random candidates for RF, GridSearchCV for the others
-shared      this project's engine, forests by scikit-learn
-fast        the same, forests by scikit-learn-intelex
+shared      this project's engine
 """
 
 from __future__ import annotations
@@ -92,10 +91,10 @@ def mindarmour(X: np.ndarray, y: np.ndarray, attack: AttackConfig, n_jobs: int) 
     return by_searches(search, X, y, attack)
 
 
-def engine(X: np.ndarray, y: np.ndarray, attack: AttackConfig, n_jobs: int, forests: str) -> dict[str, Any]:
-    """This project's."""
+def shared(X: np.ndarray, y: np.ndarray, attack: AttackConfig, n_jobs: int) -> dict[str, Any]:
+    """The engine."""
     watch, journal = Stopwatch(), Kept()
-    results = run_attacks(X, y, attack.model_copy(update={"engine": forests}), n_jobs=n_jobs, journal=journal)
+    results = run_attacks(X, y, attack, n_jobs=n_jobs, journal=journal)
     taken = watch.read()
     methods = {
         name: {
@@ -114,8 +113,7 @@ def engine(X: np.ndarray, y: np.ndarray, attack: AttackConfig, n_jobs: int, fore
 CONTESTANTS: dict[str, Callable[[np.ndarray, np.ndarray, AttackConfig, int], dict[str, Any]]] = {
     "stock": stock,
     "mindarmour": mindarmour,
-    "shared": lambda *arguments: engine(*arguments, "sklearn"),
-    "fast": lambda *arguments: engine(*arguments, "intelex"),
+    "shared": shared,
 }
 
 
