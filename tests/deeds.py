@@ -31,3 +31,8 @@ class Work:
 
 def task(deed: str, piece: Any = None) -> Task:
     return Task(f"test/{deed}", 1.0, "test", FINAL, Work(deed), piece)
+
+
+def not_to_be_loaded() -> None:
+    """What no fork server can preload."""
+    raise KeyError("of no use")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from deeds import task
+from deeds import not_to_be_loaded, task
 from sklearn.datasets import make_classification
 
 from mia_batch.attacks.classifiers import METHODS
@@ -224,9 +224,35 @@ class TestLocalPool:
         run_all(pool, task("sum"))
         for worker in pool._workers:
             for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-                os.kill(worker.process.pid, signum)
+                os.kill(worker.server.pid(worker.number), signum)
         time.sleep(0.2)
         assert len(run_all(pool, task("sum"), task("other"))) == 2
+
+    def test_workers_outlive_their_server_and_new_ones_come_from_another(self, pool: LocalPool, tmp_path: Path) -> None:
+        run_all(pool, task("sum"))
+        (server,) = pool._servers
+        server._process.kill()
+        assert len(run_all(pool, task("sum"), task("die once", str(tmp_path / "died")))) == 2
+        assert [worker.server is server for worker in pool._workers].count(True) == 1
+
+    def test_no_process_is_left(self) -> None:
+        X, y = data()
+        pool = LocalPool(Data(X, y.astype(np.int8), X[:5], fold_numbers(y, 3)), 2)
+        run_all(pool, task("sum"))
+        pids = [pool._servers[0]._process.pid, *(pool._servers[0].pid(number) for number in (0, 1))]
+        pool.close()
+        assert not [pid for pid in pids if psutil.pid_exists(pid)]
+
+    def test_what_cannot_be_loaded_ends_the_search(self, capfd: pytest.CaptureFixture[str]) -> None:
+        X, y = data()
+        rows = Data(X, y.astype(np.int8), X[:5], fold_numbers(y, 3))
+        pool = LocalPool(rows, 2, preload=[not_to_be_loaded])
+        try:
+            with pytest.raises(RuntimeError, match="3 processes that workers are forked from have ended"):
+                run_all(pool, task("sum"))
+        finally:
+            pool.close()
+        assert "KeyError: 'of no use'" in capfd.readouterr().err
 
 
 LONG = """
@@ -237,6 +263,11 @@ grid = {"method": "mlp", "params": {"max_iter": [10**7], "n_iter_no_change": [10
 print("started", flush=True)
 run_attacks(*data(), settings(methods=(grid,)), n_jobs=2, directory=sys.argv[1])
 """
+
+
+def busy_children(parent: psutil.Process) -> int:
+    """Workers that compute: not the fork server, which only loads."""
+    return sum(child.cpu_times().user > 2 for worker in parent.children() for child in worker.children())
 
 
 @pytest.mark.parametrize("whole_group", [False, True])
@@ -254,10 +285,10 @@ def test_kill_leaves_nothing(tmp_path: Path, whole_group: bool) -> None:
     process.stdout.readline()
     parent = psutil.Process(process.pid)
     deadline = time.monotonic() + 60
-    while sum(child.cpu_times().user > 2 for child in parent.children()) < 2 and time.monotonic() < deadline:
+    while busy_children(parent) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     children = parent.children(recursive=True)
-    assert len(children) >= 2
+    assert len(children) == 3  # the fork server and two workers
     os.killpg(process.pid, signal.SIGKILL) if whole_group else process.kill()
     process.wait()
     process.stdout.close()

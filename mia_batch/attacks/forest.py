@@ -75,6 +75,13 @@ class ForestFamily(Family):
         """Who grows the trees."""
         return "compiled" if compiles(self.models[0]) else "scikit-learn"
 
+    @staticmethod
+    def preload() -> None:
+        model = METHODS["rf"].build({"n_estimators": 1}, seed=0)
+        X, y = np.arange(4.0).reshape(-1, 1), np.array([0, 1, 0, 1], dtype=np.int8)
+        for tree in grow_trees(model, X, y, 0, 1):
+            add_votes(np.zeros((4, 1), dtype=np.int64), tree, X.astype(np.float32), [Limits(np.inf, 2, 1)])
+
     @cached_property
     def models(self) -> list[RandomForestClassifier]:
         """The stock estimators of the candidates, not fitted."""

@@ -1,4 +1,4 @@
-"""Workers: one process per core, tasks over pipes, features through one unlinked file.
+"""Workers: one process per core, forked from one server, tasks over pipes, features through one unlinked file.
 
 joblib's own pool is not used for the engine, for two reasons. It takes its tasks as one fixed list, so that a final fit
 would wait for the last search of all methods; and after kill -9 its named semaphores stay in /dev/shm and its workers
@@ -12,16 +12,12 @@ import logging
 import os
 import pickle
 import queue
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -29,12 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from mia_batch.attacks.forkserver import ForkServer
 from mia_batch.attacks.tasks import FINAL, Fold, Task
 
 log = logging.getLogger(__name__)
 
-# Read by the numerical libraries when they are loaded: one thread each, because the pool has a process per core.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
 ARRAYS = ("X_fit", "y_fit", "X_eval", "fold_of")
 MAX_ATTEMPTS = 3
 PAGE = 4096
@@ -104,34 +99,27 @@ class Pool(Protocol):
         """End the workers, whatever they are at."""
 
 
+@dataclass
 class Worker:
     """A process that waits for tasks at the other end of a pipe."""
 
-    def __init__(self, memory: int, layout: bytes) -> None:
-        self.pipe, theirs = Pipe()
-        code = "import sys; from mia_batch.attacks.pool import work; work(*map(int, sys.argv[1:]))"
-        environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
-        descriptors = (theirs.fileno(), memory)
-        command = [sys.executable, "-c", code, *map(str, descriptors)]
-        # In a session of its own: Ctrl-C is for the parent, also while the worker still imports.
-        self.process = subprocess.Popen(command, pass_fds=descriptors, env=environment, start_new_session=True)
-        theirs.close()
-        self.pipe.send_bytes(layout)
-        self.task: Task | None = None
+    pipe: Connection
+    server: ForkServer
+    number: int  # by which the server knows it
+    task: Task | None = None
 
-    def end(self) -> None:
-        """Kill the process."""
-        self.pipe.close()
-        self.process.kill()
-        self.process.wait()
+    def exit_code(self) -> int | None:
+        """Wait for its end; None if the server cannot say."""
+        try:
+            return self.server.exit_code(self.number)
+        except (EOFError, OSError):
+            return None
 
 
-def work(pipe: int, memory: int) -> None:
+def work(connection: Connection, arrays: tuple[int, list[tuple[Any, ...]]]) -> None:
     """A worker's whole life. A thread reads the pipe, so that the end of the parent ends a fit at once."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # schedulers send these to all; the parent decides
-        signal.signal(signum, signal.SIG_IGN)
-    connection, tasks = Connection(pipe), queue.SimpleQueue[Task]()
-    data = map_arrays(memory, connection.recv())
+    tasks = queue.SimpleQueue[Task]()
+    data = map_arrays(*arrays)
     threading.Thread(target=_read, args=(connection, tasks), daemon=True).start()
     while True:
         task = tasks.get()
@@ -193,16 +181,37 @@ def map_arrays(descriptor: int, places: list[tuple[Any, ...]]) -> Data:
 class LocalPool:
     """One worker process per core of this machine."""
 
-    def __init__(self, data: Data, n_workers: int, directory: str | None = None) -> None:
-        """`directory` is where the features' unlinked file takes its space; the run directory rather than /tmp."""
+    def __init__(
+        self, data: Data, n_workers: int, directory: str | None = None, preload: Iterable[Callable[[], None]] = ()
+    ) -> None:
+        """Start the workers.
+
+        Args:
+            data: what tasks read.
+            n_workers: processes.
+            directory: where the features' unlinked file takes its space; the run directory rather than /tmp.
+            preload: functions that load what tasks need, called once for all workers.
+        """
         self.n_workers = n_workers
-        self._file, places = store_arrays({name: getattr(data, name) for name in ARRAYS}, directory)
-        self._layout = pickle.dumps(places)
+        self._file, self._places = store_arrays({name: getattr(data, name) for name in ARRAYS}, directory)
+        self._preload = list(preload)
         self._attempts: dict[str, int] = {}
-        self._workers = [self._new_worker() for _ in range(n_workers)]
+        self._servers: list[ForkServer] = []
+        self._workers: list[Worker] = []
+        self._workers += [self._new_worker() for _ in range(n_workers)]
 
     def _new_worker(self) -> Worker:
-        return Worker(self._file.fileno(), self._layout)
+        """Forked from the last server, or from a new one if that has died."""
+        for server in self._servers[-1:]:
+            try:
+                return Worker(server.fork(), server, server.n_forked - 1)
+            except OSError:
+                log.warning("the process that workers are forked from has ended with code %d", server.wait())
+        if len(self._servers) == MAX_ATTEMPTS:
+            raise RuntimeError(f"{MAX_ATTEMPTS} processes that workers are forked from have ended")
+        descriptor = self._file.fileno()
+        self._servers.append(ForkServer(work, (descriptor, self._places), self._preload, keep=(descriptor,)))
+        return self._new_worker()
 
     def idle(self) -> int:
         return sum(worker.task is None for worker in self._workers)
@@ -214,7 +223,7 @@ class LocalPool:
         try:
             worker.pipe.send(task)
         except OSError:  # it has died while idle; `wait` sees that and starts the task again
-            log.debug("worker %d is gone", worker.process.pid)
+            log.debug("worker %d is gone", worker.number)
 
     def wait(self, timeout: float) -> list[Done]:
         ended = []
@@ -233,10 +242,10 @@ class LocalPool:
 
     def _replace(self, worker: Worker) -> None:
         """A worker has died: start another one, and its task again."""
-        task, code = worker.task, worker.process.wait()
+        worker.pipe.close()
+        task, code = worker.task, worker.exit_code()
         self._workers[self._workers.index(worker)] = self._new_worker()
-        worker.end()
-        log.warning("a worker ended with code %d%s", code, f" at {task.key}, which starts again" if task else "")
+        log.warning("a worker ended with code %s%s", code, f" at {task.key}, which starts again" if task else "")
         if task and self._attempts[task.key] >= MAX_ATTEMPTS:
             hint = "; was its memory too small?" if code == -9 else ""
             raise RuntimeError(f"{task.key}: {MAX_ATTEMPTS} workers ended at it, the last with code {code}{hint}")
@@ -245,5 +254,7 @@ class LocalPool:
 
     def close(self) -> None:
         for worker in self._workers:
-            worker.end()
+            worker.pipe.close()
+        for server in self._servers:
+            server.close()
         self._file.close()

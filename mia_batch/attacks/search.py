@@ -115,7 +115,8 @@ def open_pool(
 
         return DaskPool(data, str(attack.scheduler))
     n_workers = workers_within(attack.memory_gib, n_jobs, runs, data)
-    return LocalPool(data, n_workers, directory)
+    kinds = dict.fromkeys(type(family) for run in runs for family in run.families)
+    return LocalPool(data, n_workers, directory, [kind.preload for kind in kinds])
 
 
 def workers_within(memory_gib: float, n_jobs: int, runs: Sequence[MethodRun], data: Data) -> int:

@@ -46,6 +46,10 @@ class Family:
         """What computes it."""
         return "scikit-learn"
 
+    @staticmethod
+    def preload() -> None:
+        """Load what `run` needs beyond this module; called once, before workers are forked."""
+
     def pieces(self) -> list[Any]:
         """The parts that one fold's work may be cut into; each is one task."""
         return [None]
