@@ -16,7 +16,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
-from mia_batch.attacks import forest, logistic, mlp, neighbours
+from mia_batch.attacks import forest, logistic, mlp, mlp_kernels, neighbours
 from mia_batch.attacks.classifiers import METHODS, candidates
 from mia_batch.attacks.final import FinalFit
 from mia_batch.attacks.method_run import search_families
@@ -155,6 +155,55 @@ class TestMlp:
                 np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(network.probability(X), model.predict_proba(X)[:, 1], rtol=1e-9)
             assert np.array_equal(network.decide(X), model.predict(X).astype(bool))
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])
+    @pytest.mark.parametrize("hidden", [(), (1,), (4, 1, 3), (2, 3, 4, 5)])
+    @pytest.mark.parametrize("batch_size", [1, 17, 64, 131, "auto"])
+    def test_any_shape_and_remainder(self, activation: str, hidden: tuple[int, ...], batch_size: int | str) -> None:
+        X, y = data(131, 5)
+        model = MLPClassifier(hidden, activation=activation, batch_size=batch_size, random_state=2, max_iter=3)
+        (network,) = mlp.train_side_by_side([model], X, y)
+        fit_recorded(model, X, y)
+        stock = (*model.coefs_, *model.intercepts_)
+        for mine, theirs in zip((*network.coefs, *network.intercepts), stock, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(network.probability(X), model.predict_proba(X)[:, 1], rtol=1e-9)
+
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])  # at the last one outputs saturate: the loss is clipped
+    def test_loss_of_every_epoch(self, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        losses: list[float] = []
+        after_epoch = mlp.StoppingRule.after_epoch
+        monkeypatch.setattr(
+            mlp.StoppingRule, "after_epoch", lambda rule, loss: losses.append(loss) or after_epoch(rule, loss)
+        )
+        X, y = data(230, 6)
+        model = MLPClassifier((7,), alpha=0.1, batch_size=50, random_state=3, max_iter=15)
+        mlp.train_side_by_side([model], X * scale, y)
+        fit_recorded(model, X * scale, y)
+        np.testing.assert_allclose(losses, model.loss_curve_, rtol=1e-9)
+
+    def test_probability_of_more_rows_than_are_taken_at_once(self) -> None:
+        X, y = data(2 * mlp.ROWS_AT_ONCE + 33, 4)
+        model = MLPClassifier((5, 3), random_state=1, max_iter=2)
+        (network,) = mlp.train_side_by_side([model], X, y)
+        fit_recorded(model, X, y)
+        np.testing.assert_allclose(network.probability(X), model.predict_proba(X)[:, 1], rtol=1e-9)
+
+    def test_tanh_to_the_last_digits(self) -> None:
+        z = np.concatenate([sign * np.logspace(-300, 3, 1000) for sign in (1, -1)])
+        np.testing.assert_allclose([mlp_kernels.tanh(value) for value in z], np.tanh(z), rtol=1e-15)
+        assert np.isnan(mlp_kernels.tanh(np.nan))
+
+    def test_arrays_of_any_kind_are_compiled_for_once(self) -> None:
+        X, y = data(120, 5)
+        model = MLPClassifier((3,), random_state=1, max_iter=5)
+        expected = mlp.train_side_by_side([model], X, y)[0].probability(X)
+        n_compiled = len(mlp_kernels.epoch.signatures), len(mlp_kernels.forward.signatures)
+        X.setflags(write=False)
+        for same in (X, np.asfortranarray(X), np.repeat(X, 2, axis=0)[::2]):
+            found = mlp.train_side_by_side([model.set_params(alpha=1e-4)], same, y.astype(np.int64))[0]
+            assert np.array_equal(found.probability(same), expected)
+        assert (len(mlp_kernels.epoch.signatures), len(mlp_kernels.forward.signatures)) == n_compiled
 
     def test_models_stop_where_each_would(self) -> None:
         X, y = data(200, 5)

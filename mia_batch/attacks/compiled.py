@@ -14,6 +14,8 @@ R = TypeVar("R")
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """`function` in numba's nopython mode: floating-point operations in the order written, none of them fused.
 
+    Division by zero gives what NumPy's does: a test before each division would keep a loop from being vectorised.
+
     The machine code is kept beside the source, or in NUMBA_CACHE_DIR or the user's cache folder where that cannot be
     written; where none of them can, each process compiles for itself.
     """
