@@ -122,7 +122,7 @@ def test_many_cores_fit_all_candidates_of_the_longest_method_from_the_start(
     rows: Data, run_task: Callable[[Task], Any], n_workers: int
 ) -> None:
     run = Run(rows, run_task, n_workers)
-    assert len(run.searched) == 30
+    assert len(run.searched) == 36
     assert [start for start, _ in run.finals("mlp")] == [0.0] * 4
 
 

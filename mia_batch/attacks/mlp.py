@@ -1,9 +1,8 @@
-"""MLP: candidates of one shape are trained side by side, step for step as MLPClassifier trains each, by compiled loops.
+"""MLP: networks are trained step for step as MLPClassifier trains them, several times faster, by compiled loops.
 
-Candidates with one random_state and shape start from the same weights and see the same batches in the same order: both
-are drawn once. Each candidate then goes through a whole epoch by itself, so that what it touches stays in the cache.
-Each operation on its numbers is the one of scikit-learn's `MLPClassifier`, in its order, so that the results agree but
-for last bits.
+Each operation on a network's numbers is the one of scikit-learn's `MLPClassifier`, in its order, so that the results
+agree but for last bits. Candidates of one shape could share the gathering of batches; as what one network touches then
+no longer stays in the cache, training them one after the other is faster, and leaves a task of its own for each.
 
 The loops are in `mlp_kernels`, which is imported where a network is trained: the process that only hands out tasks
 needs no compiler in its memory.
@@ -23,45 +22,50 @@ from sklearn.utils import check_random_state
 
 from mia_batch.attacks.classifiers import METHODS
 from mia_batch.attacks.stock import StockFamily, stock_families
-from mia_batch.attacks.tasks import Family, Fold, fold_result, group_by
+from mia_batch.attacks.tasks import Family, Fold, fold_result
 
 if TYPE_CHECKING:
     from mia_batch.attacks.mlp_kernels import Weights
 
 Floats = NDArray[np.float64]
-# What may differ between candidates that are trained side by side.
-SHARED = ("alpha", "learning_rate_init", "tol", "n_iter_no_change", "max_iter")
-MAX_SIDE_BY_SIDE = 6  # one after the other on one core: with more of them other cores would wait
+SPEEDUP = 4  # against scikit-learn, at 101 features; more at fewer
 ROWS_AT_ONCE = 500  # of those to be decided on: what a network makes of them stays in the cache
 
 
 class MlpFamily(StockFamily):
-    """Adam candidates of one shape and seed that differ in the parameters of SHARED alone."""
+    """One candidate that compiled loops can train."""
+
+    @property
+    def engine(self) -> str:
+        return "compiled"
+
+    @staticmethod
+    def preload() -> None:
+        X, y = np.zeros((3, 1)), np.array([0, 1, 0], dtype=np.int8)
+        train(METHODS["mlp"].build({"hidden_layer_sizes": (2, 2), "max_iter": 1}, seed=0), X, y).decide(X)
 
     def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
-        return super().cost(piece, n_rows, n_features) / 3  # a quarter at 101 features, an eighth at 11
+        return super().cost(piece, n_rows, n_features) / SPEEDUP
 
     def run(self, fold: Fold, piece: Any) -> dict[str, Any]:
-        models = [METHODS[self.method].build(params, seed=self.seed) for params in self.candidates]
-        networks = train_side_by_side(models, fold.X_fit, fold.y_fit)
-        decisions = [network.decide(fold.X_val) for network in networks]
-        return fold_result(decisions, fold.y_val, [not network.converged for network in networks])
+        (params,) = self.candidates
+        network = train(METHODS[self.method].build(params, seed=self.seed), fold.X_fit, fold.y_fit)
+        return fold_result([network.decide(fold.X_val)], fold.y_val, [not network.converged])
 
 
 def mlp_families(candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: int) -> list[Family]:
-    """Families of the MLP grid; other solvers, early stopping and unshuffled batches are fitted one by one."""
-    families: list[Family] = []
-    for group in group_by(candidates, SHARED):
-        if not _stacks(METHODS["mlp"].build(group[0][1], seed=seed)):
-            families += stock_families("mlp", group, seed)
-            continue
-        for start in range(0, len(group), MAX_SIDE_BY_SIDE):
-            indices, members = zip(*group[start : start + MAX_SIDE_BY_SIDE], strict=True)
-            families.append(MlpFamily("mlp", indices, members, seed))
-    return families
+    """A family for each candidate; other solvers, early stopping and unshuffled batches are scikit-learn's."""
+    return [
+        family for index, params in candidates
+        for family in (
+            [MlpFamily("mlp", (index,), (params,), seed)] if compiles(METHODS["mlp"].build(params, seed=seed))
+            else stock_families("mlp", [(index, params)], seed)
+        )
+    ]
 
 
-def _stacks(model: MLPClassifier) -> bool:
+def compiles(model: MLPClassifier) -> bool:
+    """Whether mlp_kernels.py trains this network."""
     return model.solver == "adam" and model.shuffle and not model.early_stopping
 
 
@@ -105,37 +109,6 @@ class Network:
         return found
 
 
-class Training:
-    """One network in training."""
-
-    def __init__(self, model: MLPClassifier, sizes: Sequence[int], parameters: Floats, n_rows: int) -> None:
-        from mia_batch.attacks import mlp_kernels as kernels
-
-        vectors = [parameters.copy(), *(np.zeros_like(parameters) for _ in range(3))]
-        self.weights = kernels.Weights(np.array(sizes), kernels.ACTIVATIONS.index(model.activation), *vectors)
-        settings = (model.alpha, model.learning_rate_init, model.beta_1, model.beta_2, model.epsilon)
-        self.adam = kernels.Adam(_batch_size(model, n_rows), *map(float, settings))
-        self.rule, self.n_steps = StoppingRule(model), 0
-
-    def epoch(self, X: Floats, y: NDArray[np.int8], order: NDArray[np.int64]) -> bool:
-        """Train for one epoch, of rows in this order; returns whether it was the last."""
-        from mia_batch.attacks import mlp_kernels
-
-        loss = mlp_kernels.epoch(X, y, order, self.weights, self.adam, self.n_steps)
-        self.n_steps += -(-len(order) // self.adam.batch_size)
-        return self.rule.after_epoch(loss)
-
-    def network(self) -> Network:
-        """What has been trained.
-
-        Raises:
-            ValueError: weights are no longer finite.
-        """
-        if not np.isfinite(self.weights.parameters).all():
-            raise ValueError("mlp: weights must stay finite: the features are too large for this learning rate")
-        return Network(self.weights, self.rule.n_iter, self.rule.converged)
-
-
 class StoppingRule:
     """When MLPClassifier stops one model: the loss has not improved by `tol` for `n_iter_no_change` epochs."""
 
@@ -156,27 +129,32 @@ class StoppingRule:
         return self.n_without > self.model.n_iter_no_change
 
 
-def train_side_by_side(models: Sequence[MLPClassifier], X: Floats, y: NDArray[np.int8]) -> list[Network]:
-    """Fit MLPClassifiers that differ in SHARED parameters alone, each as its own `fit` would.
+def train(model: MLPClassifier, X: Floats, y: NDArray[np.int8]) -> Network:
+    """Fit an MLPClassifier as its own `fit` would.
 
     Args:
-        models: Adam, shuffled batches, no early stopping, an integer random_state; not changed.
+        model: one that `compiles`, with an integer random_state; not changed.
         X: shape (n_rows, n_features).
         y: 0 or 1, shape (n_rows,).
 
     Raises:
-        ValueError: a model's weights are no longer finite.
+        ValueError: weights are no longer finite.
     """
-    random = check_random_state(models[0].random_state)
-    sizes = (X.shape[1], *np.atleast_1d(models[0].hidden_layer_sizes).astype(int).tolist(), 1)
-    parameters = _initial(sizes, models[0].activation, random)
-    trainings = [Training(model, sizes, parameters, len(X)) for model in models]
+    from mia_batch.attacks import mlp_kernels as kernels
+
+    random = check_random_state(model.random_state)
+    weights = _initial((X.shape[1], *np.atleast_1d(model.hidden_layer_sizes).astype(int).tolist(), 1), model, random)
+    settings = (model.alpha, model.learning_rate_init, model.beta_1, model.beta_2, model.epsilon)
+    adam = kernels.Adam(_batch_size(model, len(X)), *map(float, settings))
     X, y = _plain(X, np.float64), _plain(y, np.int8)
-    order, running = np.arange(len(X)), trainings
-    while running:
+    rule, order, n_steps, ended = StoppingRule(model), np.arange(len(X)), 0, False
+    while not ended:
         order = order[random.permutation(len(order))]  # sklearn.utils.shuffle, which takes four times as long
-        running = [training for training in running if not training.epoch(X, y, order)]
-    return [training.network() for training in trainings]
+        ended = rule.after_epoch(kernels.epoch(X, y, order, weights, adam, n_steps))
+        n_steps += -(-len(order) // adam.batch_size)
+    if not np.isfinite(weights.parameters).all():
+        raise ValueError("mlp: weights must stay finite: the features are too large for this learning rate")
+    return Network(weights, rule.n_iter, rule.converged)
 
 
 def _plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
@@ -188,11 +166,15 @@ def _batch_size(model: MLPClassifier, n_rows: int) -> int:
     return min(200, n_rows) if model.batch_size == "auto" else int(np.clip(model.batch_size, 1, n_rows))
 
 
-def _initial(sizes: Sequence[int], activation: str, random: np.random.RandomState) -> Floats:
-    """The Glorot start, as one vector of all layers, drawn as MLPClassifier draws it."""
-    factor, layers = 2.0 if activation == "logistic" else 6.0, []
+def _initial(sizes: Sequence[int], model: MLPClassifier, random: np.random.RandomState) -> Weights:
+    """The Glorot start, drawn as MLPClassifier draws it."""
+    from mia_batch.attacks import mlp_kernels as kernels
+
+    factor, layers = 2.0 if model.activation == "logistic" else 6.0, []
     for fan_in, fan_out in itertools.pairwise(sizes):
         bound = np.sqrt(factor / (fan_in + fan_out))
         layers.append(random.uniform(-bound, bound, (fan_in, fan_out)).T.ravel())
         layers.append(random.uniform(-bound, bound, fan_out))
-    return np.concatenate(layers)
+    parameters = np.concatenate(layers)
+    moments = [np.zeros_like(parameters) for _ in range(3)]
+    return kernels.Weights(np.array(sizes), kernels.ACTIVATIONS.index(model.activation), parameters, *moments)
