@@ -127,11 +127,11 @@ def test_many_cores_fit_all_candidates_of_the_longest_method_from_the_start(
 
 
 def test_idle_cores_guess_who_is_ahead(rows: Data, run_task: Callable[[Task], Any]) -> None:
-    """Two cores, the last fold of one family very long: meanwhile the other core fits the candidate that leads."""
+    """Two cores, the last fold of one network very long: meanwhile the other core fits the candidate that leads."""
     lengths: dict[str, float] = {}
 
     def seconds(task: Task) -> float:
-        is_long = task.method == "mlp" and task.fold == 2 and len(task.work.candidates[0]["hidden_layer_sizes"]) == 2
+        is_long = task.method == "mlp" and task.fold == 2 and task.work.indices == (3,)
         return lengths.setdefault(task.key, 100.0 if is_long else task.cost)
 
     run = Run(rows, run_task, 2, seconds)
