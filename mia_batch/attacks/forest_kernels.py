@@ -28,7 +28,7 @@ class Columns(NamedTuple):
 
     ranks: NDArray[Any]  # (n_features, n_rows), unsigned
     values: NDArray[np.float32]  # distinct values, all columns' after each other, ascending in each
-    beyond: NDArray[np.int64]  # by distinct value, the rank of the first that may be cut from it
+    beyond: NDArray[np.int32]  # by distinct value, the rank of the first that may be cut from it
     reach: NDArray[np.int64]  # (n_features,): ranks this far apart may always be cut
     starts: NDArray[np.int64]  # (n_features + 1,): column f has values[starts[f]:starts[f + 1]]
 
@@ -71,7 +71,7 @@ def rank_columns(X: NDArray[np.float32]) -> Columns:
     for column, rank in zip(X.T, ranks, strict=True):
         values, rank[:] = np.unique(column, return_inverse=True)
         distinct.append(values)
-        beyond.append(np.searchsorted(values, values + FEATURE_THRESHOLD, side="right"))
+        beyond.append(np.searchsorted(values, values + FEATURE_THRESHOLD, side="right").astype(np.int32))
     reach = np.array([np.max(first - np.arange(len(first))) for first in beyond])
     return Columns(ranks, np.concatenate(distinct), np.concatenate(beyond), reach, np.cumsum([0, *map(len, distinct)]))
 
