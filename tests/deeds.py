@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mia_batch.attacks.tasks import FINAL, Task
 
 @dataclass(frozen=True)
 class Work:
-    """Raises, dies, dies the first time, or else sums the features."""
+    """Raises, dies, dies the first time, sleeps, or else sums the features."""
 
     deed: str
 
@@ -23,6 +24,8 @@ class Work:
             os._exit(7)
         if self.deed == "raise":
             raise KeyError("of no use")
+        if self.deed == "sleep":
+            time.sleep(1000)
         if self.deed == "die once" and not Path(piece).exists():
             Path(piece).touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -17,6 +17,7 @@ class SimulatedPool:
         self.n_workers, self._run, self._seconds = n_workers, run, seconds
         self.now = 0.0
         self.started: list[tuple[float, Task]] = []
+        self.given_up: list[Task] = []
         self._running: list[tuple[float, int, Task]] = []
 
     def idle(self) -> int:
@@ -32,6 +33,11 @@ class SimulatedPool:
         end, _, task = heapq.heappop(self._running)
         took, self.now = self._seconds(task), end
         return [Done(task, self._run(task), end - took, took, took)]
+
+    def give_up(self, task: Task) -> None:
+        self.given_up.append(task)
+        self._running = [entry for entry in self._running if entry[2] is not task]
+        heapq.heapify(self._running)
 
     def close(self) -> None:
         self._running.clear()

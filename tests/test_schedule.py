@@ -109,12 +109,32 @@ def test_the_same_answers_whatever_is_guessed(
     assert len({task.key for _, task in run.pool.started}) == len(run.pool.started)
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 4, 128])
+@pytest.mark.parametrize("n_workers", [1, 2, 12, 16, 128])
 def test_the_end_is_near_the_bound(rows: Data, run_task: Callable[[Task], Any], n_workers: int) -> None:
     """1.2 times max(longest task, total / cores): few cores are all busy, on many all fits begin at once."""
     run = Run(rows, run_task, n_workers)
     lengths = [task.cost for task in run.wanted()]
     assert run.pool.now <= 1.2 * max(*lengths, sum(lengths) / n_workers)
+
+
+@pytest.mark.parametrize("n_workers", [3, 4, 6, 8])
+def test_between_few_and_many_a_final_fit_waits_for_its_search_at_most(
+    rows: Data, run_task: Callable[[Task], Any], n_workers: int
+) -> None:
+    """There the longest final fit takes about as long as all work spread evenly, and only a good guess begins in time."""
+    run = Run(rows, run_task, n_workers)
+    search = sum(task.cost for task in run.searched if task.method == "mlp")
+    final = max(task.cost for _, task in run.finals("mlp"))
+    assert run.pool.now <= 1.2 * max(search / n_workers + final, sum(task.cost for task in run.wanted()) / n_workers)
+
+
+def test_wrong_guesses_are_given_up(rows: Data, run_task: Callable[[Task], Any]) -> None:
+    """All candidates' final fits begin at once and take long: when the search has chosen, only one goes on."""
+    run = Run(rows, run_task, 16, lambda task: 100.0 if task.fold == FINAL and task.method == "mlp" else task.cost)
+    begun = {task.key for _, task in run.finals("mlp")}
+    assert len(begun) == 4
+    given_up = {task.key for task in run.pool.given_up if task.method == "mlp"}
+    assert given_up == begun - {f"mlp/final/{run.best['mlp']}/0"}
 
 
 @pytest.mark.parametrize("n_workers", [16, 128])  # fewer cores than search tasks, and more

@@ -235,6 +235,17 @@ class TestLocalPool:
         assert len(run_all(pool, task("sum"), task("die once", str(tmp_path / "died")))) == 2
         assert [worker.server is server for worker in pool._workers].count(True) == 1
 
+    def test_what_is_given_up_ends_and_its_core_is_free(self, pool: LocalPool) -> None:
+        run_all(pool, task("sum"))
+        endless = task("sleep")
+        pool.start(endless)
+        (worker,) = (worker for worker in pool._workers if worker.task is endless)
+        process = psutil.Process(worker.server.pid(worker.number))
+        pool.give_up(endless)
+        assert pool.idle() == 2
+        assert len(run_all(pool, task("sum"), task("other"))) == 2
+        process.wait(10)
+
     def test_no_process_is_left(self) -> None:
         X, y = data()
         pool = LocalPool(Data(X, y.astype(np.int8), X[:5], fold_numbers(y, 3)), 2)

@@ -55,7 +55,9 @@ class DaskPool:
             return [done for future in ended if (done := self._collect(future)) is not None]
 
     def _collect(self, future: Any) -> Done | None:
-        task = self._running.pop(future)
+        task = self._running.pop(future, None)
+        if task is None:  # given up
+            return None
         if future.status in LOST:  # every worker that held the features has gone
             if self._attempts[task.key] >= MAX_ATTEMPTS:
                 raise RuntimeError(f"{task.key}: lost with its workers {MAX_ATTEMPTS} times")
@@ -66,6 +68,12 @@ class DaskPool:
             return None
         done: Done = future.result()
         return done
+
+    def give_up(self, task: Task) -> None:
+        """Cancel it; a worker that is at it already goes on to its end."""
+        for future in [future for future, its in self._running.items() if its is task]:
+            del self._running[future]
+            self._client.cancel([future], force=True)
 
     def close(self) -> None:
         self._client.cancel(list(self._running), force=True)

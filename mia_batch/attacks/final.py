@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 
 from mia_batch.attacks import forest
 from mia_batch.attacks.classifiers import METHODS
-from mia_batch.attacks.stock import SECONDS_PER_VALUE, fit_recorded
+from mia_batch.attacks.stock import fit_recorded, fit_seconds
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FinalFit:
         """Estimated seconds of one core."""
         if self.method == "rf":
             return forest.growing_seconds(self.build(), piece[1] - piece[0], n_rows, n_features)
-        return SECONDS_PER_VALUE[self.method] * n_rows * n_features
+        return fit_seconds(self.method, n_rows, n_features)
 
     def run(self, data: Any, piece: Any) -> Any:
         """Fit on all fit rows: the trees' votes for a range of trees, else Scored."""

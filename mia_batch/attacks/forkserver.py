@@ -70,10 +70,13 @@ class ForkServer:
             self._pids.append(self._control.recv())
         return self._pids[number]
 
-    def exit_code(self, number: int) -> int:
-        """Wait for the end of a worker, once; negative for a signal."""
+    def exit_code(self, number: int, *, kill: bool = False) -> int:
+        """End a worker or wait for its end, once; negative for a signal. Raises OSError if the server is gone."""
         self.pid(self.n_forked - 1)  # the answers come in the order of the questions
-        self._control.send(self.pid(number))
+        pid = self.pid(number)
+        if kill:
+            os.kill(pid, signal.SIGKILL)  # still this worker: its number is free when the server has asked for the code
+        self._control.send(pid)
         code: int = self._control.recv()
         return code
 
@@ -116,9 +119,9 @@ def serve(descriptor: int) -> None:
 
 
 def give_back_code() -> None:
-    """Drop the pages of program code that loading has touched from this process; what is needed again comes back.
+    """Drop the pages of program code that loading has touched; what is needed again comes back.
 
-    They are a third of its memory, most of them a compiler's that workers do not run. Code that cannot be dropped stays.
+    They are a third of its memory, most of them a compiler's that workers do not run. What cannot be dropped stays.
     """
     madvise = ctypes.CDLL(None).madvise
     for line in Path("/proc/self/maps").read_text().splitlines():

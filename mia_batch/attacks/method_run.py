@@ -68,12 +68,19 @@ class MethodRun:
         """Estimated seconds of the longest task of any candidate's final fit."""
         return max(task.cost for index in range(len(self.candidates)) for task in self.tasks_of_final(index))
 
+    @cached_property
+    def final_work(self) -> float:
+        """Estimated seconds of one core of any candidate's whole final fit."""
+        return max(sum(task.cost for task in self.tasks_of_final(index)) for index in range(len(self.candidates)))
+
     def tasks_of_final(self, index: int) -> list[Task]:
-        """The pieces of a candidate's fit on all fit rows."""
+        """The pieces of a candidate's fit on all fit rows; one that begins early precedes the search's tasks."""
         final = FinalFit(self.method, self.candidates[index], self.attack.seed)
+        then = max((task.cost for task in self.search_tasks), default=0.0)
+        keys = [f"{self.method}/final/{index}/{i}" for i in range(len(final.pieces()))]
         return [
-            Task(f"{self.method}/final/{index}/{i}", final.cost(piece, *self.shape), self.method, FINAL, final, piece)
-            for i, piece in enumerate(final.pieces())
+            Task(key, final.cost(piece, *self.shape), self.method, FINAL, final, piece, then)
+            for key, piece in zip(keys, final.pieces(), strict=True)
         ]
 
     def begin_final(self, index: int) -> list[Task]:
@@ -82,13 +89,33 @@ class MethodRun:
         self._begun.add(index)
         return self.tasks_of_final(index) if new else []
 
-    def promising(self) -> int | None:
-        """The candidate that is ahead in the folds that are there, of those whose final fit has not begun."""
+    @property
+    def n_begun(self) -> int:
+        """Candidates whose final fit has begun."""
+        return len(self._begun)
+
+    @cached_property
+    def n_pieces(self) -> int:
+        """The most tasks of a final fit."""
+        return max(len(self.tasks_of_final(index)) for index in range(len(self.candidates)))
+
+    def promising(self, *, at_once: int | None = None) -> int | None:
+        """The candidate that is ahead in the folds that are there, of those whose final fit has not begun.
+
+        Args:
+            at_once: tasks of final fits that may begin; then None unless these are all that are left, or each candidate
+                has a fold, so that it is known who is ahead.
+        """
+        n_left = len(self.candidates) - len(self._begun)
+        if n_left == 0 or (at_once is not None and at_once < self.n_pieces):
+            return None
         scores, _ = self._scores()
         n_known = np.isfinite(scores).sum(axis=1)
+        if at_once is not None and at_once < n_left * self.n_pieces and not n_known.all():
+            return None
         mean = np.where(n_known, np.nansum(scores, axis=1) / np.maximum(n_known, 1), -1.0)
         mean[list(self._begun)] = -np.inf
-        return None if len(self._begun) == len(mean) else int(np.argmax(mean))
+        return int(np.argmax(mean))
 
     def take(self, key: str, result: Any) -> None:
         """Keep a task's result."""

@@ -95,6 +95,9 @@ class Pool(Protocol):
     def wait(self, timeout: float) -> list[Done]:
         """Tasks that have ended; empty if none does within `timeout` seconds. Raises what a task raised."""
 
+    def give_up(self, task: Task) -> None:
+        """A started task's result is not wanted any more."""
+
     def close(self) -> None:
         """End the workers, whatever they are at."""
 
@@ -108,10 +111,11 @@ class Worker:
     number: int  # by which the server knows it
     task: Task | None = None
 
-    def exit_code(self) -> int | None:
-        """Wait for its end; None if the server cannot say."""
+    def end(self, *, kill: bool) -> int | None:
+        """Kill it or wait for its end; returns the exit code, None if the server cannot say."""
+        self.pipe.close()
         try:
-            return self.server.exit_code(self.number)
+            return self.server.exit_code(self.number, kill=kill)
         except (EOFError, OSError):
             return None
 
@@ -240,10 +244,15 @@ class LocalPool:
             ended.append(outcome)
         return ended
 
+    def give_up(self, task: Task) -> None:
+        """Kill the worker that is at it; a new one takes its place."""
+        for worker in [worker for worker in self._workers if worker.task is task]:
+            worker.end(kill=True)
+            self._workers[self._workers.index(worker)] = self._new_worker()
+
     def _replace(self, worker: Worker) -> None:
         """A worker has died: start another one, and its task again."""
-        worker.pipe.close()
-        task, code = worker.task, worker.exit_code()
+        task, code = worker.task, worker.end(kill=False)
         self._workers[self._workers.index(worker)] = self._new_worker()
         log.warning("a worker ended with code %s%s", code, f" at {task.key}, which starts again" if task else "")
         if task and self._attempts[task.key] >= MAX_ATTEMPTS:

@@ -116,5 +116,5 @@ class Task:
         return self.cost + self.then
 
     def __lt__(self, other: Task) -> bool:
-        """The longest chain first."""
-        return (-self.urgency, self.key) < (-other.urgency, other.key)
+        """The longest chain first; of equal ones the first fold, so that it is soon known which candidate is ahead."""
+        return (-self.urgency, self.fold, self.key) < (-other.urgency, other.fold, other.key)
