@@ -121,7 +121,7 @@ def test_the_end_is_near_the_bound(rows: Data, run_task: Callable[[Task], Any], 
 def test_between_few_and_many_a_final_fit_waits_for_its_search_at_most(
     rows: Data, run_task: Callable[[Task], Any], n_workers: int
 ) -> None:
-    """There the longest final fit takes about as long as all work spread evenly; a good guess begins in time."""
+    """There the longest final fit takes about as long as all work spread evenly: only a good guess is in time."""
     run = Run(rows, run_task, n_workers)
     search = sum(task.cost for task in run.searched if task.method == "mlp")
     final = max(task.cost for _, task in run.finals("mlp"))
