@@ -21,7 +21,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # What a system refuses its user, not a fault of the program: one line, no traceback.
 REFUSALS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO,
-    errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE, errno.EAGAIN,
 })
 
 log = logging.getLogger(__name__)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -38,4 +40,23 @@ def task(deed: str, piece: Any = None) -> Task:
 
 def not_to_be_loaded() -> None:
     """What no fork server can preload."""
-    raise KeyError("of no use")
+    raise OSError("of no use")
+
+
+def loads_forever() -> None:
+    time.sleep(1000)
+
+
+def _refuse() -> int:
+    raise BlockingIOError(errno.EAGAIN, "as a limit on processes does")
+
+
+def allow_no_process() -> None:
+    os.fork = _refuse
+
+
+def echo(pipe: Connection, _: None) -> None:
+    """A worker that fails at "fail" and sends anything else back."""
+    while (word := pipe.recv()) != "fail":
+        pipe.send(word)
+    raise OSError(word)

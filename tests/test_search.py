@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from deeds import not_to_be_loaded, task
+from deeds import allow_no_process, echo, loads_forever, not_to_be_loaded, task
 from sklearn.datasets import make_classification
 
 from mia_batch.attacks.classifiers import METHODS
+from mia_batch.attacks.forkserver import ForkServer
 from mia_batch.attacks.method_run import MethodRun
 from mia_batch.attacks.pool import Data, LocalPool
 from mia_batch.attacks.result import AttackResult
@@ -187,10 +188,14 @@ class TestRestart:
         assert len(searched(other)) == 6  # two ranges of trees on three folds
 
 
+def some_rows() -> Data:
+    X, y = data()
+    return Data(X, y.astype(np.int8), X[:5], fold_numbers(y, 3))
+
+
 @pytest.fixture
 def pool() -> Iterator[LocalPool]:
-    X, y = data()
-    pool = LocalPool(Data(X, y.astype(np.int8), X[:5], fold_numbers(y, 3)), 2)
+    pool = LocalPool(some_rows(), 2)
     yield pool
     pool.close()
 
@@ -247,23 +252,70 @@ class TestLocalPool:
         process.wait(10)
 
     def test_no_process_is_left(self) -> None:
-        X, y = data()
-        pool = LocalPool(Data(X, y.astype(np.int8), X[:5], fold_numbers(y, 3)), 2)
+        pool = LocalPool(some_rows(), 2)
         run_all(pool, task("sum"))
         pids = [pool._servers[0]._process.pid, *(pool._servers[0].pid(number) for number in (0, 1))]
         pool.close()
         assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
     def test_what_cannot_be_loaded_ends_the_search(self, capfd: pytest.CaptureFixture[str]) -> None:
-        X, y = data()
-        rows = Data(X, y.astype(np.int8), X[:5], fold_numbers(y, 3))
-        pool = LocalPool(rows, 2, preload=[not_to_be_loaded])
+        pool = LocalPool(some_rows(), 2, preload=[not_to_be_loaded])
         try:
             with pytest.raises(RuntimeError, match="3 processes that workers are forked from have ended"):
                 run_all(pool, task("sum"))
         finally:
             pool.close()
-        assert "KeyError: 'of no use'" in capfd.readouterr().err
+        assert "OSError: of no use" in capfd.readouterr().err
+
+    def test_as_many_workers_as_a_large_node_has_cores_begin_while_the_server_loads(self) -> None:
+        """Requests that nobody reads yet must not fill the pipe: whoever waits there sees no signal to stop."""
+        pool = LocalPool(some_rows(), 300, preload=[loads_forever])
+        assert pool.idle() == 300
+        pool.close()
+        pool.close()
+
+    def test_a_limit_on_processes_is_one_line(self) -> None:
+        pool = LocalPool(some_rows(), 2, preload=[allow_no_process])
+        try:
+            with pytest.raises(InputError, match="system: must allow a process for each core, got: Resource temp"):
+                run_all(pool, task("sum"))
+        finally:
+            pool.close()
+
+    def test_modules_of_the_working_directory_are_not_taken(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("ctypes", "mia_batch"):
+            (tmp_path / f"{name}.py").write_text("raise SystemExit('a stranger')")
+        monkeypatch.chdir(tmp_path)
+        pool = LocalPool(some_rows(), 1)
+        assert len(run_all(pool, task("sum"))) == 1
+        pool.close()
+
+    def test_descriptors_are_given_back(self) -> None:
+        pool = LocalPool(some_rows(), 2)
+        run_all(pool, task("sum"))
+        processes = psutil.Process(), psutil.Process(pool._servers[0]._process.pid)
+        before = [process.num_fds() for process in processes]
+        for _ in range(20):
+            endless = task("sleep")
+            pool.start(endless)
+            pool.give_up(endless)
+        run_all(pool, task("sum"), task("other"))
+        assert [process.num_fds() for process in processes] == before
+        assert len(processes[1].children()) == 2
+        pool.close()
+
+
+def test_a_worker_that_fails_takes_no_other_with_it(capfd: pytest.CaptureFixture[str]) -> None:
+    server = ForkServer(echo, None, [], keep=())
+    first, second = server.fork(2)
+    first.send("fail")
+    assert server.exit_code(0) == 1
+    second.send("still here")
+    assert second.recv() == "still here"
+    server.close()
+    assert "OSError: fail" in capfd.readouterr().err
 
 
 LONG = """
@@ -309,6 +361,28 @@ def test_kill_leaves_nothing(tmp_path: Path, whole_group: bool) -> None:
     assert not list(temporary.iterdir())
     mine = (str(process.pid), *(str(child.pid) for child in children))
     assert not [name for name in set(os.listdir("/dev/shm")) - shm if any(pid in name for pid in mine)]
+
+
+LOADING = """
+from deeds import loads_forever
+from test_search import some_rows
+from mia_batch.attacks.pool import LocalPool
+pool = LocalPool(some_rows(), 2, preload=[loads_forever])
+print(pool._servers[0]._process.pid, flush=True)
+input()
+"""
+
+
+def test_kill_leaves_no_process_that_still_loads() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LOADING], env=environment, **pipes) as process:
+        assert process.stdout is not None
+        server = psutil.Process(int(process.stdout.readline()))
+        time.sleep(1)
+        process.kill()
+    psutil.wait_procs([server], timeout=10)
+    assert not server.is_running()
 
 
 def test_features_that_arrive_at_odd_bytes_are_aligned() -> None:

@@ -16,14 +16,14 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
-from mia_batch.attacks import forest, logistic, mlp, mlp_kernels, neighbours
+from mia_batch.attacks import forest, forest_kernels, logistic, mlp, mlp_kernels, neighbours
 from mia_batch.attacks.classifiers import METHODS, candidates
 from mia_batch.attacks.final import FinalFit
 from mia_batch.attacks.method_run import search_families
 from mia_batch.attacks.pool import Data
 from mia_batch.attacks.split import fold_numbers, fold_rows
 from mia_batch.attacks.stock import StockFamily, fit_recorded
-from mia_batch.attacks.tasks import Family
+from mia_batch.attacks.tasks import Family, Fold
 
 CV = 3
 
@@ -236,6 +236,8 @@ class TestMlp:
         assert sorted(names) == ["MlpFamily"] * 2 + ["StockFamily"] * 4
         early = mlp.mlp_families(numbered({"early_stopping": (True,), "alpha": (1e-4, 1e-2)}), 1)
         assert [type(family) for family in early] == [StockFamily] * 2
+        chaotic = mlp.mlp_families(numbered({"learning_rate_init": (0.1, 0.5), "beta_2": (0.999, 0.0)}), 1)
+        assert [type(family).__name__ for family in chaotic] == ["MlpFamily"] + ["StockFamily"] * 3
 
     def test_weights_that_overflow(self) -> None:
         X, y = data(60, 4)
@@ -291,6 +293,21 @@ class TestForest:
         for mine, its in zip(found, stock, strict=True):
             for name, ours, expected in zip(mine._fields, mine, its, strict=True):
                 assert np.array_equal(ours, expected), name
+
+    def test_what_is_preloaded_is_all_that_is_compiled(self) -> None:
+        """Mapped, read-only rows, as workers have them: nothing is compiled once more in each of them."""
+        X, y = data(120)
+        for array in (X, y):
+            array.setflags(write=False)
+        loops = [loop for loop in vars(forest_kernels).values() if hasattr(loop, "signatures")]
+        forest.ForestFamily.preload()
+        compiled = [len(loop.signatures) for loop in loops]
+        rows = Data(X, y, X, fold_numbers(y, CV))
+        params = {"n_estimators": 2}
+        forest.ForestFamily("rf", (0,), (params,), 1).run(Fold(X, y, X, y), (0, 2))
+        FinalFit("rf", params, 1).run(rows, (0, 2))
+        assert [len(loop.signatures) for loop in loops] == compiled
+        assert forest_kernels.leaves.signatures
 
     @pytest.mark.slow
     def test_more_rows_than_a_short_rank_can_number(self) -> None:

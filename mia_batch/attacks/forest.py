@@ -79,6 +79,7 @@ class ForestFamily(Family):
     def preload() -> None:
         model = METHODS["rf"].build({"n_estimators": 1}, seed=0)
         X, y = np.arange(4.0).reshape(-1, 1), np.array([0, 1, 0, 1], dtype=np.int8)
+        tree_votes(model, X, y, X, (0, 1))
         for tree in grow_trees(model, X, y, 0, 1):
             add_votes(np.zeros((4, 1), dtype=np.int64), tree, X.astype(np.float32), [Limits(np.inf, 2, 1)])
 

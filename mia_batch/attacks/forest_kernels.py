@@ -356,7 +356,8 @@ class Grower:
         """
         self._columns = rank_columns(X)
         self._room = open_room(self._columns)
-        self._y, self._settings = y, (max_features, max_depth, min_split, min_leaf)
+        self._y = np.array(y, dtype=np.int8)  # a read-only one would have `_grow` compiled once more
+        self._settings = max_features, max_depth, min_split, min_leaf
         most = 2 * len(X)  # nodes
         left, right, feature, n_rows = np.empty((4, most), dtype=np.int64)
         self._grown = Tree(left, right, feature, np.empty(most), n_rows, np.empty((most, 2)))

@@ -8,23 +8,37 @@ workers.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import mmap
 import os
 import signal
+import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import recv_handle, send_handle
+from multiprocessing.reduction import recvfds, sendfds
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from mia_batch.errors import InputError
 
 # Read by the numerical libraries when they are loaded: one thread each, because the pool has a process per core.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
-FORK = 0  # instead of the number of a process whose exit code is asked for
+FORK, WAIT, KILL = "fork", "wait", "kill"  # requests
 PATIENCE = 1.0  # seconds to end in
+MOST_AT_ONCE = 250  # file descriptors in a message: Linux takes 253
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+# The parent's own module path, whatever lies in the working directory.
+START = """
+import sys
+sys.path[:] = sys.argv[2:]
+from mia_batch.attacks.forkserver import serve
+serve(int(sys.argv[1]))
+"""
 
 
 class ForkServer:
@@ -42,41 +56,52 @@ class ForkServer:
             keep: file descriptors that workers go on with.
         """
         self._control, theirs = Pipe()
-        code = "import sys; from mia_batch.attacks.forkserver import serve; serve(int(sys.argv[1]))"
-        environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
         descriptor = theirs.fileno()
         # In a session of its own: Ctrl-C is for the parent, also while this process still imports.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, str(descriptor)], pass_fds=(descriptor, *keep), env=environment,
-            start_new_session=True,
+            [sys.executable, "-c", START, str(descriptor), *sys.path], pass_fds=(descriptor, *keep),
+            env={**os.environ, **ONE_THREAD}, stdin=subprocess.DEVNULL, start_new_session=True,
         )
         theirs.close()
-        self._control.send((work, arguments, preload))
+        self._control.send((work, arguments, preload, os.getpid()))
         self._pids: list[int] = []
         self.n_forked = 0
 
-    def fork(self) -> Connection:
-        """Start a worker; returns the end of its pipe at once. Raises OSError if the server is gone."""
-        ours, theirs = Pipe()
-        self._control.send(FORK)
-        send_handle(self._control, theirs.fileno(), self._process.pid)
-        theirs.close()
-        self.n_forked += 1
-        return ours
+    def fork(self, n: int) -> list[Connection]:
+        """Start workers; returns the ends of their pipes at once. Raises OSError if the server is gone.
+
+        One message for many: a socket holds few, and none is read as long as the server loads.
+        """
+        if n > MOST_AT_ONCE:
+            return self.fork(MOST_AT_ONCE) + self.fork(n - MOST_AT_ONCE)
+        ours, theirs = zip(*(Pipe() for _ in range(n)), strict=True)
+        self._control.send((FORK, n))
+        with socket.fromfd(self._control.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as control:
+            sendfds(control, [pipe.fileno() for pipe in theirs])
+        for pipe in theirs:
+            pipe.close()
+        self.n_forked += n
+        return list(ours)
 
     def pid(self, number: int) -> int:
-        """Of a worker, counted from 0; waits until it is there."""
+        """Of a worker, counted from 0; waits until it is there.
+
+        Raises:
+            InputError: the system has refused a process.
+            EOFError: the server is gone.
+        """
         while len(self._pids) <= number:
-            self._pids.append(self._control.recv())
-        return self._pids[number]
+            self._pids += self._control.recv()
+        if (pid := self._pids[number]) < 0:
+            raise InputError(f"system: must allow a process for each core, got: {os.strerror(-pid)}")
+        return pid
 
     def exit_code(self, number: int, *, kill: bool = False) -> int:
-        """End a worker or wait for its end, once; negative for a signal. Raises OSError if the server is gone."""
-        self.pid(self.n_forked - 1)  # the answers come in the order of the questions
+        """End a worker or wait for its end, once; negative for a signal. Raises as `pid`, or OSError."""
         pid = self.pid(number)
-        if kill:
-            os.kill(pid, signal.SIGKILL)  # still this worker: its number is free when the server has asked for the code
-        self._control.send(pid)
+        while len(self._pids) < self.n_forked:  # the answers come in the order of the questions
+            self._pids += self._control.recv()
+        self._control.send((KILL if kill else WAIT, pid))
         code: int = self._control.recv()
         return code
 
@@ -100,22 +125,36 @@ def serve(descriptor: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     control, workers = Connection(descriptor), set[int]()
     try:
-        work, arguments, preload = control.recv()
-        for load in preload:
-            load()
-        gc.collect()
-        gc.freeze()  # a collection in a worker would write to, and so copy, what is shared
-        give_back_code()
+        work, arguments, preload, parent = control.recv()
+        _load(preload, parent)
         while True:
-            request = control.recv()
-            answer = _fork(control, work, arguments) if request == FORK else _exit_code(request)
-            workers ^= {answer if request == FORK else request}
-            control.send(answer)
-    except (EOFError, OSError):
+            request, number = control.recv()
+            if request == FORK:
+                pids = _fork(_receive(control, number), control, work, arguments)
+                workers.update(pid for pid in pids if pid > 0)
+                control.send(pids)
+            else:
+                workers.remove(number)
+                control.send(_exit_code(number, kill=request == KILL))
+    except (EOFError, ConnectionError):  # the parent has closed its end
+        pass
+    finally:
         for pid in workers:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        os._exit(0)
+            _exit_code(pid, kill=True)
+
+
+def _load(preload: Sequence[Callable[[], None]], parent: int) -> None:
+    """Load what workers need, as long as the parent lives: its end is read from the pipe only afterwards."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has died before
+        raise EOFError
+    for load in preload:
+        load()
+    gc.collect()
+    gc.freeze()  # a collection in a worker would write to, and so copy, what is shared
+    give_back_code()
+    prctl(PR_SET_PDEATHSIG, 0)
 
 
 def give_back_code() -> None:
@@ -131,16 +170,42 @@ def give_back_code() -> None:
             madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
-def _fork(control: Connection, work: Callable[..., None], arguments: Any) -> int:
-    descriptor = recv_handle(control)
-    pid = os.fork()
-    if pid == 0:
-        control.close()
-        work(Connection(descriptor), arguments)
-        os._exit(0)
-    os.close(descriptor)
-    return pid
+def _receive(control: Connection, n: int) -> list[int]:
+    """The workers' ends of their pipes, the first one last."""
+    with socket.fromfd(control.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as sender:
+        return list(reversed(recvfds(sender, n)))
 
 
-def _exit_code(pid: int) -> int:
+def _fork(ends: list[int], control: Connection, work: Callable[..., None], arguments: Any) -> list[int]:
+    """A process for each end of a pipe; returns their numbers, or the system's number of an error, negative."""
+    pids = []
+    while ends:
+        end = ends.pop()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            pid = -(error.errno or errno.EAGAIN)
+        if pid == 0:
+            control.close()
+            for other in ends:  # held here, it would not close when its worker dies
+                os.close(other)
+            _live(end, work, arguments)
+        os.close(end)
+        pids.append(pid)
+    return pids
+
+
+def _live(end: int, work: Callable[..., None], arguments: Any) -> NoReturn:
+    """A worker's process, which must not go on as a second server."""
+    try:
+        work(Connection(end), arguments)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def _exit_code(pid: int, *, kill: bool) -> int:
+    if kill:
+        os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

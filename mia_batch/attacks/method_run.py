@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -22,7 +23,7 @@ from mia_batch.attacks.neighbours import neighbour_families
 from mia_batch.attacks.pool import Data, Done
 from mia_batch.attacks.result import AttackResult
 from mia_batch.attacks.table import best_index, plain_columns, score_table
-from mia_batch.attacks.tasks import FINAL, Family, Task
+from mia_batch.attacks.tasks import FINAL, Family, FoldScore, Task
 
 if TYPE_CHECKING:
     from mia_batch.config import AttackConfig
@@ -42,6 +43,7 @@ class MethodRun:
         self.chosen: int | None = None  # the candidate that the search has chosen
         self.started = time.time()
         self._found: dict[str, Any] = {}  # results of the search's tasks
+        self._scored: dict[str, list[FoldScore]] = {}  # of families on folds, by their first task
         self._fitted: dict[str, Any] = {}  # results of final fits' tasks
         self._begun: set[int] = set()  # candidates whose final fit has begun
         self._trace: list[dict[str, Any]] = []
@@ -147,16 +149,18 @@ class MethodRun:
         """Accuracies, (n_candidates, n_folds), NaN where tasks are missing; folds not converged, (n_candidates,)."""
         scores = np.full((len(self.candidates), len(self.folds)), np.nan)
         n_nonconverged = np.zeros(len(self.candidates), dtype=np.int64)
-        for family in self.families:
-            for fold, y_val in enumerate(self.folds):
-                keys = self._keys(family, fold)
-                if not all(key in self._found for key in keys):
-                    continue
-                pieces = [self._found[key] for key in keys]
-                for index, score in zip(family.indices, family.scores(pieces, y_val), strict=True):
-                    scores[index, fold] = score.accuracy
-                    n_nonconverged[index] += score.nonconverged
+        for family, fold in itertools.product(self.families, range(len(self.folds))):
+            for index, score in zip(family.indices, self._fold_scores(family, fold), strict=False):
+                scores[index, fold] = score.accuracy
+                n_nonconverged[index] += score.nonconverged
         return scores, n_nonconverged
+
+    def _fold_scores(self, family: Family, fold: int) -> list[FoldScore]:
+        """A family's scores on a fold; empty where tasks are missing. Computed once: guesses ask again and again."""
+        keys = self._keys(family, fold)
+        if keys[0] not in self._scored and all(key in self._found for key in keys):
+            self._scored[keys[0]] = family.scores([self._found[key] for key in keys], self.folds[fold])
+        return self._scored.get(keys[0], [])
 
     def _keys(self, family: Family, fold: int) -> list[str]:
         return [f"{self.method}/{family.digest()}/{fold}/{i}" for i in range(len(family.pieces()))]

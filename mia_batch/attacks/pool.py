@@ -131,7 +131,10 @@ def work(connection: Connection, arrays: tuple[int, list[tuple[Any, ...]]]) -> N
             outcome: Any = execute(data, task)
         except Exception as error:
             outcome = _portable(error)
-        connection.send(outcome)
+        try:
+            connection.send(outcome)
+        except OSError:  # the parent is gone, or has given this worker up
+            os._exit(0)
 
 
 def _read(connection: Connection, tasks: queue.SimpleQueue[Task]) -> None:
@@ -201,21 +204,25 @@ class LocalPool:
         self._preload = list(preload)
         self._attempts: dict[str, int] = {}
         self._servers: list[ForkServer] = []
-        self._workers: list[Worker] = []
-        self._workers += [self._new_worker() for _ in range(n_workers)]
+        self._workers = self._new_workers(n_workers)
 
-    def _new_worker(self) -> Worker:
+    def _new_workers(self, n: int) -> list[Worker]:
         """Forked from the last server, or from a new one if that has died."""
         for server in self._servers[-1:]:
+            first = server.n_forked
             try:
-                return Worker(server.fork(), server, server.n_forked - 1)
+                return [Worker(pipe, server, first + i) for i, pipe in enumerate(server.fork(n))]
             except OSError:
                 log.warning("the process that workers are forked from has ended with code %d", server.wait())
         if len(self._servers) == MAX_ATTEMPTS:
             raise RuntimeError(f"{MAX_ATTEMPTS} processes that workers are forked from have ended")
         descriptor = self._file.fileno()
         self._servers.append(ForkServer(work, (descriptor, self._places), self._preload, keep=(descriptor,)))
-        return self._new_worker()
+        return self._new_workers(n)
+
+    def _put_new(self, worker: Worker) -> None:
+        """A new worker in the place of one that has ended."""
+        (self._workers[self._workers.index(worker)],) = self._new_workers(1)
 
     def idle(self) -> int:
         return sum(worker.task is None for worker in self._workers)
@@ -248,12 +255,12 @@ class LocalPool:
         """Kill the worker that is at it; a new one takes its place."""
         for worker in [worker for worker in self._workers if worker.task is task]:
             worker.end(kill=True)
-            self._workers[self._workers.index(worker)] = self._new_worker()
+            self._put_new(worker)
 
     def _replace(self, worker: Worker) -> None:
         """A worker has died: start another one, and its task again."""
         task, code = worker.task, worker.end(kill=False)
-        self._workers[self._workers.index(worker)] = self._new_worker()
+        self._put_new(worker)
         log.warning("a worker ended with code %s%s", code, f" at {task.key}, which starts again" if task else "")
         if task and self._attempts[task.key] >= MAX_ATTEMPTS:
             hint = "; was its memory too small?" if code == -9 else ""
