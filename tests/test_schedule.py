@@ -146,6 +146,29 @@ def test_many_cores_fit_all_candidates_of_the_longest_method_from_the_start(
     assert [start for start, _ in run.finals("mlp")] == [0.0] * 4
 
 
+def test_who_is_ahead_for_certain(rows: Data) -> None:
+    """Of four candidates, as their first folds come in."""
+    run = MethodRun("mlp", GRIDS["mlp"], rows, AttackConfig(methods=({"method": "mlp", "params": GRIDS["mlp"]},)))
+    run.open_search()
+    first = {task.work.indices[0]: task.key for task in run.search_tasks if task.fold == 0}
+
+    def found(candidate: int, accuracy: float) -> None:
+        run.take(first[candidate], {"accuracy": [accuracy], "nonconverged": [False]})
+
+    assert [run.promising(at_once=n) for n in (0, 3, 4)] == [None, None, 0]  # nothing is known: all or none
+    found(1, 0.6)
+    found(2, 0.7)
+    assert [run.promising(at_once=n) for n in (2, 3)] == [None, 2]  # two others may come out ahead of it
+    run.begin_final(2)
+    assert [run.promising(at_once=n) for n in (2, 3)] == [None, 1]
+    found(0, 0.5)
+    found(3, 0.65)
+    assert [run.promising(at_once=n) for n in (0, 1)] == [None, 3]
+    for candidate in (3, 1, 0):
+        run.begin_final(candidate)
+    assert [run.promising(at_once=9), run.promising()] == [None, None]
+
+
 def test_idle_cores_guess_who_is_ahead(rows: Data, run_task: Callable[[Task], Any]) -> None:
     """Two cores, the last fold of one network very long: meanwhile the other core fits the candidate that leads."""
     lengths: dict[str, float] = {}

@@ -105,19 +105,17 @@ class MethodRun:
         """The candidate that is ahead in the folds that are there, of those whose final fit has not begun.
 
         Args:
-            at_once: tasks of final fits that may begin; then None unless these are all that are left, or each candidate
-                has a fold, so that it is known who is ahead.
+            at_once: tasks of final fits that may begin; then None unless they are enough for this candidate even if all
+                of which no fold is there yet come out ahead of it.
         """
-        n_left = len(self.candidates) - len(self._begun)
-        if n_left == 0 or (at_once is not None and at_once < self.n_pieces):
+        if len(self._begun) == len(self.candidates) or (at_once is not None and at_once < self.n_pieces):
             return None
         scores, _ = self._scores()
         n_known = np.isfinite(scores).sum(axis=1)
-        if at_once is not None and at_once < n_left * self.n_pieces and not n_known.all():
-            return None
         mean = np.where(n_known, np.nansum(scores, axis=1) / np.maximum(n_known, 1), -1.0)
         mean[list(self._begun)] = -np.inf
-        return int(np.argmax(mean))
+        enough = np.sum(mean == -1.0) + np.any(mean > -1.0)
+        return None if at_once is not None and at_once < enough * self.n_pieces else int(np.argmax(mean))
 
     def take(self, key: str, result: Any) -> None:
         """Keep a task's result."""
