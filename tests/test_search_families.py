@@ -309,6 +309,13 @@ class TestForest:
         assert [len(loop.signatures) for loop in loops] == compiled
         assert forest_kernels.leaves.signatures
 
+    def test_a_row_drawn_more_often_than_a_key_can_say(self) -> None:
+        X, y = data(20)
+        grower = forest_kernels.Grower(X.astype(np.float32), y, max_features=2, max_depth=9, min_split=2, min_leaf=1)
+        assert grower.grow(np.full(20, 255), 1).value[0].tolist() == [np.mean(y == 0), np.mean(y == 1)]
+        with pytest.raises(ValueError, match="less than 256 times, got 256"):
+            grower.grow(np.full(20, 256), 1)
+
     @pytest.mark.slow
     def test_more_rows_than_a_short_rank_can_number(self) -> None:
         X, y = awkward(70_000)

@@ -368,7 +368,12 @@ class Grower:
         Args:
             draws: how often each row was drawn, shape (n_rows,); rows drawn 0 times are left out.
             state: of the generator, 32 bits.
+
+        Raises:
+            ValueError: a row was drawn more often than a key can say, 256 times of up to 65,536 rows.
         """
+        if draws.max() >= (most := 1 << 4 * self._columns.ranks.itemsize):
+            raise ValueError(f"a row must be drawn less than {most} times, got {draws.max()}")
         states = np.array([state or 1], dtype=np.uint64)
         n = _grow(self._columns, self._room, draws, self._y, states, *self._settings, self._grown)
         return Tree._make(column[:n].copy() for column in self._grown)
