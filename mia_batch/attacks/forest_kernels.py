@@ -286,6 +286,18 @@ def _wait(waiting, at, start, n, depth, parent, n_known):
 
 
 @compiled
+def _add_leaf(grown, node, parent, n, share0, share1):
+    """The next node, a leaf as long as nothing is below it; a left one comes right after its parent."""
+    grown.left[node] = grown.right[node] = -1
+    grown.feature[node], grown.threshold[node], grown.n_rows[node] = -2, -2.0, n
+    grown.value[node, 0], grown.value[node, 1] = share0, share1
+    if parent >= 0 and node == parent + 1:
+        grown.left[parent] = node
+    elif parent >= 0:
+        grown.right[parent] = node
+
+
+@compiled
 def _grow(columns, room, draws, classes, state, max_features, max_depth, min_split, min_leaf, grown):
     """Grow one tree into `grown`, a Tree with room for all its nodes; returns how many these are."""
     low_bit = 8 * columns.ranks.itemsize
@@ -304,13 +316,7 @@ def _grow(columns, room, draws, classes, state, max_features, max_depth, min_spl
         zeros, ones = _sum_draws(room, start, n, half)
         weight = zeros + ones
         node, n_nodes = n_nodes, n_nodes + 1
-        grown.left[node] = grown.right[node] = -1
-        grown.feature[node], grown.threshold[node], grown.n_rows[node] = -2, -2.0, n
-        grown.value[node, 0], grown.value[node, 1] = zeros / weight, ones / weight
-        if parent >= 0 and node == parent + 1:  # left children come right after their parent
-            grown.left[parent] = node
-        elif parent >= 0:
-            grown.right[parent] = node
+        _add_leaf(grown, node, parent, n, zeros / weight, ones / weight)
         if depth >= max_depth or n < min_split or n < 2 * min_leaf or impurity <= EPSILON:
             continue
         feature, before, after, n_constant = _best_split(
@@ -325,11 +331,9 @@ def _grow(columns, room, draws, classes, state, max_features, max_depth, min_spl
         gain = impurity - (right0 + right1) / weight * gini_right - (left0 + left1) / weight * gini_left
         if weight / (total0 + total1) * gain + EPSILON < 0.0:
             continue
-        first = columns.starts[feature]
+        values = columns.values[columns.starts[feature]:]
         grown.feature[node] = feature
-        grown.threshold[node] = (
-            np.float64(columns.values[first + before]) / 2.0 + np.float64(columns.values[first + after]) / 2.0
-        )
+        grown.threshold[node] = np.float64(values[before]) / 2.0 + np.float64(values[after]) / 2.0
         _wait(waiting, n_waiting, start + n_left, n - n_left, depth + 1, node, n_constant)
         _wait(waiting, n_waiting + 1, start, n_left, depth + 1, node, n_constant)
         impurities[n_waiting], impurities[n_waiting + 1] = gini_right, gini_left
