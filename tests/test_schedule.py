@@ -155,6 +155,7 @@ def test_who_is_ahead_for_certain(rows: Data) -> None:
     def found(candidate: int, accuracy: float) -> None:
         run.take(first[candidate], {"accuracy": [accuracy], "nonconverged": [False]})
 
+    assert max(run.tasks_of_final(0)) < min(run.search_tasks)  # one that begins early waits for no search task
     assert [run.promising(at_once=n) for n in (0, 3, 4)] == [None, None, 0]  # nothing is known: all or none
     found(1, 0.6)
     found(2, 0.7)
@@ -188,3 +189,5 @@ def test_the_longest_chain_goes_first(one_core: Run) -> None:
     assert order[0] == "mlp"
     tasks = [Task("a", 3.0, "m", 0, None, None), Task("b", 1.0, "m", 0, None, None, then=5.0)]
     assert [task.key for task in sorted(tasks)] == ["b", "a"]
+    equal = [Task("a", 1.0, "m", 1, None, None), Task("b", 1.0, "m", 0, None, None)]
+    assert [task.key for task in sorted(equal)] == ["b", "a"]  # each candidate's first fold, then the second ones

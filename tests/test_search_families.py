@@ -326,6 +326,7 @@ class TestForest:
         "params",
         [
             {"criterion": "entropy"}, {"class_weight": "balanced"}, {"max_samples": 0.5}, {"max_leaf_nodes": 5},
+            {"ccp_alpha": 0.01},
             {"min_weight_fraction_leaf": 0.1}, {"monotonic_cst": [1] * 8}, {"min_impurity_decrease": 0.01},
         ],
     )
@@ -412,8 +413,8 @@ class TestFinalFit:
         ("method", "params"),
         [
             ("rf", {"n_estimators": 60, "min_samples_leaf": 3, "max_depth": 6}), ("rf", {"max_leaf_nodes": 9}),
-            ("rf", {"n_estimators": 30, "class_weight": "balanced_subsample"}), ("lr", {"C": 0.1}),
-            ("knn", {"n_neighbors": 4}), ("mlp", {"hidden_layer_sizes": (5,), "max_iter": 15}),
+            ("rf", {"ccp_alpha": 0.001}), ("rf", {"n_estimators": 30, "class_weight": "balanced_subsample"}),
+            ("lr", {"C": 0.1}), ("knn", {"n_neighbors": 4}), ("mlp", {"hidden_layer_sizes": (5,), "max_iter": 15}),
         ],
     )
     def test_is_stock_to_the_last_bit(self, method: str, params: dict[str, Any]) -> None:

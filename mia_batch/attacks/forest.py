@@ -31,7 +31,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import check_random_state
 
-from mia_batch.attacks.classifiers import METHODS
+from mia_batch.attacks.classifiers import METHODS, RESERVED
 from mia_batch.attacks.stock import stock_families
 from mia_batch.attacks.tasks import Family, Fold, FoldScore, group_by
 
@@ -42,11 +42,8 @@ log = logging.getLogger(__name__)
 
 SHARED = ("max_depth", "min_samples_split", "n_estimators")
 DO_NOT_NEST = ("max_leaf_nodes", "min_impurity_decrease", "ccp_alpha")
-# What forest_kernels.py does not know, and at which value it need not.
-STOCK_ONLY = {
-    "criterion": "gini", "class_weight": None, "min_weight_fraction_leaf": 0, "max_samples": None,
-    "monotonic_cst": None, "max_leaf_nodes": None, "min_impurity_decrease": 0,
-}
+# What forest_kernels.py knows; of any other parameter, the default alone.
+COMPILED = frozenset({*SHARED, "min_samples_leaf", "max_features", "bootstrap", "random_state", *RESERVED})
 TREES_PER_TASK = 50
 STOCK_AT_ONCE = 5  # trees, so that memory does not grow with the forest
 # Seconds per tree, row and level, and the square root of the features.
@@ -172,7 +169,8 @@ def add_votes(votes: NDArray[np.int64], tree: Tree, X: NDArray[np.float32], limi
 
 def compiles(model: RandomForestClassifier) -> bool:
     """Whether forest_kernels.py grows this forest's trees."""
-    return all(getattr(model, name) == value for name, value in STOCK_ONLY.items())
+    default = RandomForestClassifier().get_params()
+    return all(value == default[name] for name, value in model.get_params().items() if name not in COMPILED)
 
 
 def grow_trees(
@@ -268,13 +266,13 @@ def tree_votes(
     from mia_batch.attacks.forest_kernels import leaves
 
     rows = np.ascontiguousarray(X_eval, dtype=np.float32)
-    grow = grow_trees if grows_as_stock(model, X, y, trees[0]) else _stock_trees
+    grow = _compiled_trees if compiles(model) and grows_as_stock(model, X, y, trees[0]) else _stock_trees
     return np.stack([tree.value[leaves(tree, rows)] for tree in grow(model, X, y, *trees)])
 
 
 def grows_as_stock(model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], number: int) -> bool:
-    """Whether one tree is scikit-learn's in every bit; other releases and processors may compute otherwise."""
-    ours, stock = (next(grow(model, X, y, number, number + 1)) for grow in (grow_trees, _stock_trees))
+    """Whether a compiled tree is scikit-learn's in every bit; other releases and processors may compute otherwise."""
+    ours, stock = (next(grow(model, X, y, number, number + 1)) for grow in (_compiled_trees, _stock_trees))
     same = all(np.array_equal(mine, its) for mine, its in zip(ours, stock, strict=True))
     if not same:
         log.warning("scikit-learn's trees differ here from the compiled code's: scikit-learn fits the final forest")

@@ -112,10 +112,12 @@ class MethodRun:
             return None
         scores, _ = self._scores()
         n_known = np.isfinite(scores).sum(axis=1)
-        mean = np.where(n_known, np.nansum(scores, axis=1) / np.maximum(n_known, 1), -1.0)
-        mean[list(self._begun)] = -np.inf
-        enough = np.sum(mean == -1.0) + np.any(mean > -1.0)
-        return None if at_once is not None and at_once < enough * self.n_pieces else int(np.argmax(mean))
+        waiting = ~np.isin(np.arange(len(self.candidates)), list(self._begun))
+        enough = np.sum(waiting & (n_known == 0)) + np.any(waiting & (n_known > 0))
+        if at_once is not None and at_once < enough * self.n_pieces:
+            return None
+        mean = np.nansum(scores, axis=1) / np.maximum(n_known, 1)  # 0 where nothing is known
+        return int(np.argmax(np.where(waiting, mean, -1.0)))
 
     def take(self, key: str, result: Any) -> None:
         """Keep a task's result."""

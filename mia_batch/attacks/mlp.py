@@ -21,7 +21,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state
 
 from mia_batch.attacks.classifiers import METHODS
-from mia_batch.attacks.stock import StockFamily, stock_families
+from mia_batch.attacks.stock import StockFamily
 from mia_batch.attacks.tasks import Family, Fold, fold_result
 
 if TYPE_CHECKING:
@@ -56,14 +56,12 @@ class MlpFamily(StockFamily):
 
 
 def mlp_families(candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: int) -> list[Family]:
-    """A family for each candidate; other solvers, early stopping and unshuffled batches are scikit-learn's."""
-    return [
-        family for index, params in candidates
-        for family in (
-            [MlpFamily("mlp", (index,), (params,), seed)] if compiles(METHODS["mlp"].build(params, seed=seed))
-            else stock_families("mlp", [(index, params)], seed)
-        )
-    ]
+    """A family for each candidate; what is not compiled is scikit-learn's."""
+    families: list[Family] = []
+    for index, params in candidates:
+        kind = MlpFamily if compiles(METHODS["mlp"].build(params, seed=seed)) else StockFamily
+        families.append(kind("mlp", (index,), (params,), seed))
+    return families
 
 
 def compiles(model: MLPClassifier) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WORKER_BYTES = 300 << 20  # a process with numpy and scikit-learn in it, before it has any rows
+WORKER_BYTES = 300 << 20  # a process that has loaded everything, or compiles it, before it has any rows
 
 
 class Stopped(Exception):  # noqa: N818  (not an error: the caller asked for it)
