@@ -25,10 +25,10 @@ bench:
 
 cluster:
 	@.ci/install cpu,test
-	@$(BIN)/python tests/slurm/cluster.py up
+	@$(BIN)/python tests/cluster/cluster.py up
 
 cluster-down:
-	@$(BIN)/python tests/slurm/cluster.py down
+	@$(BIN)/python tests/cluster/cluster.py down
 
 clean:
 	rm -rf .venv runs build *.egg-info

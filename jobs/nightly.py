@@ -1,22 +1,13 @@
 """Queue the audits of new checkpoints; what slurm/nightly.sbatch runs every night."""
 
-from __future__ import annotations
-
 import argparse
 import sys
-from collections.abc import Sequence
 
-from mia_batch import nightly
-from mia_batch.entry import run_main
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python jobs/nightly.py CONFIG --watch DIR --runs DIR`."""
-    parser = argparse.ArgumentParser(prog="nightly.py", description=__doc__)
-    nightly.add_arguments(parser)
-    args = parser.parse_args(argv)
-    return run_main(lambda: nightly.run(args))
-
+from mia_batch.process.exit_codes import run_main
+from mia_batch.scheduler import nightly
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(prog="nightly.py", description=__doc__)
+    nightly.add_arguments(parser)
+    args = parser.parse_args()
+    sys.exit(run_main(lambda: nightly.run(args)))

@@ -1,94 +1,10 @@
 """Read, augment and resize the samples of a user's source once, for every audit of an array."""
 
-from __future__ import annotations
-
-import argparse
-import logging
-import math
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-import numpy as np
-
-from mia_batch import plan, provenance
-from mia_batch.attacks.cores import cores
-from mia_batch.config import DataConfig
-from mia_batch.data import Selection, Source, open_source
-from mia_batch.entry import OK, RESUME, StopRequest, run_main
-from mia_batch.errors import InputError
-from mia_batch.prepared import Prepared
-from mia_batch.progress import Progress
-from mia_batch.stage import load_run, stage_parser
-
-log = logging.getLogger("mia_batch.prepare")
-
-BLOCK = 64  # samples that a process reads at a time
-_opened: list[tuple[DataConfig, Source]] = []  # in this process: a folder of images is listed once, not per block
-
-
-def _source(data: DataConfig) -> Source:
-    if not _opened or _opened[0][0] != data:
-        _opened[:] = [(data, open_source(data))]
-    return _opened[0][1]
-
-
-def read_block(data: DataConfig, part: Selection) -> np.ndarray:
-    """The images of `part` at the network's size, (n, height, width, 3), all uint8 or all float32.
-
-    Raises:
-        InputError: a sample cannot be read, or some are bytes and some are not.
-    """
-    from mia_batch import inference  # MindSpore resizes
-
-    images = inference.reader(data, part, source=_source(data))(np.arange(len(part)))
-    resized = list(inference.Preprocess(data.image_size, data.mean, data.std).resize(images))
-    kinds = sorted({image.dtype.name for image in resized})
-    if len(kinds) > 1:
-        raise InputError(f"data.source: images must all be uint8 or all float, got {' and '.join(kinds)}")
-    return np.stack(resized)
-
-
-def read_blocks(data: DataConfig, selection: Selection, first: int) -> Iterator[np.ndarray]:
-    """The images from row `first` on, in order, read by every core of this job."""
-    from joblib import Parallel, delayed
-
-    parts = [selection.rows(slice(row, row + BLOCK)) for row in range(first, len(selection), BLOCK)]
-    blocks = Parallel(n_jobs=min(cores(), max(1, len(parts))), return_as="generator")
-    return blocks(delayed(read_block)(data, part) for part in parts)
-
-
-def prepare(args: argparse.Namespace, stop: StopRequest) -> int:
-    """The whole stage; returns the exit code."""
-    config, _ = load_run(args)
-    prepared = Prepared(Path(args.out).absolute())
-    if prepared.is_complete():
-        log.info("prepare: nothing to do")
-        return OK
-    planned = plan.prepare(config, whole_checkpoint=False)
-    selection, shape = planned.selection, (len(planned.selection), *config.data.image_size, 3)
-    first = read_block(config.data, selection.rows(slice(0, 1)))
-    with prepared.appending(first.nbytes) as (file, done):
-        progress = Progress(len(selection), done=done)
-        for block in read_blocks(config.data, selection, done):
-            if block.dtype != first.dtype:
-                raise InputError(f"data.source: images must all be {first.dtype}, as the first is, got {block.dtype}")
-            file.write(block.tobytes())
-            progress.add(len(block))
-            if stop and progress.done < progress.total:
-                log.warning("stopped by signal %s; the same command goes on from there", stop.signal)
-                return RESUME
-    prepared.finish(selection, provenance.data_digest(planned.manifest), shape, first.dtype)
-    log.info("prepare: %d samples, %.1f MiB", len(selection), first.itemsize * math.prod(shape) / 2**20)
-    return OK
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python jobs/prepare.py CONFIG --out DIR`."""
-    args = stage_parser("prepare", __doc__ or "").parse_args(argv)
-    with StopRequest().listening() as stop:
-        return run_main(lambda: prepare(args, stop), verbose=args.verbose)
-
+from mia_batch.process.exit_codes import run_stoppable
+from mia_batch.stages.arguments import stage_parser
+from mia_batch.stages.prepare_data import prepare_data
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_stoppable(prepare_data, stage_parser("prepare", __doc__).parse_args()))

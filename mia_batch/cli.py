@@ -1,4 +1,4 @@
-"""The `mia-batch` command: each sub-command is a module with `add_arguments(parser)` and `run(args)`."""
+"""The `mia-batch` command: each sub-command is a module of commands/ with `add_arguments(parser)` and `run(args)`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import mia_batch
-from mia_batch.entry import run_main
+from mia_batch.process.exit_codes import run_main
 
 COMMANDS = {
-    "run": ("run", "extract, attack and reduce on this machine"),
-    "check": ("plan", "validate a config and show what each stage will do"),
-    "status": ("status", "what of a run is done, running or missing"),
-    "submit": ("submit", "queue an audit, or one for each of many checkpoints, on Slurm"),
-    "nightly": ("nightly", "queue the audits of new checkpoints"),
-    "history": ("history", "list the audits below a folder, oldest first"),
-    "doctor": ("doctor", "what this node offers, and what will be slow or fail"),
-    "demo": ("demo", "train a small network on handwritten digits and audit it"),
+    "run": "extract, attack and reduce on this machine",
+    "check": "validate a config and show what each stage will do",
+    "status": "what of a run is done, running or missing",
+    "submit": "queue an audit, or one for each of many checkpoints, on Slurm",
+    "nightly": "queue the audits of new checkpoints",
+    "history": "list the audits below a folder, oldest first",
+    "doctor": "what this node offers, and what will be slow or fail",
+    "demo": "train a small network on handwritten digits and audit it",
 }
 
 
@@ -30,10 +31,10 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mia-batch {mia_batch.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary) in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == command:
-            importlib.import_module(f"mia_batch.{module}").add_arguments(sub)
+            _module(name).add_arguments(sub)
     return parser
 
 
@@ -42,8 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
     args = make_parser(command).parse_args(arguments)
-    module = f"mia_batch.{COMMANDS[args.command][0]}"
-    return run_main(lambda: int(importlib.import_module(module).run(args)), verbose=getattr(args, "verbose", False))
+    return run_main(lambda: int(_module(args.command).run(args)), verbose=getattr(args, "verbose", False))
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"mia_batch.commands.{command}")
 
 
 if __name__ == "__main__":

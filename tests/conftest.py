@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from audits import Audit, write_checkpoints
 
 
 def write_records(path: Path, n: int, *, seed: int, n_classes: int = 10) -> Path:
@@ -72,3 +73,15 @@ def write_config(tmp_path: Path, records: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Checkpoints of one network with different weights."""
+    return write_checkpoints(tmp_path_factory.mktemp("checkpoints"), 6)
+
+
+@pytest.fixture
+def new_audit(tmp_path: Path, checkpoints: list[Path]) -> Callable[..., Audit]:
+    """Write the config of an audit of the first checkpoint; options as of Audit.write."""
+    return lambda **options: Audit.write(tmp_path, checkpoints[0], **options)

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mia_batch.attacks.result import AttackResult
-from mia_batch.audit import Verdict
+from mia_batch.attacks.base import AttackResult
 from mia_batch.metrics import LEVEL, Estimate
+from mia_batch.verdict.rules import Verdict
 
 if TYPE_CHECKING:
-    from mia_batch.config import GateConfig
+    from mia_batch.settings.schema import GateConfig
 
 SCHEMA = 1
 COLUMNS = ("method", "metric", "value", "low", "high", "reason")
 # The order of the printed lines, see `method_line`.
 LINE_ORDER = ("recall", "precision", "accuracy", "balanced_accuracy", "auc", "advantage", "tpr_at_fpr")
-
 Summary = dict[str, Any]
 
 

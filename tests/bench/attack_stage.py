@@ -25,10 +25,10 @@ from process_tree import run_measured
 from scaling import all_tasks, core_use, simulate
 from scipy.special import logsumexp
 
-from mia_batch.attacks.cores import cores
-from mia_batch.config import AttackConfig
 from mia_batch.metrics import clopper_pearson
-from mia_batch.store import read_features
+from mia_batch.process.cpus import cores
+from mia_batch.rundir.features import read_features
+from mia_batch.settings.schema import AttackConfig
 
 HERE = Path(__file__).parent
 TUTORIAL = HERE.parent.parent / "configs" / "vgg16_cifar100.yaml"

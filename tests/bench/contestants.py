@@ -20,10 +20,10 @@ from process_tree import cpu_seconds
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from mia_batch.attacks.classifiers import METHODS
-from mia_batch.attacks.search import run_attacks
 from mia_batch.attacks.split import split_rows
-from mia_batch.config import AttackConfig, MethodConfig
+from mia_batch.search.engine import run_attacks
+from mia_batch.search.estimators import METHODS
+from mia_batch.settings.schema import AttackConfig, MethodConfig
 
 
 class Kept(dict):  # type: ignore[type-arg]

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from mia_batch.attacks.method_run import MethodRun
-from mia_batch.attacks.pool import Data
-from mia_batch.attacks.schedule import Schedule
-from mia_batch.attacks.split import fold_numbers, split_rows
-from mia_batch.config import AttackConfig
+from mia_batch.attacks.split import split_rows
+from mia_batch.search.folds import fold_numbers
+from mia_batch.search.method_run import MethodRun
+from mia_batch.search.schedule import Schedule
+from mia_batch.settings.schema import AttackConfig
+from mia_batch.workers.pool import Data
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from simulated import SimulatedPool
 
 Outcome = Mapping[str, Any]

@@ -17,8 +17,8 @@ import psutil
 import pytest
 from running import REPO, one_line, run_job
 
-from mia_batch.entry import RESUME
-from mia_batch.store import features_progress
+from mia_batch.process.exit_codes import RESUME
+from mia_batch.rundir.features import features_progress
 
 Write = Callable[..., Path]
 DATASETS = ("sample_index", "split", "label", "member", "logits", "loss", "done")

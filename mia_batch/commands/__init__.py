@@ -1,0 +1,1 @@
+"""The sub-commands of mia-batch, a file each."""

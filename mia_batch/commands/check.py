@@ -1,0 +1,76 @@
+"""`mia-batch check`: the resolved configuration, and what each stage will do."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import yaml
+
+from mia_batch.data.selection import Selection
+from mia_batch.errors import InputError
+from mia_batch.process.exit_codes import OK
+from mia_batch.settings.loading import load_config
+from mia_batch.settings.schema import Config, MethodConfig
+from mia_batch.stages.plan import make_plan
+
+BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1  # sample_index, label, member, loss, done; logits and split come on top
+ATTACK_BYTES_PER_ROW = 8 + 1 + 1 + 1  # score, decision, evaluated, member
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """CONFIG, and what changes the plan."""
+    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
+    parser.add_argument("--ranks", metavar="N", type=int, default=1, help="MPI ranks of the extraction (default 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the resolved config and the plan."""
+    if args.ranks < 1:
+        raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
+    config = load_config(args.config, checkpoint=args.checkpoint)
+    prepared = make_plan(config)
+    print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
+    print("\n".join(["", *plan_lines(config, prepared.selection, args.ranks)]))
+    return OK
+
+
+def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
+    """What each stage will do, a few lines each."""
+    n_samples, n_members = len(selection), int(selection.member.sum())
+    n_classes = config.model.kwargs.get("num_classes", int(selection.label.max()) + 1)
+    per_rank = math.ceil(n_samples / ranks)
+    batches = math.ceil(per_rank / config.extract.batch_size)
+    size = n_samples * (BYTES_PER_ROW + selection.split.dtype.itemsize // 4 + 4 * n_classes)
+    n_eval = round(config.attack.eval_fraction * n_samples)
+    lines = [
+        f"extract: {n_samples} samples ({n_members} members, {n_samples - n_members} non-members) on {ranks} rank(s), "
+        f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "
+        f"features.h5 about {_bytes(size)} for {n_classes} classes",
+        f"attack:  fit on {n_samples - n_eval}, score {n_eval}, search: {config.attack.search}, cv {config.attack.cv}; "
+        f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
+        f"{_bytes(8 * n_samples * (n_classes + 1))} more while it runs",
+    ]
+    lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
+    rule = "all of" if config.gate.rule == "all_above" else "any of"
+    lines.append(
+        f"reduce:  leak if {rule} {', '.join(config.gate.metrics)} of any method above {config.gate.threshold}"
+        + (" at the interval's lower bound" if config.gate.bound == "lower" else "")
+    )
+    return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
+
+
+def _bytes(count: int) -> str:
+    unit, name = (2**20, "MiB") if count >= 2**20 else (2**10, "KiB")
+    return f"{count / unit:.1f} {name}"
+
+
+def _method_line(method: MethodConfig, config: Config) -> str:
+    from mia_batch.search.estimators import n_candidates  # scikit-learn takes a second
+
+    candidates = n_candidates(method.params)
+    if config.attack.search == "halving":
+        return f"{method.method}: {candidates} candidates, halved round by round"
+    tried = min(candidates, config.attack.n_iter) if config.attack.search == "random" else candidates
+    return f"{method.method}: {tried} candidates, {tried * config.attack.cv} fits and 1 final"

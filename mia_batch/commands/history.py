@@ -1,0 +1,198 @@
+"""`mia-batch history RUNS`: what the audits in a directory have found, oldest first, and how it changed.
+
+The run directories themselves are the record: there is no database to share or to repair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from mia_batch.errors import InputError
+from mia_batch.process.exit_codes import LEAK, OK
+from mia_batch.rundir.jobs import latest_jobs
+from mia_batch.rundir.manifest import read_manifest, what_is_damaged
+from mia_batch.rundir.paths import RunPaths, runs_in
+from mia_batch.scheduler import slurm as scheduler
+from mia_batch.scheduler.queue import states_now
+
+log = logging.getLogger(__name__)
+FORMATS = ("table", "csv", "json")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One audit of the history.
+
+    Attributes:
+        run: name of the run directory.
+        created: when the run was set up, ISO 8601, UTC.
+        checkpoint: file name of the checkpoint.
+        sha256: of the checkpoint.
+        state: done, queued (jobs are waiting or running), incomplete (no verdict and no job), unknown (no verdict, and
+            Slurm does not answer) or damaged.
+        leak: the verdict; None until there is one.
+        auc: the highest over the attacks, in [0, 1]; None where undefined.
+        accuracy: likewise.
+        verdict_change: "new", "same", "worse" (a leak now) or "better", against the audit before that has a verdict.
+        auc_change: difference to that audit's.
+        detail: what else is to be said: the deciding sentence, or the failed job.
+    """
+
+    run: str
+    created: str
+    checkpoint: str
+    sha256: str
+    state: str
+    leak: bool | None = None
+    auc: float | None = None
+    accuracy: float | None = None
+    verdict_change: str = ""
+    auc_change: float | None = None
+    detail: str = ""
+
+
+def read_history(runs: Path) -> list[Entry]:
+    """The audits in `runs`, oldest first.
+
+    Raises:
+        InputError: `runs` is no directory.
+    """
+    if not runs.is_dir():
+        raise InputError(f"{runs}: RUNS: must be a directory of run directories")
+    found = runs_in(runs)
+    states = _job_states(found)
+    entries = [_read_entry(paths, states) for paths in found]
+    return with_changes(sorted(entries, key=lambda entry: (entry.created, entry.run)))
+
+
+def _job_states(found: Sequence[RunPaths]) -> Mapping[str, str]:
+    """States of the jobs of runs without a verdict, asked for at once."""
+    jobs: list[str] = []
+    for paths in found:
+        if not paths.summary_json.exists():
+            try:
+                jobs += latest_jobs(paths).values()
+            except InputError:
+                continue
+    return states_now(jobs)
+
+
+def _read_entry(paths: RunPaths, states: Mapping[str, str]) -> Entry:
+    try:
+        manifest = read_manifest(paths) or {}
+        entry = Entry(
+            run=paths.root.name,
+            created=str(manifest["created"]),
+            checkpoint=Path(manifest["config"]["model"]["checkpoint"]).name,
+            sha256=str(manifest["digests"]["model.checkpoint"]),
+            state="incomplete",
+        )
+        return _with_verdict(entry, paths) if paths.summary_json.exists() else _without_verdict(entry, paths, states)
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Entry(paths.root.name, "", "", "", "damaged", detail=what_is_damaged(error))
+
+
+def _with_verdict(entry: Entry, paths: RunPaths) -> Entry:
+    summary = json.loads(paths.summary_json.read_text(encoding="utf-8"))
+    verdict, methods = summary["verdict"], summary["methods"].values()
+    auc, accuracy = (_highest(method["metrics"][name]["value"] for method in methods) for name in ("auc", "accuracy"))
+    leak, sentence = bool(verdict["leak"]), str(verdict["sentence"])
+    return replace(entry, state="done", leak=leak, detail=sentence, auc=auc, accuracy=accuracy)
+
+
+def _highest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _without_verdict(entry: Entry, paths: RunPaths, states: Mapping[str, str]) -> Entry:
+    jobs = [(stage, job, states.get(job, scheduler.UNKNOWN)) for stage, job in latest_jobs(paths).items()]
+    active = [(stage, job, state) for stage, job, state in jobs if state in scheduler.ACTIVE]
+    if active:
+        stage, job, state = active[0]
+        return replace(entry, state="queued", detail=f"{stage} job {job} {state}")
+    if any(state == scheduler.UNKNOWN for _, _, state in jobs):
+        return replace(entry, state="unknown", detail="Slurm does not answer whether its jobs are queued")
+    stopped = [f"{stage} job {job} {state}" for stage, job, state in jobs if state != "COMPLETED"]
+    return replace(entry, detail=stopped[0] if stopped else "no job is queued")
+
+
+def with_changes(entries: Sequence[Entry]) -> list[Entry]:
+    """Each entry with its change against the last one before that has a verdict."""
+    changed = []
+    before: Entry | None = None
+    for entry in entries:
+        if entry.leak is not None:
+            entry = replace(entry, verdict_change=_verdict_change(before, entry), auc_change=_difference(before, entry))
+            before = entry
+        changed.append(entry)
+    return changed
+
+
+def _verdict_change(before: Entry | None, entry: Entry) -> str:
+    if before is None:
+        return "new"
+    return "same" if before.leak == entry.leak else "worse" if entry.leak else "better"
+
+
+def _difference(before: Entry | None, entry: Entry) -> float | None:
+    if before is None or before.auc is None or entry.auc is None:
+        return None
+    return entry.auc - before.auc
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """The history as aligned columns for a terminal."""
+    rows: list[tuple[str, ...]] = [("created", "checkpoint", "run", "verdict", "auc", "change", "")]
+    rows += [_table_row(entry) for entry in entries]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def _table_row(entry: Entry) -> tuple[str, ...]:
+    verdict = entry.state if entry.leak is None else "leak" if entry.leak else "no leak"
+    auc = "" if entry.auc is None else f"{entry.auc:.4f}"
+    change = "" if entry.auc_change is None else f"{entry.auc_change:+.4f}"
+    note = entry.detail if entry.leak is None else entry.verdict_change
+    names = (entry.checkpoint, entry.run)
+    created = entry.created[:16].replace("T", " ")
+    return (created, *("".join(c if c.isprintable() else "?" for c in n) for n in names), verdict, auc, change, note)
+
+
+def print_history(entries: Sequence[Entry], form: str) -> None:
+    """Print the entries as "table", "csv" or "json" (an array of objects)."""
+    if form == "json":
+        print(json.dumps([asdict(entry) for entry in entries], indent=1))
+    elif form == "csv":
+        writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Entry)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(entry) for entry in entries)
+    elif entries:
+        print(table(entries))
+
+
+def newest_leaks(entries: Sequence[Entry]) -> bool:
+    """Whether the newest audit that has a verdict found a leak."""
+    return next((bool(entry.leak) for entry in reversed(entries) if entry.leak is not None), False)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """RUNS and the output's form."""
+    parser.add_argument("runs", metavar="RUNS", help="directory that holds run directories")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default table)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the history; the exit code is that of the newest verdict."""
+    entries = read_history(Path(args.runs))
+    if not entries:
+        log.info("no run directory in %s", args.runs)
+    print_history(entries, args.format)
+    return LEAK if newest_leaks(entries) else OK

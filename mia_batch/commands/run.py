@@ -1,0 +1,88 @@
+"""`mia-batch run`: extract, attack and reduce on this machine, each only as far as it is not done."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import psutil
+
+from mia_batch.errors import InputError
+from mia_batch.mpi.launcher import mpi_environment, mpirun_command
+from mia_batch.process.child import run_stage, stage_command
+from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
+from mia_batch.rundir.features import features_progress
+from mia_batch.rundir.manifest import claim
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.settings.schema import Config
+from mia_batch.stages.arguments import add_run_arguments, load_run
+from mia_batch.stages.plan import make_plan
+from mia_batch.stages.reduce import reduce
+
+RANK_BYTES = 400 << 20  # a process that has imported MindSpore
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """CONFIG --out DIR --ranks N."""
+    add_run_arguments(parser)
+    parser.add_argument("--ranks", metavar="N", type=int, default=1, help="MPI ranks of the extraction (default 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the stages; returns the reducer's exit code, or that of the first stage that failed."""
+    if args.ranks < 1:
+        raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
+    config, paths = load_run(args, need=("checkpoint", "data"))
+    check_memory(config, args.ranks)
+    claim(paths, make_plan(config).manifest)
+    arguments = [args.config, "--out", args.out]
+    arguments += ["--checkpoint", args.checkpoint] if args.checkpoint else []
+    arguments += ["--verbose"] if args.verbose else []
+    for stage, command in _commands(args.ranks, arguments, config, paths):
+        log.info("stage %s", stage)
+        code = run_stage(command, mpi_environment())
+        if code != OK:
+            return _explain(stage, code)
+    log.info("stage reduce")
+    # In this process: what it needs is imported here already, and a run with nothing to do should take a moment.
+    return reduce(args)
+
+
+def check_memory(config: Config, ranks: int) -> None:
+    """Refuse ranks and batches that this machine cannot hold, before it begins to swap or to kill.
+
+    Raises:
+        InputError: they need more memory than there is.
+    """
+    height, width = config.data.image_size
+    batch = 2 * 4 * 3 * height * width * config.extract.batch_size  # float32: the images, and MindSpore's copy
+    needed, there = ranks * (RANK_BYTES + batch), psutil.virtual_memory().total
+    if needed > there:
+        raise InputError(
+            f"--ranks, extract.batch_size: {ranks} rank(s) with batches of {config.extract.batch_size} images of "
+            f"{height}x{width} must fit into this machine's {there / 2**30:.1f} GiB, need {needed / 2**30:.1f}"
+        )
+
+
+def _commands(
+    ranks: int, arguments: list[str], config: Config, paths: RunPaths
+) -> list[tuple[str, list[str]]]:
+    """The stages before the reducer that are still to be run."""
+    commands = []
+    if any(not paths.attack(method.method).exists() for method in config.attack.methods):
+        commands.append(("attack", stage_command("attack", arguments)))
+    rows = features_progress(paths.features)
+    if rows is None or rows[0] < rows[1]:
+        commands.insert(0, ("extract", mpirun_command(ranks, stage_command("extract", arguments))))
+    return commands
+
+
+def _explain(stage: str, code: int) -> int:
+    if code == RESUME:
+        log.warning("%s was stopped and has saved its state; the same command goes on from there", stage)
+    elif code != BAD_INPUT:
+        print(f"mia-batch: {stage} failed with exit code {code}; the same command goes on from there", file=sys.stderr)
+        return FAILED
+    return code

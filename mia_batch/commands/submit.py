@@ -1,0 +1,47 @@
+"""`mia-batch submit`: queue what is not done of one audit, or of many."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from mia_batch.process.exit_codes import OK
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.scheduler.arguments import add_site_arguments, named_folder, show, show_nothing, site_from
+from mia_batch.scheduler.submission import Run, find_checkpoints, name_runs, still_to_do, submit_run, submit_runs
+from mia_batch.settings.loading import load_config
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """CONFIG --out DIR, and which checkpoints."""
+    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="run directory; of --checkpoints, the parent of theirs"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
+    which.add_argument("--checkpoints", metavar="FILE", nargs="+", help="audit each of these files or globs")
+    add_site_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, then queue what is not done."""
+    site, out = site_from(args), named_folder("--out", args.out)
+    config_file = Path(args.config)
+    if args.checkpoints:
+        runs = still_to_do(config_file, name_runs(find_checkpoints(args.checkpoints), out))
+    else:
+        config = load_config(config_file, checkpoint=args.checkpoint)
+        runs = still_to_do(config_file, [Run(config.model.checkpoint, RunPaths(out))])
+    if not runs:
+        log.info("nothing to do: every checkpoint has its verdict in %s", out)
+        show_nothing(args)
+    elif args.checkpoints:
+        show(args, submit_runs(config_file, runs, out, site, dry_run=args.dry_run), runs)
+    else:
+        words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
+        show(args, submit_run(config, out, site, words=words, dry_run=args.dry_run), runs)
+    return OK

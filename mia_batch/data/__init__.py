@@ -1,0 +1,1 @@
+"""Samples by index, and which of them are members."""

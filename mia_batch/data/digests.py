@@ -1,0 +1,41 @@
+"""SHA-256 of every file that a run reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mia_batch.data.records import FORMATS, RecordSource
+from mia_batch.files import sha256
+from mia_batch.settings.schema import Config, DataConfig, factory_file
+
+
+def data_digests(data: DataConfig) -> dict[str, str]:
+    """SHA-256 of the files that hold the samples: the record files of the splits in use, or a source's single file.
+
+    Keys do not depend on where the folder is: "train.bin", "path". A user's folder of images is not read for this.
+
+    Raises:
+        InputError: a file is missing or cannot be read.
+    """
+    if data.path is None or (data.source not in FORMATS and not data.path.is_file()):
+        return {}
+    if data.source not in FORMATS:
+        return {"path": sha256(data.path)}
+    source = RecordSource(data.path, FORMATS[data.source], data.label)
+    splits = sorted({block.split for block in (*data.members, *data.nonmembers)})
+    files = [file for split in splits for file in source.files(split)]
+    return {file.relative_to(data.path).as_posix(): sha256(file) for file in files}
+
+
+def digests(config: Config) -> dict[str, str]:
+    """SHA-256 of the checkpoint, the data files, index files and factories given as files, by field."""
+    files: dict[str, Path | None] = {
+        "model.checkpoint": config.model.checkpoint,
+        "model.factory": config.model.factory_file(),
+        "data.source": factory_file(config.data.source),
+    }
+    for side in ("members", "nonmembers"):
+        for i, block in enumerate(getattr(config.data, side)):
+            files[f"data.{side}[{i}].indices"] = block.indices
+    found = {field: sha256(file) for field, file in files.items() if file}
+    return found | {f"data:{name}": digest for name, digest in data_digests(config.data).items()}

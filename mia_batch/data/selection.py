@@ -1,0 +1,146 @@
+"""Which samples are members and which are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mia_batch.data.index_files import read_indices
+from mia_batch.data.records import SPLITS, RecordSource
+from mia_batch.data.sources import Source
+from mia_batch.errors import InputError
+from mia_batch.settings.schema import DataConfig, SampleBlock
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The samples of an audit: members first, then non-members, each in the order configured.
+
+    Attributes:
+        sample_index: position within the split, int64 (N,).
+        split: name of the split, str (N,).
+        label: true class, int32 (N,).
+        member: 1 for members, 0 for non-members, int8 (N,).
+    """
+
+    sample_index: np.ndarray
+    split: np.ndarray
+    label: np.ndarray
+    member: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, kind in (("sample_index", np.int64), ("label", np.int32), ("member", np.int8)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
+        object.__setattr__(self, "split", np.asarray(self.split, dtype=np.str_))
+        shapes = {getattr(self, name).shape for name in ("sample_index", "split", "label", "member")}
+        if len(shapes) != 1 or self.sample_index.ndim != 1:
+            raise ValueError(f"sample_index, split, label and member must be 1-D of one length, got shapes {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.sample_index)
+
+    def rows(self, part: slice) -> Selection:
+        """Some of the samples, as a selection of their own."""
+        return Selection(self.sample_index[part], self.split[part], self.label[part], self.member[part])
+
+
+def select(data: DataConfig, source: Source) -> Selection:
+    """The members and non-members of `data`.
+
+    Args:
+        data: the configuration.
+        source: of `data`.
+
+    Raises:
+        InputError: a block outside its split, a bad index file, a sample given twice, or on both sides.
+    """
+    sides: list[Side] = []
+    problems: list[str] = []
+    for field, chosen in (("data.members", data.members), ("data.nonmembers", data.nonmembers)):
+        try:
+            sides.append(select_side(chosen, field, source))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    _check_disjoint(*sides)
+    return gather(sides[0], sides[1], source)
+
+
+Side = list[tuple[str, np.ndarray]]
+
+
+def select_side(blocks: Sequence[SampleBlock], field: str, source: Source) -> Side:
+    """(split, indices int64 (n,)) of each block of one side.
+
+    Raises:
+        InputError: a block outside its split, a bad index file, or a sample given twice.
+    """
+    side: Side = []
+    for number, block in enumerate(blocks):
+        where = field if len(blocks) == 1 else f"{field}[{number}]"
+        if isinstance(source, RecordSource) and block.split not in SPLITS:
+            raise InputError(f"{where}: split must be one of {', '.join(SPLITS)}, got {block.split!r}")
+        side.append((block.split, _block_index(block, where, source.size(block.split))))
+    _check_once(side, field)
+    return side
+
+
+def _block_index(block: SampleBlock, field: str, size: int) -> np.ndarray:
+    """Indices of a block, int64 (n,), each within the split's `size`."""
+    if block.indices is not None:
+        index = read_indices(block.indices)
+        _check_range(block.indices, index, size, block.split)
+        return index
+    first, end = block.range or (0, block.num_samples or size)
+    if end > size:
+        given = f"range: {list(block.range)}" if block.range else f"num_samples: {block.num_samples}"
+        raise InputError(f"{field}: must stay within split {block.split!r} of {size} samples, got {given}")
+    return np.arange(first, end, dtype=np.int64)
+
+
+def _check_range(path: Path, index: np.ndarray, size: int, split: str) -> None:
+    outside = np.flatnonzero(index >= size)
+    if len(outside):
+        bad = outside[0]
+        raise InputError(
+            f"{path}: entry {bad} (from 0): index must be below {size}, the size of split {split!r}, got {index[bad]}"
+            + (f" ({len(outside)} such)" if len(outside) > 1 else "")
+        )
+
+
+def gather(members: Side, nonmembers: Side, source: Source) -> Selection:
+    """The samples of both sides, with their labels."""
+    pairs = [*members, *nonmembers]
+    return Selection(
+        sample_index=np.concatenate([index for _, index in pairs]),
+        split=np.concatenate([np.full(len(index), split) for split, index in pairs]),
+        label=np.concatenate([source.labels(split, index) for split, index in pairs]),
+        member=np.repeat([1, 0], [sum(len(index) for _, index in side) for side in (members, nonmembers)]),
+    )
+
+
+def _by_split(side: Side) -> dict[str, np.ndarray]:
+    splits = {split: [index for other, index in side if other == split] for split, _ in side}
+    return {split: np.concatenate(parts) for split, parts in splits.items()}
+
+
+def _check_once(side: Side, field: str) -> None:
+    for split, index in _by_split(side).items():
+        values, counts = np.unique(index, return_counts=True)
+        repeated = values[counts > 1]
+        if len(repeated):
+            what = f"{len(repeated)} of split {split!r} twice, the first {repeated[0]}"
+            raise InputError(f"{field}: must give each sample once, got {what}")
+
+
+def _check_disjoint(members: Side, nonmembers: Side) -> None:
+    others = _by_split(nonmembers)
+    for split, index in _by_split(members).items():
+        both = np.intersect1d(index, others.get(split, np.empty(0, np.int64)))
+        if len(both):
+            what = f"{len(both)} samples of split {split!r} on both sides, the first {both[0]}"
+            raise InputError(f"data.nonmembers: must not overlap data.members, got {what}")

@@ -1,0 +1,50 @@
+"""What a source of samples is, and the one that a configuration names."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from mia_batch.data.records import FORMATS, RecordSource
+from mia_batch.data.user_source import ObjectSource, OpenDataset
+from mia_batch.errors import InputError
+from mia_batch.settings.schema import DataConfig
+from mia_batch.settings.user_code import call
+
+Images = np.ndarray | list[np.ndarray]
+
+
+class Source(Protocol):
+    """Samples of named splits, read by index."""
+
+    def size(self, split: str) -> int:
+        """Number of samples in `split`."""
+
+    def labels(self, split: str, index: np.ndarray) -> np.ndarray:
+        """Labels of the samples at `index`, int32 (n,)."""
+
+    def images(self, split: str, index: np.ndarray) -> Images:
+        """Images of the samples at `index`: n arrays (H, W, 3), uint8, or float in the same range 0 to 255."""
+
+
+def open_source(data: DataConfig, open_dataset: OpenDataset) -> Source:
+    """The samples that `data` names. Files are opened when a split is first used.
+
+    Args:
+        data: the configuration.
+        open_dataset: reads what the user's function returns if it is a MindSpore dataset.
+
+    Raises:
+        InputError: the folder or the factory cannot be used.
+    """
+    if data.source in FORMATS:
+        if data.path is None:
+            raise InputError(f"data.path: is required for source {data.source}")
+        return RecordSource(data.path, FORMATS[data.source], data.label)
+    optional = {} if data.path is None else {"path": data.path}
+
+    def build(split: str) -> Any:
+        return call(data.source, "data.source", {"split": split, **optional, **data.kwargs})
+
+    return ObjectSource(build, data.source, open_dataset)

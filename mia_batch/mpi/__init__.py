@@ -1,0 +1,1 @@
+"""Ranks: the only room that imports mpi4py."""

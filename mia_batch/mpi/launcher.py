@@ -1,0 +1,106 @@
+"""What launchers of ranks are called and what they tell their ranks in the environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mia_batch.errors import InputError
+
+# Sizes that launchers tell their ranks, the most specific first. A rank started by mpirun inside a Slurm step sees
+# the size of the step that runs mpirun's daemons in SLURM_STEP_NUM_TASKS, so that one counts last.
+LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+LAUNCHER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
+LAUNCHER_MARKS = (*LAUNCHER_SIZES[:3], "PMIX_RANK", "PMI_RANK", "PMI_FD")
+
+
+def launched_by_mpi(environ: Mapping[str, str]) -> bool:
+    """Whether a launcher has started this process as a rank."""
+    tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
+    return any(mark in environ for mark in LAUNCHER_MARKS) or (tasks.isdigit() and int(tasks) > 1)
+
+
+def launched_first(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launcher calls this process its first, so that what all would say of MPI itself is said once."""
+    return next((environ[name] for name in LAUNCHER_RANKS if name in environ), "0") == "0"
+
+
+def _tasks_of_job(launched: int | None, environ: Mapping[str, str]) -> int | None:
+    """How many tasks the scheduler gave, where that can be known."""
+    # In the step of mpirun's daemons SLURM_NTASKS is their number: slurm/extract.sbatch has noted the job's before.
+    daemons = launched is not None and environ.get("SLURM_STEP_NUM_TASKS", str(launched)) != str(launched)
+    told = environ.get("MIA_BATCH_RANKS") or ("" if daemons else environ.get("SLURM_NTASKS", ""))
+    return int(told) if told.isdigit() else None
+
+
+def check_size(size: int, environ: Mapping[str, str], *, library: str = "") -> None:
+    """Refuse a world whose size is not the launcher's or the scheduler's: N ranks would each do the whole work.
+
+    Raises:
+        InputError: naming both sizes, the likely cause and what to change.
+    """
+    expected = next(((name, int(environ[name])) for name in LAUNCHER_SIZES if environ.get(name, "").isdigit()), None)
+    tasks = _tasks_of_job(expected[1] if expected else None, environ)
+    if tasks is not None and (expected is None or expected[1] == size):
+        expected = "SLURM_NTASKS", tasks
+    if expected is None or expected[1] == size:
+        return
+    name, meant = expected
+    raise InputError(f"MPI: the world must have {name}={meant} ranks, got {size}: {_cause(size, library)}")
+
+
+def _cause(size: int, library: str) -> str:
+    if size > 1:
+        return "start as many ranks as the scheduler gave tasks, or ask for that many (sbatch --ntasks)"
+    if not library:
+        return "no launcher has started this process; put mpirun, srun --mpi=pmi2 or srun --mpi=pmix before python"
+    flags = {"Open MPI": "srun --mpi=pmix", "MPICH": "srun --mpi=pmi2"}
+    flag = next((flag for family, flag in flags.items() if family in library), "the srun --mpi=... it was built for")
+    of_library = f"the launcher and the MPI library ({library.partition(', package')[0]}) do not belong together"
+    return f"{of_library}; start with the mpirun of that library, or {flag}"
+
+
+def find_mpirun(environ: Mapping[str, str] = os.environ) -> str:
+    """The launcher beside this interpreter (PyPI's MPI wheels put it there), else the one on PATH.
+
+    Raises:
+        InputError: there is none.
+    """
+    beside = Path(sys.prefix) / "bin" / "mpirun"
+    found = str(beside) if beside.exists() else shutil.which("mpirun", path=environ.get("PATH"))
+    if not found:
+        raise InputError("--ranks: more than 1 needs mpirun: install the extra 'cpu', or load the site's MPI module")
+    return found
+
+
+def mpirun_command(ranks: int, command: Sequence[str]) -> list[str]:
+    """`command` on `ranks` ranks of this machine; one rank needs no launcher."""
+    return [find_mpirun(), "-n", str(ranks), *command] if ranks > 1 else list(command)
+
+
+def mpi_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """`environ` with Open MPI's consents: to run as root, and to more ranks than cores. MPICH needs neither."""
+    extra = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+    if os.geteuid() == 0:
+        extra |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return {**extra, **environ}
+
+
+LOCAL_RANKS = (  # (rank, size) on the node, by launcher: Open MPI, MPICH, msrun and others
+    ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ("LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    ("SLURM_LOCALID", ""),  # how many tasks there are it says for the job, not for the step
+)
+
+
+def local_place(environ: Mapping[str, str]) -> tuple[int, int]:
+    """(rank, size) on this node as the launcher tells, (0, 1) without one."""
+    for names in LOCAL_RANKS:
+        rank, size = (environ.get(name, "") for name in names)
+        if rank.isdigit():
+            return int(rank), int(size) if size.isdigit() else int(rank) + 1
+    return 0, 1

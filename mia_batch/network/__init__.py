@@ -1,0 +1,1 @@
+"""MindSpore: with models/ the only room that imports it."""

@@ -1,0 +1,83 @@
+"""Preprocessed samples, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from mia_batch.data.selection import Selection
+from mia_batch.data.sources import Images, Source, open_source
+from mia_batch.network.datasets import open_dataset
+from mia_batch.network.preprocess import Preprocess, augmented
+from mia_batch.settings.schema import DataConfig
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+Reader = Callable[[np.ndarray], Images]
+
+
+def reader(
+    data: DataConfig, selection: Selection, *, source: Source | None = None, seed: int = 1
+) -> Reader:
+    """What reads the images of given rows from their source, members augmented if `data` says so.
+
+    Args:
+        data: where samples are.
+        selection: what row numbers mean.
+        source: of `data`, if it is open already.
+        seed: of `augment_members`.
+    """
+    opened = source or open_source(data, open_dataset)
+
+    def read(rows: np.ndarray) -> Images:
+        images = read_images(opened, selection, rows)
+        return _augment_members(images, selection, rows, seed) if data.augment_members else images
+
+    return read
+
+
+def batches(
+    data: DataConfig, selection: Selection, rows: np.ndarray, batch_size: int, *, read: Reader | None = None
+) -> Iterator[Batch]:
+    """Preprocessed samples, read only when their batch is asked for.
+
+    Args:
+        data: where samples are, and the preprocessing.
+        selection: what row numbers mean.
+        rows: row numbers wanted, ascending.
+        batch_size: rows of a batch at most. A batch never crosses a multiple of it, as `Predictor` wants.
+        read: gives the images of rows; default: from the source.
+
+    Yields:
+        rows int64 (n,), images float32 (n, 3, height, width), labels int32 (n,), in the order of `rows`.
+
+    Raises:
+        InputError: a sample that cannot be read or is no image.
+    """
+    read = read or reader(data, selection)
+    preprocess = Preprocess(data.image_size, data.mean, data.std)
+    rows = np.asarray(rows, dtype=np.int64)
+    cuts = np.flatnonzero(np.diff(rows // batch_size)) + 1
+    for part in np.split(rows, cuts) if len(rows) else ():
+        yield part, preprocess(read(part)), selection.label[part]
+
+
+def read_images(source: Source, selection: Selection, rows: np.ndarray) -> Images:
+    """Images of the rows, in their order."""
+    splits = selection.split[rows]
+    if (splits == splits[0]).all():
+        return source.images(str(splits[0]), selection.sample_index[rows])
+    found: dict[int, np.ndarray] = {}
+    for split in np.unique(splits):
+        chosen = np.flatnonzero(splits == split)
+        images = source.images(str(split), selection.sample_index[rows[chosen]])
+        found |= dict(zip(chosen.tolist(), images, strict=True))
+    return [found[position] for position in range(len(rows))]
+
+
+def _augment_members(
+    images: Images, selection: Selection, rows: np.ndarray, seed: int
+) -> list[np.ndarray]:
+    changed = augmented(images, selection.split[rows], selection.sample_index[rows], seed)
+    member = selection.member[rows] == 1
+    return [new if inside else old for new, old, inside in zip(changed, images, member, strict=True)]

@@ -1,0 +1,1 @@
+"""This process: exit codes, signals, logging, cores."""

@@ -1,0 +1,60 @@
+"""A stage as a process of its own that stops well."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+from mia_batch.files import shipped
+from mia_batch.process.exit_codes import RESUME
+from mia_batch.process.stop import STOP_SIGNALS
+
+
+def stage_command(stage: str, arguments: Sequence[str]) -> list[str]:
+    """The command that runs `jobs/<stage>.py` with this interpreter."""
+    return [sys.executable, str(shipped("jobs") / f"{stage}.py"), *arguments]
+
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies: a stage left behind would keep the next run out."""
+    if _libc:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
+    """Run a stage and return its exit code; SIGTERM and SIGUSR1 reach it as SIGUSR1, which every launcher forwards.
+
+    So does Ctrl-C, and a second one kills. A stage that the signal ends before it listens (its first second or two) has
+    nothing to save: that is RESUME too.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the stage has ended.
+    """
+    got: list[int] = []
+
+    def forward(signum: int, _frame: FrameType | None) -> None:
+        process.send_signal(signal.SIGKILL if signum == signal.SIGINT in got else signal.SIGUSR1)
+        got.append(signum)
+
+    # Ignored from birth, or Ctrl-C, which the terminal sends to the stage as well, would break off its imports.
+    former = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ, preexec_fn=_end_with_parent)
+    former |= {signum: signal.signal(signum, forward) for signum in STOP_SIGNALS}
+    signal.signal(signal.SIGINT, forward)
+    try:
+        code = process.wait()
+    finally:
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
+    if signal.SIGINT in got:
+        raise KeyboardInterrupt
+    code = 128 - code if code < 0 else code
+    return RESUME if got and code == 128 + signal.SIGUSR1 else code

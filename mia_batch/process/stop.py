@@ -1,0 +1,39 @@
+"""A request to stop, as signals make it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """A flag that SIGTERM, SIGUSR1 and Ctrl-C raise; loops look at it at block boundaries.
+
+    Schedulers send one of the first two before they kill; MindSpore leaves both free. It takes HUP and INT for itself
+    when it is imported; Ctrl-C before that is noted here, and a second one ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signum
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Install the handlers for the length of the block, then put the former ones back."""
+        former = {signum: signal.signal(signum, self._note) for signum in (*STOP_SIGNALS, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for signum, handler in former.items():
+                signal.signal(signum, handler)

@@ -1,0 +1,182 @@
+"""HDF5 edge: what is in the files, and how a kill at any moment loses nothing that was acknowledged.
+
+features.h5 has a fixed shape; every dataset is contiguous and allocated when the file is created, under a temporary
+name. After that no metadata changes, so that a torn write can damage only rows that are not marked done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.errors import InputError
+from mia_batch.files import sync_directory
+from mia_batch.mpi.shards import contiguous_runs
+from mia_batch.rundir.hdf5 import (
+    SCHEMA,
+    _as_input_error,
+    _check_schema,
+    _get_attrs,
+    _reading,
+    _set_attrs,
+    _sync,
+    check_room,
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The complete rows of features.h5, one per sample: members first, then non-members."""
+
+    sample_index: NDArray[np.int64]  # (n_samples,) position in its split
+    split: NDArray[np.str_]  # (n_samples,)
+    label: NDArray[np.int32]  # (n_samples,)
+    member: NDArray[np.int8]  # (n_samples,) 1 member, 0 non-member
+    logits: NDArray[np.float32]  # (n_samples, n_classes), mapped read-only from the file
+    loss: NDArray[np.float64]  # (n_samples,) nats
+    attrs: dict[str, Any]  # provenance
+
+
+def block_dtype(n_classes: int) -> np.dtype[Any]:
+    """What a rank sends per row: row number, loss, logits."""
+    return np.dtype([("row", "<i8"), ("loss", "<f8"), ("logits", "<f4", (n_classes,))])
+
+
+class FeatureStore:
+    """features.h5 open for writing by one process; HDF5's lock keeps every other one out."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an existing file.
+
+        Raises:
+            InputError: not a features file of this schema, or another process writes it.
+        """
+        self.path = path
+        with _reading(path):
+            if not h5py.is_hdf5(path):  # "r+" would make an empty file into one
+                raise OSError("not an HDF5 file")
+            self._file = h5py.File(path, "r+")
+        _check_schema(self._file, path, "features")
+
+    @classmethod
+    def create(
+        cls, path: Path, rows: Mapping[str, NDArray[Any]], n_classes: int, attrs: Mapping[str, Any]
+    ) -> FeatureStore:
+        """Make the file with no row done; `rows` holds sample_index, split, label and member, (n_rows,) each."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        text_bytes = np.asarray(rows["split"], dtype=str).nbytes + len(json.dumps(dict(attrs)))
+        try:
+            check_room(path.parent, len(rows["member"]) * (32 + 4 * n_classes) + text_bytes)
+            with _as_input_error(path), h5py.File(temporary, "w") as file:
+                _lay_out(file, rows, n_classes)
+                _set_attrs(file, {"schema": SCHEMA, "kind": "features", **attrs})
+                _sync(file)
+            os.link(temporary, path)  # unlike a rename it never replaces another run's file
+            sync_directory(path.parent)
+        except FileExistsError:
+            raise InputError(f"{path}: is being written by another run") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return cls(path)
+
+    @property
+    def n_classes(self) -> int:
+        """Columns of the logits."""
+        return int(self._file["logits"].shape[1])
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Provenance."""
+        return _get_attrs(self._file)
+
+    def done(self) -> NDArray[np.bool_]:
+        """Shape (n_rows,): which rows are computed."""
+        return self._file["done"][:].astype(bool)
+
+    def write(self, block: NDArray[Any]) -> None:
+        """Store rows (dtype of `block_dtype`); when it returns they are on disk and marked done."""
+        block = block[np.argsort(block["row"], kind="stable")]
+        with _as_input_error(self.path):
+            for here, there in contiguous_runs(block["row"]):
+                self._file["logits"][there] = block["logits"][here]
+                self._file["loss"][there] = block["loss"][here]
+            _sync(self._file)  # the rows before the marks that vouch for them
+            for _, there in contiguous_runs(block["row"]):
+                self._file["done"][there] = 1
+            _sync(self._file)
+
+    def close(self) -> None:
+        """Release the file and its lock."""
+        self._file.close()
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _lay_out(file: h5py.File, rows: Mapping[str, NDArray[Any]], n_classes: int) -> None:
+    n_rows = len(rows["member"])
+    for name, kind in (("sample_index", "<i8"), ("label", "<i4"), ("member", "i1")):
+        file.create_dataset(name, data=np.asarray(rows[name], dtype=kind))
+    file.create_dataset("split", data=np.char.encode(np.asarray(rows["split"], dtype=str), "utf-8"))
+    _allocated(file, "logits", "<f4", (n_rows, n_classes))
+    _allocated(file, "loss", "<f8", (n_rows,))
+    _allocated(file, "done", "u1", (n_rows,))
+
+
+def _allocated(file: h5py.File, name: str, kind: str, shape: tuple[int, ...]) -> None:
+    """A contiguous dataset whose bytes are on disk from the start: a full disk shows now, not at the last row."""
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.CONTIGUOUS)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(kind)), space, layout)
+
+
+def read_features(path: Path) -> Features:
+    """The rows of a complete features.h5, logits mapped from the file so that they cost no memory.
+
+    Raises:
+        InputError: missing, of another schema, in use by a writer, or with rows still to be computed.
+    """
+    with _reading(path), h5py.File(path, "r") as file:
+        _check_schema(file, path, "features")
+        done = file["done"][:]
+        if not done.all():
+            raise InputError(f"{path}: rows: must all be done, got {int(done.sum())} of {len(done)}; run extract again")
+        logits = file["logits"]
+        mapped = np.memmap(path, "<f4", "r", offset=logits.id.get_offset(), shape=logits.shape)
+        return Features(
+            sample_index=file["sample_index"][:],
+            split=np.char.decode(file["split"][:], "utf-8"),
+            label=file["label"][:],
+            member=file["member"][:],
+            logits=mapped,
+            loss=file["loss"][:],
+            attrs=_get_attrs(file),
+        )
+
+
+def features_progress(path: Path) -> tuple[int, int] | None:
+    """(rows done, rows in all) of features.h5, also while it is being written; None without a file."""
+    if not path.exists():
+        return None
+    # Rows and marks are written in place in a file of fixed layout, so that reading beside the writer is safe.
+    with _reading(path), h5py.File(path, "r", locking=False) as file:
+        _check_schema(file, path, "features")
+        done = file["done"][:]
+    return int(done.sum()), len(done)

@@ -1,0 +1,96 @@
+"""HDF5 as every file of a run uses it: attributes, room on the disk, errors as one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from mia_batch.errors import InputError
+
+SCHEMA = 1
+HDF5_OVERHEAD = 64 * 1024  # bytes, more than the headers of our files take
+ATTRIBUTE_LIMIT = 60_000  # bytes; HDF5 holds attributes of up to 64 KiB in an object's header
+
+
+def check_room(directory: Path, n_bytes: int) -> None:
+    """See whether the disk has room for a file, HDF5's headers included.
+
+    HDF5 cannot close its file cleanly once the disk is full, and NumPy's writing does not say what is wrong.
+
+    Raises:
+        InputError: it has not, or the directory cannot be written.
+    """
+    with _as_input_error(directory), tempfile.TemporaryFile(dir=directory) as file:
+        os.posix_fallocate(file.fileno(), 0, n_bytes + HDF5_OVERHEAD)
+
+
+def _sync(file: h5py.File) -> None:
+    """HDF5's flush hands the bytes to the kernel; fsync puts them on the disk."""
+    file.flush()
+    os.fsync(file.id.get_vfd_handle())
+
+
+def _set_attrs(file: h5py.File, attrs: Mapping[str, Any]) -> None:
+    for name, value in attrs.items():
+        text = json.dumps(value, allow_nan=False)
+        if len(text) < ATTRIBUTE_LIMIT:
+            file.attrs[name] = text
+        else:  # too long for an attribute (a grid of thousands of values): a dataset of that name
+            file.create_dataset(f"attrs/{name}", data=text)
+
+
+def _get_attrs(file: h5py.File) -> dict[str, Any]:
+    attrs = {name: json.loads(text) for name, text in file.attrs.items()}
+    for name, dataset in file.get("attrs", {}).items():
+        attrs[name] = json.loads(dataset.asstr()[()])
+    return attrs
+
+
+def _check_schema(file: h5py.File, path: Path, kind: str) -> None:
+    found = file.attrs.get("kind"), file.attrs.get("schema")
+    if found != (json.dumps(kind), json.dumps(SCHEMA)):
+        file.close()
+        raise InputError(f"{path}: must be a {kind} file of schema {SCHEMA}, got kind {found[0]}, schema {found[1]}")
+
+
+@contextmanager
+def _as_input_error(path: Path) -> Iterator[None]:
+    """Say in one line what the file system or HDF5 objects to."""
+    try:
+        yield
+    except BlockingIOError as error:
+        raise InputError(f"{path}: is in use by another process") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: does not exist") from error
+    except (OSError, KeyError, RuntimeError) as error:
+        code = getattr(error, "errno", None)
+        full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
+        if full:
+            raise InputError(f"{path}: the disk is full") from error
+        if isinstance(error, PermissionError):
+            raise InputError(f"{path}: must be a file that can be read and written") from error
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """The same, where what is found in a damaged file may also be of a wrong kind; when writing that is our mistake."""
+    try:
+        with _as_input_error(path):
+            yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: must be a readable HDF5 file of this product, got: {error}")

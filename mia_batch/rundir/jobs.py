@@ -1,0 +1,39 @@
+"""The jobs of a run, as its jobs.json remembers them after Slurm has forgotten them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from mia_batch.errors import InputError
+from mia_batch.files import write_text
+from mia_batch.rundir.paths import RunPaths
+
+
+def record(paths: RunPaths, job_ids: Mapping[str, str]) -> None:
+    """Note the jobs of a submission in the run directory, by what they do: "extract", "attack lr", "reduce"."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    entry = {"submitted": now, "jobs": dict(job_ids)}
+    write_text(paths.jobs, json.dumps({"schema": 1, "submissions": [*submissions(paths), entry]}, indent=1) + "\n")
+
+
+def submissions(paths: RunPaths) -> list[dict[str, Any]]:
+    """What was submitted for a run, oldest first: {"submitted": time, "jobs": {stage: job id}}.
+
+    Raises:
+        InputError: jobs.json cannot be read as such.
+    """
+    try:
+        found = list(json.loads(paths.jobs.read_text(encoding="utf-8"))["submissions"])
+        return [{**entry, "jobs": {str(stage): str(job) for stage, job in entry["jobs"].items()}} for entry in found]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{paths.jobs}: must be a record of submitted jobs, got: {error}") from error
+
+
+def latest_jobs(paths: RunPaths) -> dict[str, str]:
+    """The last job id of each stage, of each attack."""
+    return {stage: job for entry in submissions(paths) for stage, job in entry["jobs"].items()}

@@ -1,0 +1,65 @@
+"""attacks/<name>.h5: the result of one attack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mia_batch.attacks.base import AttackResult
+from mia_batch.files import atomic_path
+from mia_batch.rundir.hdf5 import SCHEMA, _as_input_error, _check_schema, _get_attrs, _reading, _set_attrs, check_room
+
+
+def write_attack(path: Path, result: AttackResult) -> None:
+    """Write attacks/<name>.h5, whole or not at all."""
+    with atomic_path(path) as temporary, _as_input_error(path), _new_file(temporary, result) as file:
+        for name in ("scores", "predicted", "evaluated", "member"):
+            file.create_dataset(name, data=getattr(result, name))
+        table = file.create_group("cv_results", track_order=True)
+        for name, column in result.cv_results.items():
+            table.create_dataset(name, data=column, dtype=h5py.string_dtype() if _is_text(column) else None)
+        _set_attrs(file, {
+            "schema": SCHEMA, "kind": "attack", "method": result.method, "best_params": result.best_params,
+            "best_score": result.best_score, "provenance": result.provenance,
+        })
+
+
+def _new_file(temporary: Path, result: AttackResult) -> h5py.File:
+    check_room(temporary.parent, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
+    return h5py.File(temporary, "w")
+
+
+def _is_text(column: Any) -> bool:
+    return len(column) > 0 and isinstance(column[0], str)
+
+
+def read_attack(path: Path) -> AttackResult:
+    """Read attacks/<name>.h5.
+
+    Raises:
+        InputError: missing, damaged or of another schema.
+    """
+    with _reading(path), h5py.File(path, "r") as file:
+        _check_schema(file, path, "attack")
+        attrs = _get_attrs(file)
+        table = {
+            name: (column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]).tolist()
+            for name, column in file["cv_results"].items()
+        }
+        predicted = file["predicted"][:]
+        if not np.isin(predicted, (-1, 0, 1)).all():
+            raise ValueError("predicted must be 0 or 1, or -1 where a row was fitted")
+        return AttackResult(
+            method=attrs["method"],
+            scores=file["scores"][:],
+            predicted=predicted,
+            evaluated=file["evaluated"][:].astype(bool),
+            member=file["member"][:],
+            best_params=attrs["best_params"],
+            best_score=attrs["best_score"],
+            cv_results=table,
+            provenance=attrs["provenance"],
+        )

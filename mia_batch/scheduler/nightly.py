@@ -1,0 +1,98 @@
+"""`mia-batch nightly`: audit every complete checkpoint of a directory that has not been audited, by its content.
+
+A run directory is named by the checkpoint's hash, and making it is the claim to audit it: of two processes that try,
+on any hosts, one succeeds. There is no lock that a killed process could leave behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from mia_batch.errors import InputError
+from mia_batch.process.exit_codes import OK
+from mia_batch.rundir.manifest import check_same_run
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.scheduler.arguments import add_site_arguments, named_folder, show, show_nothing, site_from
+from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, _came_to_nothing, claim, complete_checkpoints, release
+from mia_batch.scheduler.submission import Run, submit_runs
+from mia_batch.settings.loading import load_config
+
+log = logging.getLogger(__name__)
+
+
+def find_new(args: argparse.Namespace, runs: Path) -> list[Run]:
+    """The runs to queue, claimed for this process unless it is a dry run."""
+    found: dict[str, Path] = {}
+    for path, digest in complete_checkpoints(named_folder("--watch", args.watch), quiet_s=args.quiet):
+        found.setdefault(digest, path)
+    named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
+    if args.dry_run:
+        new = [run for run in named if not run.paths.root.exists() or _came_to_nothing(run.paths, args.retry)]
+        return [run for run in new if _is_of(args.config, run)]
+    claimed: list[Run] = []
+    try:
+        for run in named:
+            claimed += [run] if claim(run.paths, retry=args.retry) else []
+        foreign = [run for run in claimed if not _is_of(args.config, run)]
+    except BaseException:
+        release(claimed)
+        raise
+    release(foreign)
+    return [run for run in claimed if run not in foreign]
+
+
+def _is_of(config_file: str, run: Run) -> bool:
+    """Whether an audit that is to be begun again is of this config; one that is not must not stop the others."""
+    if not run.paths.manifest.exists():
+        return True
+    try:
+        check_same_run(run.paths, load_config(config_file, checkpoint=run.checkpoint))
+    except InputError as error:
+        for problem in error.problems:
+            log.warning("not queued again: %s", problem)
+        return False
+    return True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """CONFIG --watch DIR --runs DIR."""
+    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML); its own checkpoint is not used")
+    parser.add_argument(
+        "--watch", metavar="DIR", required=True, help="where checkpoints appear (.ckpt, .safetensors)"
+    )
+    parser.add_argument("--runs", metavar="DIR", required=True, help="where the audits go, one directory for each")
+    seconds = f"leave files that changed in the last S seconds for the next time (default {QUIET_S:g})"
+    parser.add_argument("--quiet", metavar="S", type=float, default=QUIET_S, help=seconds)
+    parser.add_argument("--retry", action="store_true", help="queue audits again whose jobs ended without a verdict")
+    add_site_arguments(parser)
+
+
+def _refuse_unusable(args: argparse.Namespace, runs: Path) -> None:
+    """Refuse what would be wrong with any checkpoint, before one is there."""
+    load_config(args.config, checkpoint=args.watch, need=("data",))  # whatever its own would be
+    there = next(folder for folder in (runs, *runs.parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"{runs}: --runs: must be a directory, got {there}, which is a file")
+    if not args.quiet >= 0:
+        raise InputError(f"--quiet: must be 0 or more, got {args.quiet:g}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Queue the audits of new checkpoints as one array."""
+    site, runs = site_from(args), named_folder("--runs", args.runs)
+    _refuse_unusable(args, runs)
+    new = find_new(args, runs)
+    if not new:
+        log.info("no new checkpoint in %s", args.watch)
+        show_nothing(args)
+        return OK
+    try:
+        submission = submit_runs(Path(args.config), new, runs, site, dry_run=args.dry_run)
+    except BaseException:
+        if not args.dry_run:
+            release(new)
+        raise
+    show(args, submission, new)
+    return OK

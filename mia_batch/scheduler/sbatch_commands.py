@@ -1,0 +1,118 @@
+"""Pure: the sbatch commands of an audit. Every value is a word of its own, so that no path needs quoting."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mia_batch.files import shipped
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.scheduler.site import STAGES, Site
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be queued.
+
+    Attributes:
+        config: the configuration's file, absolute.
+        out: where the jobs' logs go: the run directory, or the directory that holds many of them.
+        words: told to every script, after CONFIG and DIR and what the site adds.
+        stages: of STAGES, those that are not done, perhaps after "prepare".
+        methods: attacks, each a task of the attack stage's array; empty: each task does all.
+        n_tasks: checkpoints in the array, or 0 for a single run.
+        prepared: where the array's data goes, for "prepare".
+    """
+
+    config: Path
+    out: Path
+    site: Site
+    words: tuple[str, ...] = ()
+    stages: tuple[str, ...] = STAGES
+    methods: tuple[str, ...] = ()
+    n_tasks: int = 0
+    prepared: Path | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One sbatch command; `after` is a kind of dependency and the stage that it waits for."""
+
+    stage: str
+    options: tuple[str, ...]
+    script: tuple[str, ...]
+    after: tuple[str, str] | None
+
+    def command(self, job_ids: Mapping[str, str]) -> list[str]:
+        """The command's words, given the jobs that are queued already."""
+        waits: list[str] = []
+        if self.after:
+            kind, stage = self.after
+            waits = [f"--dependency={kind}:{job_ids[stage]}", "--kill-on-invalid-dep=yes"]  # else it waits for ever
+        return ["sbatch", "--parsable", *self.options, *waits, *self.script]
+
+
+def plan_chain(request: Request) -> list[Step]:
+    """The jobs of a request, each after the one before has succeeded; in an array, task after task."""
+    steps: list[Step] = []
+    for stage in request.stages:
+        kind = "aftercorr" if request.n_tasks and steps and steps[-1].stage != "prepare" else "afterok"
+        after = (kind, steps[-1].stage) if steps else None
+        steps.append(Step(stage, tuple(_options(request, stage)), tuple(_script(request, stage)), after))
+    return steps
+
+
+def _options(request: Request, stage: str) -> list[str]:
+    site, ask = request.site, request.site.stage(stage)
+    wanted = {
+        "job-name": f"mia-{stage}",
+        "output": _log_pattern(request, stage),
+        "array": _array(request, stage),
+        "partition": ask.partition or site.partition,
+        "account": ask.account or site.account,
+        "nodes": ask.nodes,
+        "ntasks-per-node": ask.tasks_per_node,
+        "cpus-per-task": ask.cpus_per_task,
+        "gres": ask.gres,
+        "mem": ask.memory,
+        "time": ask.time,
+    }
+    return [f"--{name}={value}" for name, value in wanted.items() if value is not None] + [*site.options, *ask.options]
+
+
+def _array(request: Request, stage: str) -> str | None:
+    if stage == "prepare":
+        return None
+    if request.n_tasks:
+        return f"0-{request.n_tasks - 1}" + (f"%{request.site.at_once}" if stage == "extract" else "")
+    return f"0-{len(request.methods) - 1}" if stage == "attack" and request.methods else None
+
+
+def _log_pattern(request: Request, stage: str) -> str:
+    # Tasks over many checkpoints write to their own run directories; what comes before that, all write to one file.
+    many = _array(request, stage) is not None and request.n_tasks > 0
+    name = f"{stage}-%A.log" if many else f"{stage}-%A_%a.log" if _array(request, stage) else f"{stage}-%j.log"
+    return str(RunPaths(request.out).logs).replace("%", "%%") + f"/{name}"
+
+
+def _script(request: Request, stage: str) -> list[str]:
+    words = [*request.site.setup_words(), *request.words]
+    if stage == "attack" and not request.n_tasks:
+        words += [f"method={name}" for name in request.methods]
+    if stage == "extract" and request.prepared:
+        words.append(f"prepared={request.prepared}")
+    script = str(shipped("slurm") / f"{stage}.sbatch")
+    out = request.prepared if stage == "prepare" else request.out
+    return [script, str(request.config), str(out), *words, "--", *request.site.command(stage)]
+
+
+def shell_lines(steps: Sequence[Step]) -> list[str]:
+    """The commands as lines for a shell, in which each job's id becomes a variable of its stage's name."""
+    ids = {step.stage: f"${step.stage}" for step in steps}
+    return [f"{step.stage}=$({' '.join(map(_quote, step.command(ids)))})" for step in steps]
+
+
+def _quote(word: str) -> str:
+    return word if word.startswith("--dependency=") else shlex.quote(word)

@@ -1,0 +1,147 @@
+"""A site file: everything that differs from cluster to cluster, so that no script has to be edited."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mia_batch.errors import InputError
+from mia_batch.files import shipped
+from mia_batch.settings.loading import Loader
+from mia_batch.settings.schema import expand
+
+STAGES = ("extract", "attack", "reduce")
+SECTIONS = ("prepare", *STAGES)
+DEFAULT = "cpu"
+VARIABLE = "MIA_BATCH_SITE"
+
+
+def _as_words(value: Any) -> Any:
+    return tuple(shlex.split(value)) if isinstance(value, str) else _as_tuple(value)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Word = Annotated[str, Field(min_length=1)]
+Words = Annotated[tuple[Word, ...], BeforeValidator(_as_words)]
+Names = Annotated[tuple[Word, ...], BeforeValidator(_as_tuple)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class StageSite(_Strict):
+    """What one stage asks Slurm for; None leaves it to the cluster. `partition` and `account` override the site's."""
+
+    nodes: Count = 1
+    tasks_per_node: Count = 1
+    cpus_per_task: Count | None = None
+    gres: Word | None = None
+    memory: Word | None = None
+    time: Word | None = None
+    partition: Word | None = None
+    account: Word | None = None
+    options: Names = ()
+
+
+class Site(_Strict):
+    """One cluster, as its site file says."""
+
+    partition: Word | None = None
+    account: Word | None = None
+    options: Names = ()
+    modules: Names = ()
+    source: Names = ()
+    container: Words = ()
+    python: Word = "python3"
+    launcher: Annotated[Words, Field(min_length=1)] = ("mpirun",)
+    at_once: Count = 4
+    prepare: StageSite = StageSite()
+    extract: StageSite = StageSite()
+    attack: StageSite = StageSite()
+    reduce: StageSite = StageSite()
+
+    def stage(self, name: str) -> StageSite:
+        """What the stage `name` asks for."""
+        return {name: getattr(self, name) for name in SECTIONS}[name]
+
+    def setup_words(self) -> list[str]:
+        """The words that tell the scripts in slurm/ what to load and source."""
+        return [f"module={name}" for name in self.modules] + [f"source={file}" for file in self.source]
+
+    def command(self, stage: str) -> list[str]:
+        """What starts Python: once, or for extract once per task."""
+        launcher = self.launcher if stage == "extract" else ()
+        return [*launcher, *self.container, self.python]
+
+
+def find_site(name: str | None) -> Path:
+    """The file of a site given by path or by the name of one in configs/sites; None is $MIA_BATCH_SITE, else cpu.
+
+    Raises:
+        InputError: there is no such site.
+    """
+    name = name or os.environ.get(VARIABLE) or DEFAULT
+    folder = shipped("configs") / "sites"
+    for path in (Path(name), folder / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise InputError(f"--site: must be a file or one of {known}, got {name}")
+
+
+def load_site(path: Path) -> Site:
+    """Read and check a site file.
+
+    Raises:
+        InputError: with every problem found, a line each.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: must be a site file, got: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: must be YAML, got: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: must be a mapping with {', '.join(Site.model_fields)}, got {type(raw).__name__}")
+    try:
+        site = Site.model_validate(raw)
+    except ValidationError as error:
+        raise InputError([_line(path, item) for item in error.errors()]) from error
+    return site.model_copy(update={"source": tuple(_sourced(path, site.source))})
+
+
+def _line(path: Path, item: Any) -> str:
+    location = tuple(map(str, item["loc"]))
+    field = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        section = StageSite if location[0] in SECTIONS and len(location) > 1 else Site
+        return f"{path}: {field}: unknown key; valid keys: {', '.join(section.model_fields)}"
+    rule = re.sub(r"^(Input|Value|Tuple) should", "must", str(item["msg"])).partition(" after validation")[0]
+    for ours, theirs in (
+        ("text in quotes", "a valid string"),
+        ("a list", "a valid tuple"),
+        ("a number", "a valid integer"),
+    ):
+        rule = rule.replace(theirs, ours)
+    return f"{path}: {field}: {rule}, got {item['input']!r}"
+
+
+def _sourced(path: Path, files: Iterable[str]) -> list[str]:
+    """Absolute names; a file that only the compute nodes have is not looked for here."""
+    base = path.absolute().parent
+    try:
+        return [os.path.normpath(base / expand(file)) for file in files]
+    except ValueError as error:
+        raise InputError(f"{path}: source: {error}") from error

@@ -1,0 +1,1 @@
+"""The grid engine: candidates that share work, the order of tasks, the final fit."""

@@ -1,0 +1,1 @@
+"""Candidates of one method whose fits share work."""

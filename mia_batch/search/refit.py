@@ -1,0 +1,70 @@
+"""The final fit: stock scikit-learn with the best parameters on all fit rows, scoring the rows that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+
+from mia_batch.search.estimators import METHODS
+from mia_batch.search.families import forest
+from mia_batch.search.families.stock import fit_recorded, fit_seconds
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The final model's view of the rows that score."""
+
+    scores: NDArray[np.float64]  # (n_eval,) P(member)
+    predicted: NDArray[np.int8]  # (n_eval,) 0 or 1
+    nonconverged: bool
+
+
+@dataclass(frozen=True)
+class FinalFit:
+    """A fit of `method` with `params`, as anyone can repeat it with scikit-learn; a forest is split by trees."""
+
+    method: str
+    params: Mapping[str, Any]
+    seed: int
+
+    def build(self) -> ClassifierMixin:
+        """The stock estimator, not fitted."""
+        return METHODS[self.method].build(self.params, seed=self.seed)
+
+    @property
+    def engine(self) -> str:
+        """What computes it; compiled trees are compared with scikit-learn's at each fit."""
+        return "compiled" if self.method == "rf" and forest.compiles(self.build()) else "scikit-learn"
+
+    def pieces(self) -> list[Any]:
+        """Ranges of trees, or the whole."""
+        return list(forest.tree_ranges([self.build().n_estimators])) if self.method == "rf" else [None]
+
+    def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
+        """Estimated seconds of one core."""
+        if self.method == "rf":
+            return forest.growing_seconds(self.build(), piece[1] - piece[0], n_rows, n_features)
+        return fit_seconds(self.method, n_rows, n_features)
+
+    def run(self, data: Any, piece: Any) -> Any:
+        """Fit on all fit rows: the trees' votes for a range of trees, else Scored."""
+        model = self.build()
+        X, y = np.asarray(data.X_fit), np.asarray(data.y_fit)
+        if piece is not None:
+            return forest.tree_votes(model, X, y, data.X_eval, piece)
+        nonconverged = fit_recorded(model, X, y)
+        scores = model.predict_proba(data.X_eval)[:, 1]
+        return Scored(scores, model.predict(data.X_eval).astype(np.int8), nonconverged)
+
+    def combine(self, results: Sequence[Any]) -> Scored:
+        """The whole from the results of all pieces, in order."""
+        if self.method != "rf":
+            scored: Scored = results[0]
+            return scored
+        probability = forest.forest_probabilities(results)
+        return Scored(probability[:, 1].copy(), probability.argmax(axis=1).astype(np.int8), False)

@@ -1,0 +1,186 @@
+"""Read a configuration from YAML and refuse it whole, every problem as one line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import (
+    ValidationError,
+)
+
+from mia_batch.errors import InputError, one_line
+from mia_batch.settings.schema import (
+    SECTIONS,
+    Config,
+    MethodConfig,
+    ModelConfig,
+    SampleBlock,
+    _Section,
+    factory_file,
+)
+
+REQUIRED = ("model", "data", "attack")
+
+
+def load_config(
+    path: str | Path, *, checkpoint: str | Path | None = None, need: Collection[str] = ("checkpoint", "data")
+) -> Config:
+    """Read and validate a configuration.
+
+    Args:
+        path: the YAML file. Paths in it may use environment variables and are relative to its folder.
+        checkpoint: audited instead of `model.checkpoint`, relative to the current folder.
+        need: which of the files it names must be there: "checkpoint", "data".
+
+    Raises:
+        InputError: with every problem found, a line each.
+    """
+    path = Path(path)
+    raw = _read_yaml(path)
+    if checkpoint is not None and isinstance(raw.get("model"), dict):
+        raw["model"]["checkpoint"] = Path(checkpoint).absolute()
+    problems = [f"{path}: {name}: is required" for name in REQUIRED if name not in raw]
+    problems += [_unknown(path, str(key), SECTIONS) for key in raw if key not in SECTIONS]
+    parts: dict[str, Any] = {}
+    for name, section in SECTIONS.items():
+        if name in raw:
+            try:
+                parts[name] = section.model_validate(raw[name], context={"base": path.absolute().parent})
+            except ValidationError as error:
+                problems += [line for item in error.errors() for line in _lines(path, name, section, item)]
+    problems += _missing_files(path, parts, need)
+    if problems:
+        raise InputError(problems)
+    return Config(path=path.absolute(), **parts)
+
+
+class Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number and refuses a key given twice."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+        seen.add(key.value)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except OSError as error:
+        raise InputError(f"{path}: must be a configuration file, got: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: must be YAML text in UTF-8, got a byte that is not at {error.start}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(f"{path}: {where}YAML: {getattr(error, 'problem', None) or error}") from error
+    except (ValueError, RecursionError) as error:  # a date or a number that is none, or nesting without end
+        raise InputError(f"{path}: YAML: must hold values that can be read, got {one_line(error)}") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: must be a mapping with {', '.join(REQUIRED)}, got {type(raw).__name__}")
+    return raw
+
+
+def _unknown(path: Path, field: str, valid: Collection[str]) -> str:
+    return f"{path}: {field}: unknown key; valid keys: {', '.join(valid)}"
+
+
+def _lines(path: Path, name: str, section: type[_Section], item: Any) -> list[str]:
+    """The lines for one of pydantic's errors."""
+    location = [name, *(str(part) for part in item["loc"] if not str(part).startswith("function-"))]
+    field = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(location))
+    if item["type"] == "extra_forbidden":
+        return [_unknown(path, field, _keys_at(section, item["loc"][:-1]))]
+    if item["type"] == "missing":
+        return [f"{path}: {field}: is required"]
+    if item["type"] == "value_error":
+        reasons = item["ctx"]["error"].args[0]
+        if isinstance(reasons, list):
+            split = (reason.partition(" ") for reason in reasons)
+            return [f"{path}: {field}.{name}: {rule}" for name, _, rule in split]
+        shown = "" if isinstance(item["input"], Mapping | _Section | tuple) else f", got {_brief(item['input'])}"
+        return [f"{path}: {field}: {reasons}{shown}"]
+    rule = re.sub(r"^Input should be", "must be", item["msg"])
+    rule = re.sub(r"a valid dictionary or instance of \w+", "a mapping", rule)
+    rule = re.sub(r"a valid (tuple|list)", "a list", rule)
+    rule = re.sub(r"^\w+ should have at least (\d+) items? .*", r"must have at least \1", rule)
+    return [f"{path}: {field}: {rule[0].lower() + rule[1:]}, got {_brief(item['input'])}"]
+
+
+def _brief(value: Any) -> str:
+    text = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _keys_at(section: type[_Section], location: tuple[Any, ...]) -> list[str]:
+    nested: dict[str, type[_Section]] = {"members": SampleBlock, "nonmembers": SampleBlock, "methods": MethodConfig}
+    where: type[_Section] = next((nested[part] for part in location if part in nested), section)
+    return [name for name, field in where.model_fields.items() if not field.exclude]
+
+
+def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) -> list[str]:
+    """One line for each file that a later stage would miss."""
+    wanted: list[tuple[str, Path]] = []
+    if "model" in parts:
+        model: ModelConfig = parts["model"]
+        wanted += [("model.factory", file)] if (file := model.factory_file()) else []
+        wanted += [("model.checkpoint", model.checkpoint)] if "checkpoint" in need else []
+    if "data" in parts:
+        wanted += [("data.source", file)] if (file := factory_file(parts["data"].source)) else []
+        for side in ("members", "nonmembers"):
+            wanted += [(f"data.{side}", b.indices) for b in getattr(parts["data"], side) if b.indices]
+    problems = [
+        f"{path}: {field}: must be a file that can be read, got {file}, which {state}"
+        for field, file in wanted if (state := _unreadable(file)) is not None
+    ]
+    if "data" in need and "data" in parts and (folder := parts["data"].path):
+        state = _unreadable(folder)
+        if state not in (None, "is a folder"):
+            problems.append(f"{path}: data.path: must exist and be readable, got {folder}, which {state}")
+    return problems
+
+
+def _unreadable(file: Path) -> str | None:
+    """Why a file cannot be read; None where it can."""
+    try:
+        with open(file, "rb"):
+            return None
+    except IsADirectoryError:
+        return "is a folder" if os.access(file, os.R_OK | os.X_OK) else "cannot be read"
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+@contextmanager
+def named_in(path: Path) -> Iterator[None]:
+    """Put the config's name before problems that begin with one of its fields."""
+    try:
+        yield
+    except InputError as error:
+        ours = tuple(f"{section}{mark}" for section in SECTIONS for mark in ".:")
+        raise InputError(
+            f"{path}: {line}" if line.startswith(ours) else line for line in error.problems
+        ) from error

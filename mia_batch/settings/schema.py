@@ -1,0 +1,311 @@
+"""The configuration's sections: frozen, typed, every rule that needs no file."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from mia_batch.settings.grids import expand_values, normalise_grid
+
+METRICS = ("precision", "accuracy", "recall", "balanced_accuracy", "auc", "advantage", "tpr_at_fpr")
+GATE_METRICS = ("accuracy", "precision", "recall", "balanced_accuracy", "auc", "advantage")
+MAX_CANDIDATES = 100_000  # of one method
+SOURCES = ("cifar100", "cifar10")
+
+
+def expand(text: str) -> str:
+    """`text` with ~ and environment variables replaced; a ValueError for one that is not set."""
+    expanded = os.path.expandvars(os.path.expanduser(text))
+    unset = re.search(r"\$\{?(\w+)\}?", expanded)
+    if unset and unset[1] not in os.environ:
+        raise ValueError(f"uses the environment variable {unset[1]}, which is not set")
+    return expanded
+
+
+def _resolve_path(value: Any, info: ValidationInfo) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a path")
+    return Path(os.path.normpath((info.context or {}).get("base", Path.cwd()) / expand(value)))
+
+
+def _resolve_factory(value: Any, info: ValidationInfo) -> str:
+    location, _, function = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not location or not function.isidentifier():
+        raise ValueError("must be package.module:function or path/to/file.py:function")
+    return f"{_resolve_path(location, info)}:{function}" if location.endswith(".py") else value
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_blocks(value: Any) -> Any:
+    if not isinstance(value, Mapping | list | tuple):
+        raise ValueError("must be a block with split, or a list of blocks")
+    return (value,) if isinstance(value, Mapping) else _as_tuple(value)
+
+
+def _check_plain(value: Any, *, name: str = "") -> Any:
+    """Only what JSON can hold goes into a run's identity; YAML's dates, sets and binary cannot."""
+    where = f"{name} " if name else ""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where}must have names that are text, got {key!r}")
+            _check_plain(item, name=f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _check_plain(item, name=f"{name}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}must be a finite number, got {value}")
+    elif not isinstance(value, str | bool | int | float | None):
+        kind = type(value).__name__
+        raise ValueError(f"{where}must be text, a number, true, false, null, a list or a mapping, got a {kind}")
+    return value
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"must name each once, {', '.join(repeated)} repeated")
+    return values
+
+
+ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
+Pair = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
+Triple = Annotated[tuple[float, float, float], BeforeValidator(_as_tuple)]
+Positive = Annotated[int, Field(ge=1)]
+Kwargs = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(_Section):
+    """The network and the checkpoint that is audited."""
+
+    factory: Annotated[str, BeforeValidator(_resolve_factory)]
+    kwargs: Kwargs = {}
+    checkpoint: ConfigPath
+
+    def factory_file(self) -> Path | None:
+        """The file of a factory given as path/to/file.py:function."""
+        return factory_file(self.factory)
+
+
+class SampleBlock(_Section):
+    """Samples of one split, in file order (`num_samples`, `range`) or in the order of an index file."""
+
+    split: str
+    num_samples: Positive | None = None
+    range: Pair | None = None
+    indices: ConfigPath | None = None
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> SampleBlock:
+        given = [name for name in ("num_samples", "range", "indices") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"must have one of num_samples, range, indices, not {' and '.join(given)}")
+        if self.range is not None and not 0 <= self.range[0] < self.range[1]:
+            raise ValueError(f"range must be [first, end) with 0 <= first < end, not {list(self.range)}")
+        return self
+
+
+Blocks = Annotated[tuple[SampleBlock, ...], BeforeValidator(_as_blocks), Field(min_length=1)]
+
+
+class DataConfig(_Section):
+    """Where samples come from, which are members, and how they are preprocessed."""
+
+    source: str
+    path: ConfigPath | None = None
+    kwargs: Kwargs = {}
+    label: Literal["fine", "coarse"] = "fine"
+    image_size: Annotated[tuple[Positive, Positive], BeforeValidator(_as_tuple)] = (32, 32)
+    mean: Triple = (0.4465, 0.4822, 0.4914)
+    std: Annotated[
+        tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
+        BeforeValidator(_as_tuple),
+    ] = (0.2010, 0.1994, 0.2023)
+    members: Blocks
+    nonmembers: Blocks
+    augment_members: bool = False
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _known_source(cls, value: Any, info: ValidationInfo) -> str:
+        if value in SOURCES:
+            return str(value)
+        try:
+            return _resolve_factory(value, info)
+        except ValueError:
+            rule = f"must be {', '.join(SOURCES)}, package.module:function or path/to/file.py:function"
+            raise ValueError(rule) from None
+
+    @model_validator(mode="after")
+    def _what_the_source_takes(self) -> DataConfig:
+        if self.source in SOURCES:
+            if self.path is None:
+                raise ValueError(f"path is required for source {self.source}")
+            if self.kwargs:
+                raise ValueError(f"kwargs go to a function: source {self.source} takes none")
+        elif "label" in self.model_fields_set:
+            raise ValueError(f"label chooses between the labels of records: source {self.source} gives its own")
+        elif {"split", "path"} & self.kwargs.keys():
+            raise ValueError("kwargs must not have split or path: they come from the blocks and from data.path")
+        return self
+
+
+class ExtractConfig(_Section):
+    """The forward pass over members and non-members."""
+
+    device: Literal["auto", "Ascend", "GPU", "CPU"] = "auto"
+    batch_size: Positive = 64
+
+
+class MethodConfig(_Section):
+    """One attack and its grid: every parameter's distinct values."""
+
+    method: str
+    params: dict[str, Any] = {}
+    notes: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_grid(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("params", {}), Mapping):
+            return raw
+        problems: list[str] = []
+        notes: list[str] = []
+        params = {}
+        for name, values in raw.get("params", {}).items():
+            try:
+                params[name] = expand_values(values)
+            except ValueError as error:
+                problems.append(f"params.{name} {error}")
+        if not problems and isinstance(raw.get("method"), str):
+            params, notes, problems = _check_grid(raw["method"], params)
+        if problems:
+            raise ValueError(problems)
+        return {**raw, "params": params, "notes": tuple(notes)}
+
+
+def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Any], list[str], list[str]]:
+    # scikit-learn: only when a grid is there
+    from mia_batch.search.estimators import METHODS, check_grid, n_candidates
+
+    if method not in METHODS:
+        return params, [], [f"method must be one of {', '.join(METHODS)}, got {method!r}"]
+    params, notes = normalise_grid(method, params)
+    if n_candidates(params) > MAX_CANDIDATES:
+        rule = f"params must give at most {MAX_CANDIDATES} candidates together, got {n_candidates(params)}"
+        return params, [], [rule]
+    return params, notes, check_grid(method, params)
+
+
+class AttackConfig(_Section):
+    """Fit and evaluation split, and grid search of the attacks."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    cv: Annotated[int, Field(ge=2)] = 3
+    features: Literal["logits_loss", "mindarmour"] = "logits_loss"
+    search: Literal["shared", "exact", "random", "halving"] = "shared"
+    n_iter: Positive = 10
+    memory_gib: Annotated[float, Field(gt=0)] = 4.0
+    backend: Literal["loky", "dask"] = "loky"
+    scheduler: str | None = None
+    methods: Annotated[tuple[MethodConfig, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+    @field_validator("methods")
+    @classmethod
+    def _each_method_once(cls, methods: tuple[MethodConfig, ...]) -> tuple[MethodConfig, ...]:
+        _unique(tuple(method.method for method in methods))
+        return methods
+
+    @model_validator(mode="after")
+    def _scheduler_for_dask(self) -> AttackConfig:
+        if (self.backend == "dask") != (self.scheduler is not None):
+            raise ValueError("scheduler (an address or a scheduler file) goes with backend: dask, and only with it")
+        return self
+
+
+class ReportConfig(_Section):
+    """What the reducer prints."""
+
+    metrics: Annotated[
+        tuple[Literal[METRICS], ...],  # type: ignore[valid-type]
+        BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
+    ] = ("precision", "accuracy", "recall")
+
+
+class GateConfig(_Section):
+    """The rule of the verdict; a metric is above when it is greater than `threshold`."""
+
+    rule: Literal["all_above", "any_above"] = "all_above"
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.6
+    metrics: Annotated[
+        tuple[Literal[GATE_METRICS], ...],  # type: ignore[valid-type]
+        BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
+    ] = ("accuracy", "precision", "recall")
+    bound: Literal["point", "lower"] = "point"
+
+
+class TrainConfig(_Section):
+    """How `jobs/train.py` trains the network on the members."""
+
+    epochs: Positive = 100
+    batch_size: Positive = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    checkpoint_every: Positive = 10
+
+
+class Config(_Section):
+    """A whole configuration and the file that it came from."""
+
+    path: Path = Field(exclude=True)
+    model: ModelConfig
+    data: DataConfig
+    extract: ExtractConfig = ExtractConfig()
+    attack: AttackConfig
+    report: ReportConfig = ReportConfig()
+    gate: GateConfig = GateConfig()
+    train: TrainConfig = TrainConfig()
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as plain JSON types."""
+        return self.model_dump(mode="json")
+
+
+SECTIONS: dict[str, type[_Section]] = {
+    "model": ModelConfig, "data": DataConfig, "extract": ExtractConfig, "attack": AttackConfig,
+    "report": ReportConfig, "gate": GateConfig, "train": TrainConfig,
+}
+
+
+def factory_file(factory: str) -> Path | None:
+    """The file of `path/to/file.py:function`; None for `package.module:function` and named sources."""
+    location = factory.rpartition(":")[0]
+    return Path(location) if location.endswith(".py") else None

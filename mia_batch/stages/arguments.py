@@ -1,0 +1,33 @@
+"""What the stages' command lines share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+
+from mia_batch.errors import InputError
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.settings.loading import load_config
+from mia_batch.settings.schema import Config
+
+
+def stage_parser(stage: str, description: str) -> argparse.ArgumentParser:
+    """CONFIG --out DIR, as every stage takes them."""
+    parser = argparse.ArgumentParser(prog=f"{stage}.py", description=description)
+    add_run_arguments(parser)
+    return parser
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that name a run."""
+    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    parser.add_argument("--out", metavar="DIR", required=True, help="run directory")
+    parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+
+
+def load_run(args: argparse.Namespace, *, need: Collection[str] = ()) -> tuple[Config, RunPaths]:
+    """The config and the names of the run that the arguments mean."""
+    if not args.out:  # as of an unset variable in quotes; it would mean the current folder
+        raise InputError("--out: must name a directory, got ''")
+    return load_config(args.config, checkpoint=args.checkpoint, need=need), RunPaths(args.out)

@@ -1,0 +1,228 @@
+"""Run the network over members and non-members, on every rank that mpirun or srun has started."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.data.prepared import Prepared
+from mia_batch.data.selection import Selection
+from mia_batch.data.sources import Images
+from mia_batch.errors import InputError
+from mia_batch.mpi.launcher import launched_first
+from mia_batch.mpi.rank_log import labelled
+from mia_batch.mpi.world import World, connect
+from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME, print_problems
+from mia_batch.process.stop import StopRequest
+from mia_batch.rundir.features import FeatureStore, features_progress
+from mia_batch.rundir.identity import data_digest, run_digest
+from mia_batch.rundir.manifest import add_launch, claim, end_launch, launch
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.settings.loading import named_in
+from mia_batch.settings.schema import Config
+from mia_batch.stages.arguments import load_run
+from mia_batch.stages.gather import Extraction, Outcome
+from mia_batch.stages.plan import make_manifest, make_plan
+
+if TYPE_CHECKING:
+    from mia_batch.network.placement import Placement
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the root has found out, for every rank."""
+
+    config: Config
+    paths: RunPaths
+    selection: Selection
+    manifest: dict[str, Any]
+    done: NDArray[np.bool_]
+    n_classes: int | None
+    prepared: Prepared | None = None
+
+
+class RootFile:
+    """features.h5 on the root: opened if it is there, else made at the first block, when the width is known."""
+
+    def __init__(self) -> None:
+        self.store: FeatureStore | None = None
+
+    def rows_done(self, paths: RunPaths, n_rows: int, run: str) -> NDArray[np.bool_]:
+        """Which rows of the run with the digest `run` need no work."""
+        rows = features_progress(paths.features)
+        if rows is None:
+            return np.zeros(n_rows, dtype=bool)
+        if rows[1] != n_rows:
+            raise InputError(f"{paths.features}: must have {n_rows} rows for this config, got {rows[1]}")
+        if rows[0] == n_rows:  # a complete file is not opened for writing again
+            return np.ones(n_rows, dtype=bool)
+        self.store = FeatureStore(paths.features)
+        if self.store.attrs.get("run") != run:
+            rule = "must hold rows of this run, got another run's; remove it or choose another --out"
+            raise InputError(f"{paths.features}: {rule}")
+        return self.store.done()
+
+    def open(self, work: Work, n_classes: int) -> FeatureStore:
+        """The store to write to."""
+        if self.store is None:
+            attrs = {key: work.manifest[key] for key in ("config", "digests", "versions")}
+            attrs |= {"run": run_digest(work.manifest), "launch": work.manifest["launches"][-1]}
+            self.store = FeatureStore.create(work.paths.features, _columns(work.selection), n_classes, attrs)
+        return self.store
+
+    def close(self) -> None:
+        """Let other processes have the file."""
+        if self.store:
+            self.store.close()
+
+
+def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
+    """On the root: read the config, choose the samples, claim the run directory, see what is left to do."""
+    config, paths = load_run(args, need=("checkpoint", "data"))
+    prepared = Prepared(Path(args.prepared).absolute()) if args.prepared else None
+    selection, manifest = _look_at(config, prepared)
+    manifest = claim(paths, manifest)
+    done = file.rows_done(paths, len(selection), run_digest(manifest))
+    if not done.all():
+        entry = launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
+        manifest = add_launch(paths, entry)
+    width = file.store.n_classes if file.store else config.model.kwargs.get("num_classes")
+    return Work(config, paths, selection, manifest, done, width, prepared)
+
+
+def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, dict[str, Any]]:
+    """The samples, and what the run is; the labels of a user's source are not read again where they are prepared."""
+    if prepared is None:
+        planned = make_plan(config)
+        return planned.selection, planned.manifest
+    manifest = make_manifest(config)
+    return prepared.open(data_digest(manifest))[0], manifest
+
+
+def _columns(selection: Selection) -> dict[str, NDArray[Any]]:
+    return {name: getattr(selection, name) for name in ("sample_index", "split", "label", "member")}
+
+
+def _describe(selection: Selection, row: int) -> str:
+    return f"{selection.split[row]} sample {selection.sample_index[row]}"
+
+
+def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outcome:
+    """Load the network on this rank's device and run it over what is left. Collective."""
+    from mia_batch.mpi import affinity
+
+    config = work.config
+    affinity.share_cores(world, config.extract.device)
+    from mia_batch.network.batches import batches
+    from mia_batch.network.checkpoint import load_network
+    from mia_batch.network.forward import (
+        Predictor,  # MindSpore: after the cores are shared out, which is all that bounds its threads
+    )
+    from mia_batch.network.placement import set_up
+
+    def load() -> Predictor:
+        set_up(_placement(config.extract.device, world))
+        network = load_network(config.model, config.data.image_size)
+        return Predictor(network, config.extract.batch_size)
+
+    predictor = world.on_all(load)
+    read = _mapped(work) if work.prepared else None
+    extraction = Extraction(
+        world,
+        predictor,
+        batches=lambda rows: batches(
+            config.data, work.selection, rows, config.extract.batch_size, read=read
+        ),
+        describe=lambda row: _describe(work.selection, row),
+        open_store=lambda n_classes: file.open(work, n_classes),
+        n_classes=work.n_classes,
+    )
+    return extraction.run(work.done, stop)
+
+
+def _mapped(work: Work) -> Callable[[NDArray[np.int64]], Images]:
+    """Read rows from the prepared images, which every rank maps."""
+    assert work.prepared is not None
+    _, images = work.prepared.open(data_digest(work.manifest))
+    return lambda rows: np.asarray(images[rows])
+
+
+def _placement(device: str, world: World) -> Placement:
+    from mia_batch.mpi import affinity
+    from mia_batch.network.placement import place, reported_device, visible_cards
+
+    if device == "auto":  # MindSpore logs errors when asked for cards on a host without any
+        device = reported_device() if affinity.has_accelerator() else "CPU"
+    seen = world.allgather(None if device == "CPU" else visible_cards(device, os.environ))
+    peers = [seen[rank] for rank in world.local_ranks]
+    return place(device, world.local_rank, world.local_size, os.environ, peers=peers)
+
+
+def extract(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
+    """The whole stage; returns the exit code, the same on every rank."""
+    file = RootFile()
+    try:
+        work = world.on_root(lambda: open_work(args, world, file))
+        if work.done.all():
+            if world.is_root:
+                log.info("extract: nothing to do, all %d rows are done", len(work.done))
+            return OK
+        started = time.monotonic()
+        with named_in(work.config.path):
+            outcome = compute(work, world, file, stop)
+        if world.is_root:
+            measured = {"rows_done_after": outcome.done, "seconds": round(time.monotonic() - started, 3)}
+            end_launch(work.paths, measured)
+    finally:
+        file.close()
+    if outcome.done < outcome.total:
+        if world.is_root:
+            log.warning(
+                "stopped by signal %s with %d of %d rows done; the same command goes on from there",
+                outcome.signal, outcome.done, outcome.total,
+            )
+        return RESUME
+    return OK
+
+
+def run_on_this_rank(args: argparse.Namespace, stop: StopRequest) -> int:
+    try:
+        world = connect()
+    except InputError:
+        if launched_first():
+            raise
+        return BAD_INPUT
+    try:
+        with labelled(f"[{world.host} {world.rank}]"):
+            return _reported(args, world, stop)
+    except BaseException:
+        world.abort(FAILED)
+        raise
+
+
+def _reported(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
+    try:
+        return extract(args, world, stop)
+    except InputError as error:  # raised on every rank alike
+        if world.is_root:
+            print_problems(error)
+        return BAD_INPUT
+    except BaseException as error:
+        if world.size > 1:
+            if not isinstance(error, KeyboardInterrupt):
+                traceback.print_exc()
+            print(f"mia-batch: rank {world.rank} failed; ending all {world.size} ranks", file=sys.stderr, flush=True)
+        raise

@@ -1,0 +1,87 @@
+"""Read, augment and resize the samples of a user's source once, for every audit of an array."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mia_batch.data.prepared import Prepared
+from mia_batch.data.selection import Selection
+from mia_batch.data.sources import Source, open_source
+from mia_batch.errors import InputError
+from mia_batch.network.datasets import open_dataset
+from mia_batch.process.cpus import cores
+from mia_batch.process.exit_codes import OK, RESUME
+from mia_batch.process.progress import Progress
+from mia_batch.process.stop import StopRequest
+from mia_batch.rundir.identity import data_digest
+from mia_batch.settings.schema import DataConfig
+from mia_batch.stages.arguments import load_run
+from mia_batch.stages.plan import make_plan
+
+log = logging.getLogger(__name__)
+
+BLOCK = 64  # samples that a process reads at a time
+_opened: list[tuple[DataConfig, Source]] = []  # in this process: a folder of images is listed once, not per block
+
+
+def _source(data: DataConfig) -> Source:
+    if not _opened or _opened[0][0] != data:
+        _opened[:] = [(data, open_source(data, open_dataset))]
+    return _opened[0][1]
+
+
+def read_block(data: DataConfig, part: Selection) -> np.ndarray:
+    """The images of `part` at the network's size, (n, height, width, 3), all uint8 or all float32.
+
+    Raises:
+        InputError: a sample cannot be read, or some are bytes and some are not.
+    """
+    from mia_batch.network.batches import reader  # MindSpore resizes
+    from mia_batch.network.preprocess import Preprocess
+
+    images = reader(data, part, source=_source(data))(np.arange(len(part)))
+    resized = list(Preprocess(data.image_size, data.mean, data.std).resize(images))
+    kinds = sorted({image.dtype.name for image in resized})
+    if len(kinds) > 1:
+        raise InputError(f"data.source: images must all be uint8 or all float, got {' and '.join(kinds)}")
+    return np.stack(resized)
+
+
+def read_blocks(data: DataConfig, selection: Selection, first: int) -> Iterator[np.ndarray]:
+    """The images from row `first` on, in order, read by every core of this job."""
+    from joblib import Parallel, delayed
+
+    parts = [selection.rows(slice(row, row + BLOCK)) for row in range(first, len(selection), BLOCK)]
+    blocks = Parallel(n_jobs=min(cores(), max(1, len(parts))), return_as="generator")
+    return blocks(delayed(read_block)(data, part) for part in parts)
+
+
+def prepare_data(args: argparse.Namespace, stop: StopRequest) -> int:
+    """The whole stage; returns the exit code."""
+    config, _ = load_run(args)
+    prepared = Prepared(Path(args.out).absolute())
+    if prepared.is_complete():
+        log.info("prepare: nothing to do")
+        return OK
+    planned = make_plan(config, whole_checkpoint=False)
+    selection, shape = planned.selection, (len(planned.selection), *config.data.image_size, 3)
+    first = read_block(config.data, selection.rows(slice(0, 1)))
+    with prepared.appending(first.nbytes) as (file, done):
+        progress = Progress(len(selection), done=done)
+        for block in read_blocks(config.data, selection, done):
+            if block.dtype != first.dtype:
+                raise InputError(f"data.source: images must all be {first.dtype}, as the first is, got {block.dtype}")
+            file.write(block.tobytes())
+            progress.add(len(block))
+            if stop and progress.done < progress.total:
+                log.warning("stopped by signal %s; the same command goes on from there", stop.signal)
+                return RESUME
+    prepared.finish(selection, data_digest(planned.manifest), shape, first.dtype)
+    log.info("prepare: %d samples, %.1f MiB", len(selection), first.itemsize * math.prod(shape) / 2**20)
+    return OK

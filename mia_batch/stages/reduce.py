@@ -1,0 +1,115 @@
+"""Turn the attacks' scores into metrics, a summary and the verdict: exit code 0 no leak, 3 leak, 2 bad input."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from mia_batch.attacks.base import AttackResult
+from mia_batch.errors import InputError
+from mia_batch.files import write_text
+from mia_batch.metrics import Estimate, UndefinedMetricWarning, evaluate
+from mia_batch.process.exit_codes import LEAK, OK
+from mia_batch.report.summary import Summary, build_summary, method_line, to_csv, to_json
+from mia_batch.report.text import render
+from mia_batch.rundir.features import Features, read_features
+from mia_batch.rundir.identity import run_digest
+from mia_batch.rundir.manifest import check_same_run
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.results import read_attack
+from mia_batch.settings.schema import Config
+from mia_batch.stages.arguments import load_run
+from mia_batch.verdict.gate import decide
+
+log = logging.getLogger(__name__)
+
+
+def read_results(config: Config, paths: RunPaths, features: Features) -> dict[str, AttackResult]:
+    """Every configured attack's result, in the order of the configuration.
+
+    Raises:
+        InputError: results are missing, damaged, of other features or disagree in the rows that they score.
+    """
+    names = [method.method for method in config.attack.methods]
+    missing = [name for name in names if not paths.attack(name).exists()]
+    if missing:
+        raise InputError([_missing(config, paths, name) for name in missing])
+    results = {name: read_attack(paths.attack(name)) for name in names}
+    problems = [line for name in names if (line := _foreign(results[name], name, paths, features))]
+    rows = results[names[0]].evaluated
+    if not problems:
+        problems = [
+            f"{paths.attack(name)}: evaluated: must be the rows that {names[0]} scores; remove it and run attack again"
+            for name in names if not np.array_equal(results[name].evaluated, rows)
+        ]  # fmt: skip
+    if problems:
+        raise InputError(problems)
+    return results
+
+
+def _missing(config: Config, paths: RunPaths, name: str) -> str:
+    command = f"python jobs/attack.py {config.path} --out {paths.root} --method {name}"
+    return f"{paths.attack(name)}: must be there for method {name}; make it with: {command}"
+
+
+def _foreign(result: AttackResult, name: str, paths: RunPaths, features: Features) -> str | None:
+    path = paths.attack(name)
+    if result.method != name:
+        return f"{path}: method: must be {name}, got {result.method}"
+    if result.provenance.get("run") != features.attrs["run"] or not np.array_equal(result.member, features.member):
+        return f"{path}: must come from {paths.features}, got a result of another run; remove it and run attack"
+    return None
+
+
+def evaluate_all(results: Mapping[str, AttackResult]) -> dict[str, dict[str, Estimate]]:
+    """Metrics of each method on the rows that it was not fitted on; those without a value are logged by method."""
+    found = {}
+    for name, result in results.items():
+        rows = result.evaluated
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UndefinedMetricWarning)
+            found[name] = evaluate(result.member[rows], result.predicted[rows], result.scores[rows])
+        for warning in caught:
+            log.warning("%s: %s", name, warning.message)
+    return found
+
+
+def summarise(config: Config, paths: RunPaths) -> Summary:
+    """Read the run's files and build its summary."""
+    manifest = check_same_run(paths, config)
+    features = read_features(paths.features)
+    if features.attrs["run"] != run_digest(manifest):
+        raise InputError(f"{paths.features}: must belong to {paths.manifest}, got rows of another run")
+    results = read_results(config, paths, features)
+    evaluations = evaluate_all(results)
+    scored = next(iter(results.values()))
+    verdict = decide(
+        evaluations,
+        config.gate,
+        methods=list(results),
+        n_members=int((scored.evaluated & (scored.member == 1)).sum()),
+        n_nonmembers=int((scored.evaluated & (scored.member == 0)).sum()),
+        augment_members=config.data.augment_members,
+    )
+    origin = {**manifest, "run": features.attrs["run"], "seeds": {"attack": config.attack.seed}}
+    return build_summary(
+        results, evaluations, verdict, config.gate, origin, augment_members=config.data.augment_members
+    )
+
+
+def reduce(args: argparse.Namespace) -> int:
+    """The whole stage; returns the exit code."""
+    config, paths = load_run(args)
+    summary = summarise(config, paths)
+    write_text(paths.summary_csv, to_csv(summary))
+    write_text(paths.summary_json, to_json(summary))  # last: it is what says that the stage is done
+    for name in summary["methods"]:
+        print(method_line(summary, name, config.report.metrics))
+    print()
+    print(render(summary, width=shutil.get_terminal_size((80, 24)).columns), flush=True)
+    return LEAK if summary["verdict"]["leak"] else OK

@@ -1,0 +1,215 @@
+"""Train the network of a configuration on its members; a second call goes on where the first was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mia_batch.data.digests import data_digests
+from mia_batch.data.selection import Selection
+from mia_batch.data.sources import open_source
+from mia_batch.errors import InputError
+from mia_batch.files import atomic_path, sha256, write_text
+from mia_batch.mpi.launcher import launched_first, local_place
+from mia_batch.network.datasets import open_dataset
+from mia_batch.process.exit_codes import BAD_INPUT, OK, RESUME
+from mia_batch.process.stop import StopRequest
+from mia_batch.rundir.identity import differences
+from mia_batch.rundir.manifest import launch, versions
+from mia_batch.settings.loading import load_config, named_in
+from mia_batch.settings.schema import Config
+
+if TYPE_CHECKING:  # MindSpore takes seconds to import: only for a configuration that is right
+    from mia_batch.network.train import Ranks, Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Files:
+    """What training writes, beside one another."""
+
+    checkpoint: Path
+
+    @property
+    def provenance(self) -> Path:
+        """How the checkpoint came about."""
+        return self.checkpoint.with_name(f"{self.checkpoint.name}.json")
+
+    @property
+    def state(self) -> Path:
+        """Weights and optimizer of a training that has not finished."""
+        return self.checkpoint.with_name(f"{self.checkpoint.stem}.training.ckpt")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended: finished, or stopped by a signal with its state saved."""
+
+    finished: bool
+    epochs: int
+    accuracy: float = math.nan
+
+
+def training_identity(config: Config, selection: Selection) -> dict[str, Any]:
+    """What must be equal for two trainings to be the same, as a flat mapping."""
+    resolved = config.resolved()
+    members = hashlib.sha256()
+    for column in (selection.sample_index, selection.label, selection.split):
+        members.update("\n".join(map(str, column)).encode())
+    only_members = config.data.model_copy(update={"nonmembers": config.data.members})
+    file = config.model.factory_file()
+    return {
+        "model.factory": sha256(file) if file else config.model.factory,
+        "model.function": config.model.factory.rpartition(":")[2],
+        **{f"model.kwargs.{key}": value for key, value in resolved["model"]["kwargs"].items()},
+        **{f"train.{key}": value for key, value in resolved["train"].items() if key != "checkpoint_every"},
+        **{f"data.{key}": resolved["data"][key] for key in ("label", "image_size", "mean", "std", "augment_members")},
+        **{f"data.kwargs.{key}": value for key, value in resolved["data"]["kwargs"].items()},
+        "SHA-256 of the members": members.hexdigest(),
+        **{f"SHA-256 of {name}": digest for name, digest in data_digests(only_members).items()},
+    }
+
+
+def already_trained(files: Files, identity: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint is there and is what this training would give.
+
+    Raises:
+        InputError: something else is there; it is never overwritten.
+    """
+    if not files.checkpoint.exists():
+        return False
+    where = f"{files.checkpoint}: model.checkpoint"
+    advice = "train to another model.checkpoint, or move it away"
+    try:
+        found = json.loads(files.provenance.read_text(encoding="utf-8"))
+        there, digest = found["identity"], found["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{where}: must not be there before training, got one not written by it; {advice}") from None
+    if digest != sha256(files.checkpoint):
+        raise InputError(f"{where}: must be as training wrote it ({files.provenance.name}), got other bytes; {advice}")
+    different = differences(there, identity)
+    if different:
+        raise InputError([f"{where}: is of another training: {phrase}; {advice}" for phrase in different])
+    return True
+
+
+def train(config: Config, stop: StopRequest, ranks: Ranks) -> Outcome:
+    """Train, or go on training, and put the checkpoint and its provenance in place.
+
+    Args:
+        config: the configuration.
+        stop: looked at before every step, by several ranks together after every epoch; then the state is saved.
+        ranks: from `connect_ranks`; only rank 0 writes.
+
+    Raises:
+        InputError: bad input, a file in the way, or a loss that is not finite.
+    """
+    from mia_batch.network.train import Trainer, members_of
+
+    files = Files(config.model.checkpoint)
+    _check_folder(files)
+    identity = training_identity(config, members_of(config, open_source(config.data, open_dataset)))
+    if already_trained(files, identity):
+        log.info("nothing to do: %s is there already, trained by this configuration", files.checkpoint)
+        return Outcome(finished=True, epochs=config.train.epochs)
+    trainer = Trainer(config, ranks)
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    if files.state.exists():
+        trainer.load(files.state, key)
+        log.info("going on after %d of %d epochs (%s)", trainer.epoch, config.train.epochs, files.state.name)
+    started = time.perf_counter()
+    if not _run_epochs(trainer, files.state, key, stop):
+        return Outcome(finished=False, epochs=trainer.epoch)
+    accuracy = trainer.accuracy()
+    if ranks.rank == 0:
+        _finish(trainer, files, identity, {"accuracy": accuracy, "seconds": round(time.perf_counter() - started, 3)})
+    log.info("trained %d epochs, accuracy on the members %.4f: %s", trainer.epoch, accuracy, files.checkpoint)
+    return Outcome(finished=True, epochs=trainer.epoch, accuracy=accuracy)
+
+
+def _check_folder(files: Files) -> None:
+    if files.checkpoint.suffix != ".ckpt":
+        raise InputError(f"model.checkpoint: must end in .ckpt to be trained to, got {files.checkpoint.name}")
+    folder = files.checkpoint.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"model.checkpoint: folder {folder} must be writable, got {error.strerror}") from error
+
+
+def _run_epochs(trainer: Trainer, state: Path, key: str, stop: StopRequest) -> bool:
+    """Run what is left; False where `stop` came first and the state was saved."""
+    train = trainer.config.train
+    while trainer.epoch < train.epochs:
+        before, started = trainer.step, time.perf_counter()
+        loss, accuracy = trainer.run_epoch(stop)
+        rate = (trainer.step - before) * trainer.batch_size * trainer.ranks.size / (time.perf_counter() - started)
+        stopped = trainer.agreed(stop) and trainer.epoch < train.epochs
+        if not stopped:
+            results = trainer.epoch, train.epochs, loss, accuracy, rate
+            log.info("epoch %d/%d: loss %.4f, accuracy %.4f, %.0f samples/s", *results)
+        due = trainer.epoch % train.checkpoint_every == 0 and trainer.epoch < train.epochs
+        if trainer.ranks.rank == 0 and (stopped or due):
+            trainer.save(state, key)
+        if stopped:
+            return False
+    return True
+
+
+def _finish(trainer: Trainer, files: Files, identity: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Provenance first, then the checkpoint, then the state goes: a kill in between leaves a state to go on from."""
+    from mia_batch.network.checkpoint import write_parameters
+
+    parameters = [{"name": p.name, "data": p} for p in trainer.network.get_parameters()]
+    with atomic_path(files.checkpoint) as temporary:
+        write_parameters(temporary, parameters)
+        record = {
+            "sha256": sha256(temporary),
+            "config": trainer.config.resolved(),
+            "identity": identity,
+            "seed": trainer.config.train.seed,
+            "epochs": trainer.epoch,
+            **results,
+            "rank_size": trainer.ranks.size,
+            "versions": versions(),
+            "launch": launch("train"),
+        }
+        write_text(files.provenance, json.dumps(record, indent=1) + "\n")
+    files.state.unlink(missing_ok=True)
+
+
+def run_train_stage(args: argparse.Namespace, stop: StopRequest) -> int:
+    """The whole stage; returns the exit code."""
+    config = load_config(args.config, need=("data",))
+    from mia_batch.network.placement import place, set_up  # MindSpore
+    from mia_batch.network.train import connect_ranks
+
+    # Alone it may use every core; several ranks on a node have a card each.
+    local_rank, local_size = local_place(os.environ)
+    placement = place(config.extract.device, local_rank, local_size, os.environ)
+    set_up(placement)
+    with named_in(config.path):
+        try:
+            ranks = connect_ranks(placement.device_target, os.environ)
+        except InputError:
+            if launched_first():  # all ranks have found the same
+                raise
+            return BAD_INPUT
+        outcome = train(config, stop, ranks)
+    if not outcome.finished:
+        log.warning(
+            "stopped by signal %s in epoch %d of %d, state saved; the same command goes on from there",
+            stop.signal, outcome.epochs + 1, config.train.epochs,
+        )
+        return RESUME
+    return OK

@@ -1,0 +1,55 @@
+"""The verdict: whether any attack tells members from non-members well enough to call the checkpoint leaking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mia_batch.metrics import Estimate
+from mia_batch.verdict.cautions import _augmentation_caution, _mixture_caution, _sampling_caution, _undefined_caution
+from mia_batch.verdict.rules import Verdict, _judge
+from mia_batch.verdict.sentences import _clear_sentence, _leak_sentence
+
+if TYPE_CHECKING:
+    from mia_batch.settings.schema import GateConfig
+
+
+def decide(
+    evaluations: Mapping[str, Mapping[str, Estimate]],
+    gate: GateConfig,
+    *,
+    methods: Sequence[str],
+    n_members: int,
+    n_nonmembers: int,
+    augment_members: bool = False,
+) -> Verdict:
+    """Apply the rule to every method; the audit leaks if any method does.
+
+    MindArmour's tutorial calls a model leaking when accuracy, precision and recall of an attack are all above 0.6: rule
+    `all_above`. `any_above` asks for one of them. With bound `lower` the lower end of the interval counts instead of
+    the value. Above means greater, not equal; a metric without a value is never above.
+
+    Args:
+        evaluations: metrics by method, as of `metrics.evaluate`.
+        gate: rule, threshold, metrics and bound.
+        methods: the configured methods.
+        n_members: scored members.
+        n_nonmembers: scored non-members.
+        augment_members: whether members, and only they, were cropped and flipped.
+
+    Raises:
+        ValueError: a configured method has no evaluation: silence is not "no leak".
+    """
+    missing = [method for method in methods if method not in evaluations]
+    if missing or not methods:
+        raise ValueError(f"evaluations: must hold every configured method, missing {', '.join(missing) or 'all'}")
+    judged = {method: _judge(evaluations[method], gate) for method in methods}
+    leaking = [method for method, outcome in judged.items() if outcome.leak]
+    sentence = _leak_sentence(leaking, judged, evaluations, gate) if leaking else _clear_sentence(judged, gate)
+    cautions = [
+        _mixture_caution(n_members, n_nonmembers, gate),
+        _sampling_caution(leaking, evaluations, gate),
+        _undefined_caution(judged),
+        _augmentation_caution(augment_members),
+    ]
+    return Verdict(bool(leaking), judged, sentence, tuple(text for text in cautions if text))

@@ -1,0 +1,106 @@
+"""What every entry point shares: exit codes, one line for what a system refuses, signals."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mia_batch.errors import InputError
+from mia_batch.process.child import run_stage
+from mia_batch.process.exit_codes import BAD_INPUT, FAILED, RESUME, run_main
+from mia_batch.process.stop import StopRequest
+from mia_batch.rundir.manifest import SCHEMA, add_launch, end_launch, read_manifest
+from mia_batch.rundir.paths import RunPaths
+
+
+def raises(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left", "x.h5"), BAD_INPUT, "mia-batch: x.h5: No space left"),
+        (OSError(errno.EMFILE, "Too many open files"), BAD_INPUT, "mia-batch: system: Too many open files"),
+        (MemoryError("Unable to allocate 1 TiB"), FAILED, "mia-batch: out of memory: Unable to allocate 1 TiB"),
+        (InputError(["a: one", "b:\ntwo"]), BAD_INPUT, "mia-batch: a: one\nmia-batch: b: two"),
+    ],
+)
+def test_what_is_said_in_one_line(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(lambda: raises(error)) == code
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+    with pytest.raises(FileNotFoundError):
+        run_main(lambda: raises(FileNotFoundError(errno.ENOENT, "gone")))
+
+
+def test_ctrl_c_is_a_request_to_stop_and_a_second_one_an_end() -> None:
+    with StopRequest().listening() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_stage_that_a_signal_ends_before_it_listens_can_be_resumed() -> None:
+    kill_parent = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(30)"
+    started = time.monotonic()
+    assert run_stage([sys.executable, "-c", kill_parent]) == RESUME
+    assert time.monotonic() - started < 20
+
+
+def test_ctrl_c_lets_the_stage_end_by_itself() -> None:
+    """The terminal sends SIGINT to all; the stage does not see it, and is asked to stop as a scheduler would ask."""
+    code = """
+import os, signal, time
+parent = os.getppid()
+signal.signal(signal.SIGUSR1, lambda *_: exit(75))
+os.kill(os.getpid(), signal.SIGINT)
+os.kill(parent, signal.SIGINT)
+time.sleep(30)
+"""
+    with pytest.raises(KeyboardInterrupt):
+        run_stage([sys.executable, "-c", code])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_stage_ends_with_the_process_that_runs_it() -> None:
+    stage = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"import sys; from mia_batch.process.child import run_stage; run_stage([sys.executable, '-c', {stage!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as runner:
+        assert runner.stdout is not None
+        stage_process = psutil.Process(int(runner.stdout.readline()))
+        runner.kill()
+        assert stage_process.wait(10) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", '{"schema": 1}', '{"schema": 1, "config": 3, "digests": {}}']
+)
+def test_a_damaged_manifest_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"run\.json: (must be a run's manifest|must have)") as caught:
+        read_manifest(RunPaths(tmp_path))
+    assert len(caught.value.problems) == 1
+
+
+def test_a_launch_gets_its_measurements(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    (tmp_path / "run.json").write_text(
+        f'{{"schema": {SCHEMA}, "config": {{}}, "digests": {{}}, "versions": {{}}, "launches": [{{"stage": "x"}}]}}'
+    )
+    add_launch(paths, {"stage": "extract"})
+    end_launch(paths, {"seconds": 1.5})
+    assert (read_manifest(paths) or {})["launches"] == [{"stage": "x"}, {"stage": "extract", "seconds": 1.5}]

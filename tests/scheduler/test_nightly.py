@@ -1,0 +1,219 @@
+"""Which checkpoints a nightly takes, and that of many processes one gets each: no daemons needed."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import struct
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mia_batch.errors import InputError
+from mia_batch.network.checkpoint_bytes import SUFFIXES
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.scheduler import claims, nightly
+from mia_batch.scheduler.submission import Run
+from mia_batch.settings.loading import load_config
+from mia_batch.stages.plan import make_manifest
+
+
+def test_every_prefix_of_a_checkpoint_that_cuts_a_parameter_is_incomplete(
+    checkpoints: list[Path], tmp_path: Path
+) -> None:
+    data = checkpoints[0].read_bytes()
+    file = tmp_path / "x.ckpt"
+    whole = []
+    for end in range(len(data) + 1):
+        file.write_bytes(data[:end])
+        if claims.is_whole(file):
+            whole.append(end)
+    # What ends between two parameters is a valid file of fewer of them; extract refuses it as such.
+    assert whole[-1] == len(data)
+    assert len(whole) < 20
+    file.write_bytes(data + b"crc_num" + bytes(10))
+    assert claims.is_whole(file)
+    file.write_bytes(data + b"crc_num" + bytes(9))
+    assert not claims.is_whole(file)
+
+
+def test_safetensors_are_whole_when_the_last_tensor_is_there(tmp_path: Path) -> None:
+    header = json.dumps({"__metadata__": {}, "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    data = struct.pack("<Q", len(header)) + header + bytes(8)
+    file = tmp_path / "x.safetensors"
+    for end in range(len(data) + 1):
+        file.write_bytes(data[:end])
+        assert claims.is_whole(file) == (end == len(data))
+
+
+@pytest.mark.parametrize("content", [b"", b"text that is no checkpoint", b"\x0a" + b"\xff" * 12, bytes(100)])
+def test_other_files_are_not_checkpoints(tmp_path: Path, content: bytes) -> None:
+    for suffix in SUFFIXES:
+        file = tmp_path / f"x{suffix}"
+        file.write_bytes(content)
+        assert not claims.is_whole(file)
+
+
+def field(content: bytes) -> bytes:
+    """A checkpoint of one parameter, as far as framing goes."""
+    name = b"\x0a" + content
+    return b"\x0a" + bytes([len(name)]) + name
+
+
+def test_files_are_taken_once_nobody_writes_to_them(tmp_path: Path) -> None:
+    now = time.time()
+    for name, age in (("old.ckpt", 300), ("older.ckpt", 400), ("fresh.ckpt", 1), (".hidden.ckpt", 300), ("x.txt", 300)):
+        (tmp_path / name).write_bytes(field(name.encode()))
+        os.utime(tmp_path / name, (now - age, now - age))
+    (tmp_path / "torn.ckpt").write_bytes(field(b"torn")[:-1])
+    os.utime(tmp_path / "torn.ckpt", (now - 300, now - 300))
+    (tmp_path / "folder.ckpt").mkdir()
+    (tmp_path / "gone.ckpt").symlink_to(tmp_path / "nowhere")
+    found = [path.name for path, _ in claims.complete_checkpoints(tmp_path)]
+    assert found == ["older.ckpt", "old.ckpt"]
+    with pytest.raises(InputError, match="--watch: must be a directory"):
+        list(claims.complete_checkpoints(tmp_path / "nowhere"))
+
+
+def test_one_of_many_gets_a_claim(tmp_path: Path) -> None:
+    for name in range(20):
+        paths = RunPaths(tmp_path / str(name))
+        with ThreadPoolExecutor(8) as pool:
+            got = list(pool.map(lambda _: claims.claim(paths), range(8)))  # noqa: B023
+        assert got.count(True) == 1
+
+
+def age(paths: RunPaths, seconds: float) -> None:
+    """Make everything in a run directory older."""
+    for path in [paths.root, *paths.root.iterdir()]:
+        status = path.stat()
+        os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
+
+
+def test_a_claim_of_a_process_that_died_is_taken_over_once(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path / "run")
+    assert claims.claim(paths)
+    assert not claims.claim(paths)
+    age(paths, claims.STALE_CLAIM_S + 1)
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: claims.claim(paths), range(8)))
+    assert got.count(True) == 1
+    assert not claims.claim(paths)
+
+
+def test_a_failed_audit_is_queued_again_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: [] for paths in runs})
+    paths = RunPaths(tmp_path / "run")
+    assert claims.claim(paths)
+    paths.jobs.write_text("{}")
+    age(paths, 2 * claims.STALE_CLAIM_S)
+    assert not claims.claim(paths)
+    assert claims.claim(paths, retry=True)
+    assert not claims.claim(paths, retry=True)
+    paths.jobs.write_text("{}")
+    monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: ["1 RUNNING"] for paths in runs})
+    assert not claims.claim(paths, retry=True)
+    paths.summary_json.write_text("{}")
+    monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: [] for paths in runs})
+    assert not claims.claim(paths, retry=True)
+
+
+def test_a_released_claim_can_be_claimed(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path / "run")
+    assert claims.claim(paths)
+    claims.release([Run(tmp_path / "x.ckpt", paths)])
+    assert claims.claim(paths)
+
+
+def run_nightly(config: Path, watch: object, runs: object, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    nightly.add_arguments(parser)
+    return nightly.run(parser.parse_args([str(config), "--watch", str(watch), "--runs", str(runs), *words]))
+
+
+def test_bad_input_is_refused_also_on_a_night_without_a_checkpoint(
+    tmp_path: Path, write_config: Callable[..., Path]
+) -> None:
+    config, watch = write_config(), tmp_path / "watch"
+    watch.mkdir()
+    (tmp_path / "file").touch()
+    for argv, rule in (
+        ((tmp_path / "nowhere.yaml", watch, tmp_path / "runs"), "must be a configuration file"),
+        ((config, watch, tmp_path / "file" / "runs"), "--runs: must be a directory, got .*file, which is a file"),
+        ((config, watch, ""), "--runs: must name a directory"),
+        ((config, "", tmp_path / "runs"), "--watch: must name a directory"),
+        ((config, watch, tmp_path / "runs", "--quiet=-1"), "--quiet: must be 0 or more, got -1"),
+        ((config, watch, tmp_path / "runs", "--quiet=nan"), "--quiet: must be 0 or more, got nan"),
+    ):
+        with pytest.raises(InputError, match=rule):
+            run_nightly(*argv)
+    assert run_nightly(config, watch, tmp_path / "runs") == 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_claims_are_given_up_when_a_later_one_cannot_be_made(
+    tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, runs = tmp_path / "watch", tmp_path / "runs"
+    watch.mkdir()
+    for name in ("a", "b"):
+        (watch / f"{name}.ckpt").write_bytes(field(name.encode()))
+        os.utime(watch / f"{name}.ckpt", (0, 0))
+    claim, asked = claims.claim, []
+
+    def fail_on_the_second(paths: RunPaths, *, retry: bool) -> bool:
+        asked.append(paths)
+        if len(asked) == 2:
+            raise InputError("Slurm: must answer")
+        return claim(paths, retry=retry)
+
+    monkeypatch.setattr(nightly, "claim", fail_on_the_second)
+    with pytest.raises(InputError, match="must answer"):
+        run_nightly(write_config(), watch, runs)
+    assert list(runs.iterdir()) == []
+
+
+def test_a_claim_that_the_system_refuses_is_not_another_processs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = RunPaths(tmp_path / "run")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    paths.root.mkdir()
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space"):
+        claims._mark_claim(paths, 0)
+
+
+def test_a_failed_audit_of_another_config_does_not_stop_the_others(
+    tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: [] for paths in runs})
+    watch, runs = tmp_path / "watch", tmp_path / "runs"
+    watch.mkdir()
+    for name in ("failed", "new"):
+        (watch / f"{name}.ckpt").write_bytes(field(name.encode()))
+        os.utime(watch / f"{name}.ckpt", (0, 0))
+    parser = argparse.ArgumentParser()
+    nightly.add_arguments(parser)
+    args = parser.parse_args([str(write_config()), "--watch", str(watch), "--runs", str(runs), "--retry"])
+    failed, new = nightly.find_new(args, runs)
+    failed.paths.manifest.write_text(json.dumps(make_manifest(load_config(args.config))))
+    failed.paths.jobs.write_text("{}")
+    args.dry_run = True
+    assert nightly.find_new(args, runs) == [failed]
+    write_config({"gate": {"threshold": 0.7}})
+    assert nightly.find_new(args, runs) == []
+    assert "holds another run: gate.threshold is 0.6 there and 0.7 here" in caplog.text
+    claims.release([new])
+    args.dry_run = False
+    assert nightly.find_new(args, runs) == [new]
+    write_config()
+    assert nightly.find_new(args, runs) == [failed]  # its claim was given up

@@ -1,0 +1,386 @@
+"""The commands that submit would run, site files and the scripts' grammar: no daemons needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mia_batch.commands import submit
+from mia_batch.errors import InputError
+from mia_batch.files import shipped
+from mia_batch.rundir.jobs import latest_jobs, record, submissions
+from mia_batch.rundir.paths import RunPaths, runs_in
+from mia_batch.scheduler import slurm as scheduler
+from mia_batch.scheduler import submission
+from mia_batch.scheduler.sbatch_commands import Request, plan_chain, shell_lines
+from mia_batch.scheduler.site import Site, find_site, load_site
+from mia_batch.scheduler.submission import find_checkpoints, name_runs
+
+SITES = sorted((shipped("configs") / "sites").glob("*.yaml"))
+SLURM = shipped("slurm")
+
+
+def site_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    return path
+
+
+ASCEND = """
+partition: npu
+account: mine
+options: ["--qos=night, shift"]
+modules: [cann/8.0]
+source: [env/activate me]
+container: apptainer exec --bind /data image.sif
+launcher: srun --mpi=pmi2
+extract: {nodes: 2, tasks_per_node: 8, gres: "npu:8", memory: 64G, time: "01:00:00"}
+attack: {partition: cpu, cpus_per_task: 32}
+"""
+
+
+def test_golden_commands_of_one_run(tmp_path: Path) -> None:
+    site = load_site(site_file(tmp_path, ASCEND))
+    steps = plan_chain(Request(Path("/c o/nf.yaml"), Path("/runs/50% done"), site, methods=("lr", "rf")))
+    ids = {"extract": "11", "attack": "12"}
+    words = ["module=cann/8.0", f"source={tmp_path}/env/activate me"]
+    container = ["apptainer", "exec", "--bind", "/data", "image.sif", "python3"]
+    assert [step.command(ids) for step in steps] == [
+        [
+            *("sbatch", "--parsable", "--job-name=mia-extract", "--output=/runs/50%% done/logs/extract-%j.log"),
+            *("--partition=npu", "--account=mine", "--nodes=2", "--ntasks-per-node=8", "--gres=npu:8", "--mem=64G"),
+            *("--time=01:00:00", "--qos=night, shift", f"{SLURM}/extract.sbatch", "/c o/nf.yaml", "/runs/50% done"),
+            *(*words, "--", "srun", "--mpi=pmi2", *container),
+        ],
+        [
+            *("sbatch", "--parsable", "--job-name=mia-attack", "--output=/runs/50%% done/logs/attack-%A_%a.log"),
+            *("--array=0-1", "--partition=cpu", "--account=mine", "--nodes=1", "--ntasks-per-node=1"),
+            *("--cpus-per-task=32", "--qos=night, shift", "--dependency=afterok:11", "--kill-on-invalid-dep=yes"),
+            *(f"{SLURM}/attack.sbatch", "/c o/nf.yaml", "/runs/50% done"),
+            *(*words, "method=lr", "method=rf", "--", *container),
+        ],
+        [
+            *("sbatch", "--parsable", "--job-name=mia-reduce", "--output=/runs/50%% done/logs/reduce-%j.log"),
+            *("--partition=npu", "--account=mine", "--nodes=1", "--ntasks-per-node=1", "--qos=night, shift"),
+            *("--dependency=afterok:12", "--kill-on-invalid-dep=yes"),
+            *(f"{SLURM}/reduce.sbatch", "/c o/nf.yaml", "/runs/50% done", *words, "--", *container),
+        ],
+    ]
+
+
+def test_many_checkpoints_are_arrays_that_go_on_task_by_task() -> None:
+    request = Request(Path("/c.yaml"), Path("/runs"), Site(at_once=4), words=("list=/runs/l",), n_tasks=50)
+    extract, attack, reduce = (step.command({"extract": "1", "attack": "2"}) for step in plan_chain(request))
+    assert "--array=0-49%4" in extract
+    assert {"--array=0-49", "--dependency=aftercorr:1"} <= set(attack)
+    assert {"--array=0-49", "--dependency=aftercorr:2"} <= set(reduce)
+    assert all("list=/runs/l" in command for command in (extract, attack, reduce))
+
+
+def test_a_users_data_is_prepared_before_the_array() -> None:
+    request = Request(
+        Path("/c.yaml"), Path("/runs"), Site(), words=("list=/l",), stages=("prepare", "extract"), n_tasks=2,
+        prepared=Path("/runs/.arrays/x"),
+    )  # fmt: skip
+    prepare, extract = (step.command({"prepare": "7"}) for step in plan_chain(request))
+    assert prepare[-5:] == ["/c.yaml", "/runs/.arrays/x", "list=/l", "--", "python3"]
+    assert not any(word.startswith("--array") for word in prepare)
+    assert {"--dependency=afterok:7", "--array=0-1%4", "prepared=/runs/.arrays/x", "/runs"} <= set(extract)
+
+
+def test_a_finished_stage_is_waited_for_by_nobody() -> None:
+    request = Request(Path("/c.yaml"), Path("/r"), Site(), stages=("attack", "reduce"), methods=("lr",))
+    attack, reduce = plan_chain(request)
+    assert attack.after is None
+    assert reduce.after == ("afterok", "attack")
+
+
+@given(name=st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1))
+def test_a_dry_run_is_shell_that_passes_any_path_unchanged(name: str) -> None:
+    request = Request(Path("/c.yaml"), Path("/runs") / name, Site())
+    for line, step in zip(shell_lines(plan_chain(request)), plan_chain(request), strict=True):
+        stage, _, rest = line.partition("=$(")
+        command = step.command({other: f"${other}" for other in ("extract", "attack", "reduce")})
+        assert (stage, shlex.split(rest.removesuffix(")"))) == (step.stage, command)
+
+
+@pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
+def test_shipped_sites_are_valid(path: Path) -> None:
+    assert load_site(path).extract.nodes >= 1
+    assert find_site(path.stem) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("partitoin: x", "partitoin: unknown key; valid keys: partition, account"),
+        ("extract: {gress: x}", "extract.gress: unknown key; valid keys: nodes, tasks_per_node"),
+        ("extract: {nodes: 0}", "extract.nodes: must be greater than or equal to 1, got 0"),
+        ("extract: {time: 3600}", "extract.time: must be text in quotes, got 3600"),
+        ("modules: gcc", "modules: must be a list, got 'gcc'"),
+        ("launcher: []", "launcher: must have at least 1 item, got []"),
+        ("[1]", "must be a mapping with partition"),
+        ("a: [", "must be YAML, got"),
+        ("python: a\npython: b", "key 'python' is given twice"),
+        ("source: [$NOT_SET/x]", "source: uses the environment variable NOT_SET, which is not set"),
+    ],
+)
+def test_a_bad_site_is_one_clear_line(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_site(site_file(tmp_path, text))
+    (problem,) = caught.value.problems
+    assert line in problem
+
+
+def test_all_problems_of_a_site_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_site(site_file(tmp_path, "a: 1\nat_once: 0\nextract: {b: 1}"))
+    assert len(caught.value.problems) == 3
+
+
+def test_an_unknown_site_names_the_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ascend910, cpu, gpu, got nowhere"):
+        find_site("nowhere")
+    path = site_file(tmp_path, "python: python3")
+    monkeypatch.setenv("MIA_BATCH_SITE", str(path))
+    assert find_site(None) == path
+
+
+def test_checkpoints_of_one_name_get_directories_of_their_own(tmp_path: Path) -> None:
+    for name in ("a/net.ckpt", "b/net.ckpt", "b/other.ckpt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_checkpoints([f"{tmp_path}/*/net.ckpt", f"{tmp_path}/b/*.ckpt"])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/net.ckpt", "b/net.ckpt", "b/other.ckpt"]
+    names = [run.paths.root.name for run in name_runs(found, tmp_path)]
+    assert names[2] == "other"
+    assert len(set(names)) == 3
+    with pytest.raises(InputError, match="must match a file, got nothing"):
+        find_checkpoints(["nothing*"])
+
+
+def test_jobs_are_remembered_by_stage(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    assert submissions(paths) == []
+    record(paths, {"extract": "1", "attack": "2", "reduce": "3"})
+    record(paths, {"attack": "4", "reduce": "5"})
+    assert latest_jobs(paths) == {"extract": "1", "attack": "4", "reduce": "5"}
+    assert len(json.loads(paths.jobs.read_text())["submissions"]) == 2
+    for damaged in ("[", '{"submissions": [1]}', '{"submissions": [{}]}', '{"submissions": [{"jobs": []}]}'):
+        paths.jobs.write_text(damaged)
+        with pytest.raises(InputError, match="must be a record"):
+            submissions(paths)
+
+
+def test_states_of_an_array_are_summed_up() -> None:
+    rows = [("7_0", "COMPLETED"), ("7_1", "FAILED"), ("8_0", "FAILED"), ("8_1", "RUNNING"), ("9", "CANCELLED by 0")]
+    states = scheduler._collect(rows)
+    assert (states["7"], states["7_0"], states["8"], states["9"]) == ("FAILED", "COMPLETED", "RUNNING", "CANCELLED")
+
+
+def test_a_job_queued_from_within_a_job_inherits_nothing_of_its_layout() -> None:
+    environ = {"SLURM_NTASKS": "4", "SLURM_CONF": "/c", "PMI_RANK": "0", "SBATCH_ACCOUNT": "a", "HOME": "/h"}
+    assert scheduler.outside(environ) == {"SLURM_CONF": "/c", "SBATCH_ACCOUNT": "a", "HOME": "/h"}
+
+
+# --- what is queued, with an sbatch and a scancel that note what they were told ---------------------------------------
+
+WriteConfig = Callable[..., Path]
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What was told to sbatch and scancel, a line for each call; the jobs' ids are 1, 2, ..."""
+    programs, said = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    for name in ("sbatch", "scancel"):
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >>"{said}"\nwc -l <"{said}"\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return said
+
+
+def finish(paths: RunPaths, *, reduced: bool) -> None:
+    """As if the run's attack, and perhaps its reduce, had ended."""
+    paths.attack("lr").touch()
+    if reduced:
+        paths.summary_json.write_text("{}")
+
+
+def submit_all(config: Path, out: Path, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    submit.add_arguments(parser)
+    checkpoints = f"{config.parent}/*.ckpt"
+    return submit.run(parser.parse_args([str(config), "--out", str(out), "--checkpoints", checkpoints, *words]))
+
+
+def test_an_array_of_which_only_reduce_is_left(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = write_config(), tmp_path / "runs"
+    monkeypatch.setattr(submission, "features_progress", lambda _: (1, 1))
+    monkeypatch.setattr(submission, "refuse_active", lambda _: None)
+    assert submit_all(config, out) == 0
+    (run,) = runs_in(out)
+    finish(run, reduced=False)
+    calls.unlink()
+    assert submit_all(config, out) == 0
+    assert len(calls.read_text().splitlines()) == 1
+    assert submissions(run)[-1]["jobs"] == {"reduce": "1_0"}
+
+
+def test_jobs_that_cannot_be_noted_are_cancelled(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(submission, "record", refuse)
+    with pytest.raises(InputError, match="the disk is full"):
+        submit_all(write_config(), tmp_path / "runs")
+    assert calls.read_text().splitlines()[-1] == "scancel 1 2 3"
+
+
+def test_a_verdict_counts_only_for_the_checkpoint_and_config_that_it_is_of(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, out = write_config(), tmp_path / "runs"
+    assert submit_all(config, out) == 0
+    (run,) = runs_in(out)
+    finish(run, reduced=True)
+    monkeypatch.setattr(submission, "features_progress", lambda _: (1, 1))
+    capsys.readouterr()
+    assert submit_all(config, out, "--json") == 0
+    assert capsys.readouterr().out == '{"jobs": {}, "runs": []}\n'
+    with pytest.raises(InputError, match=r"holds another run: gate\.threshold is"):
+        submit_all(write_config({"gate": {"threshold": 0.7}}), out)
+    (checkpoint,) = config.parent.glob("*.ckpt")
+    checkpoint.write_bytes(2 * checkpoint.read_bytes())
+    with pytest.raises(InputError, match=r"holds another run: SHA-256 of model\.checkpoint is"):
+        submit_all(write_config(), out)
+
+
+def test_a_run_with_its_verdict_is_not_queued_again(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "net.ckpt").write_bytes(b"\x0a\x03\x0a\x01x")  # whole, as far as its framing goes
+    argv = [str(write_config(checkpoint=tmp_path / "net.ckpt")), "--out", str(tmp_path / "run")]
+    parser = argparse.ArgumentParser()
+    submit.add_arguments(parser)
+    assert submit.run(parser.parse_args(argv)) == 0
+    finish(RunPaths(tmp_path / "run"), reduced=True)
+    monkeypatch.setattr(submission, "features_progress", lambda _: (1, 1))
+    monkeypatch.setattr(submission, "refuse_active", lambda _: None)
+    calls.unlink()
+    capsys.readouterr()
+    assert submit.run(parser.parse_args([*argv, "--json"])) == 0
+    assert capsys.readouterr().out == '{"jobs": {}, "runs": []}\n'
+    assert not calls.exists()
+    RunPaths(tmp_path / "run").attack("lr").unlink()
+    assert submit.run(parser.parse_args([*argv, "--json"])) == 0
+    assert list(json.loads(capsys.readouterr().out)["jobs"]) == ["attack", "reduce"]
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, write_config: WriteConfig) -> None:
+    parser = argparse.ArgumentParser()
+    submit.add_arguments(parser)
+    with pytest.raises(InputError, match="--out: must name a directory, got ''"):
+        submit.run(parser.parse_args([str(write_config()), "--out", "", "--dry-run"]))
+
+
+# --- the scripts, run by hand without Slurm --------------------------------------------------------------------------
+
+
+def run_script(folder: Path, stage: str, *argv: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a batch script in `folder` as bash would, with `printf` in the place of Python."""
+    env = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "j", "SLURM_JOB_NODELIST": "n", **environ}
+    command = ["bash", str(SLURM / f"{stage}.sbatch"), *map(str, argv)]
+    return subprocess.run(command, text=True, capture_output=True, check=False, env=env, cwd=folder)
+
+
+SHOW = ("--", "printf", "<%s>\n")
+
+
+@pytest.mark.parametrize("stage", ["extract", "attack", "reduce"])
+def test_a_script_passes_its_arguments_unchanged(tmp_path: Path, stage: str) -> None:
+    odd = "a \"b\" 'c' $HOME\nd*"
+    (tmp_path / "setup me").write_text("export FROM_SETUP=yes\n")
+    setup = f"source={tmp_path / 'setup me'}"
+    show = ("sh", "-c", 'printf "<%s>" "$FROM_SETUP" "$@"')
+    done = run_script(tmp_path, stage, odd, odd, setup, f"checkpoint={odd}", "--", *show)
+    assert done.returncode == 0, done.stderr
+    said = (tmp_path / odd / "logs" / f"{stage}-1.log").read_text()
+    assert said.endswith(f"<yes><mia_batch.jobs.{stage}><{odd}><--out><{odd}><--checkpoint><{odd}>")
+
+
+def test_a_task_of_an_array_takes_its_own_run_or_method(tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("one", "t\nw o"))
+    (tmp_path / "list").write_bytes(b"".join(os.fsencode(f"{run}.ckpt\0{run}\0") for run in (first, second)))
+    task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    for stage in ("extract", "attack", "reduce"):
+        run_script(tmp_path, stage, "c", "unused", f"list={tmp_path / 'list'}", *SHOW, **task)
+        shown = (second / "logs" / f"{stage}-7_1.log").read_text()
+        assert shown.endswith(f"<--out>\n<{second}>\n<--checkpoint>\n<{second}.ckpt>\n")
+    run_script(tmp_path, "attack", "c", "d", "method=lr", "method=rf", *SHOW, **task)
+    assert (tmp_path / "d/logs/attack-7_1.log").read_text().endswith("<--out>\n<d>\n<--method>\n<rf>\n")
+    shown = run_script(tmp_path, "prepare", "c", "d", f"list={tmp_path / 'list'}", *SHOW).stdout
+    assert shown.endswith(f"<--out>\n<d>\n<--checkpoint>\n<{first}.ckpt>\n")
+
+
+@pytest.mark.parametrize("stage", ["extract", "attack", "reduce"])
+def test_a_task_that_its_words_do_not_know_ends_at_once(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "list").write_bytes(b"a.ckpt\0a\0b.ckpt\0b\0")
+    for words in (["list=list"], *([["method=lr", "method=rf"]] if stage == "attack" else [])):
+        without = run_script(tmp_path, stage, "c", "d", *words, *SHOW)
+        assert without.returncode != 0
+        assert "wants an array: sbatch --array=0-1\n" in without.stderr
+        beyond = run_script(tmp_path, stage, "c", "d", *words, *SHOW, SLURM_ARRAY_TASK_ID="2")
+        assert beyond.returncode != 0
+        assert "task 2" in beyond.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+
+
+def test_the_next_night_is_queued_once_slurm_answers(tmp_path: Path) -> None:
+    programs = {
+        "squeue": "[ -e asked ] || { touch asked; exit 1; }",
+        "sleep": 'echo "$1" >slept',
+        "sbatch": 'echo "$*" >queued; exit 1',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_USER": "u", "SLURM_JOB_PARTITION": "p", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = run_script(tmp_path, "nightly", "c", "w", "r s", "at=02:00", *SHOW, **slurm)
+    assert (tmp_path / "slept").read_text() == "60\n"
+    queued = f"--begin=02:00 --job-name=j --partition=p {SLURM}/nightly.sbatch c w r s at=02:00 -- printf <%s>\n"
+    assert (tmp_path / "queued").read_text().startswith(queued)
+    assert "this one is the last" in done.stderr
+    assert done.stdout.endswith("<c>\n<--watch>\n<w>\n<--runs>\n<r s>\n")  # tonight's audits are made all the same
+
+
+@pytest.mark.parametrize("stage", ["prepare", "extract", "attack", "reduce", "nightly"])
+def test_a_script_refuses_what_it_does_not_know(tmp_path: Path, stage: str) -> None:
+    assert "usage: sbatch" in run_script(tmp_path, stage).stderr
+    done = run_script(tmp_path, stage, "c", "d", "e=1", "f=2")
+    assert done.returncode == 2
+    assert "no such word" in done.stderr
+
+
+def test_scripts_share_their_common_lines() -> None:
+    common = {}
+    for stage in ("prepare", "extract", "attack"):
+        text = (SLURM / f"{stage}.sbatch").read_text()
+        common[stage] = text[text.index("# --- the stage as a child") : text.index("  code=$?")]
+    assert common["extract"].replace("jobs.extract", "jobs.attack") == common["attack"]
+    assert common["prepare"].replace("jobs.prepare", "jobs.attack") == common["attack"]

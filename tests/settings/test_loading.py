@@ -1,0 +1,211 @@
+"""The config is validated whole: each problem one line with file, field, rule, value and the valid choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mia_batch.errors import InputError
+from mia_batch.settings.loading import load_config
+
+Write = Callable[..., Path]
+
+
+def problems(path: Path, **options: Any) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        load_config(path, **options)
+    lines = list(caught.value.problems)
+    assert all("\n" not in line and line.startswith(str(path)) for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+def test_defaults_are_those_of_the_design(write_config: Write) -> None:
+    config = load_config(write_config())
+    assert (config.gate.rule, config.gate.threshold) == ("all_above", 0.6)
+    assert (config.attack.eval_fraction, config.attack.seed, config.attack.search) == (0.2, 1, "shared")
+    assert config.data.augment_members is False
+    assert config.report.metrics == ("precision", "accuracy", "recall")
+
+
+TO_999 = {"range": [1, 999]}
+LINES = [
+    ({"attack.fold": 3}, "attack.fold: unknown key; valid keys: seed, eval_fraction"),
+    ({"data.members": {"split": "train", "amount": 3}},
+     "data.members[0].amount: unknown key; valid keys: split, num_samples, range, indices"),
+    ({"extra": {}}, "extra: unknown key; valid keys: model, data, extract"),
+    ({"attack.cv": 1}, "attack.cv: must be greater than or equal to 2, got 1"),
+    ({"attack.cv": "3"}, "attack.cv: must be a valid integer, got '3'"),
+    ({"attack.cv": True}, "attack.cv: must be a valid integer, got True"),
+    ({"attack.eval_fraction": 1.0}, "attack.eval_fraction: must be less than 1, got 1.0"),
+    ({"attack.eval_fraction": float("nan")}, "attack.eval_fraction: must be a finite number, got nan"),
+    ({"extract.device": "TPU"}, "extract.device: must be 'auto', 'Ascend', 'GPU' or 'CPU', got 'TPU'"),
+    ({"extract.batch_size": 0}, "extract.batch_size: must be greater than or equal to 1, got 0"),
+    ({"data.source": "imagenet"}, "data.source: must be cifar100, cifar10, package.module:function"),
+    ({"data.members": []}, "data.members: "),
+    ({"data.members": {"split": "train", "num_samples": 3, "range": [0, 2]}},
+     "data.members[0]: must have one of num_samples, range, indices, not num_samples and range"),
+    ({"data.members": {"split": "train", "range": [5, 5]}}, "data.members[0]: range must be [first, end)"),
+    ({"data.members": {"num_samples": 3}}, "data.members[0].split: is required"),
+    ({"data.path": None}, "data: path is required for source cifar100"),
+    ({"data.std": [0.2, 0.0, 0.2]}, "data.std[1]: must be greater than 0, got 0.0"),
+    ({"model.factory": "vgg16"},
+     "model.factory: must be package.module:function or path/to/file.py:function, got 'vgg16'"),
+    ({"model.checkpoint": None}, "model.checkpoint: is required"),
+    ({"model.checkpoint": "$NOT_SET_ANYWHERE/x.ckpt"},
+     "model.checkpoint: uses the environment variable NOT_SET_ANYWHERE, which is not set, got"),
+    ({"model.checkpoint": "gone.ckpt"}, "model.checkpoint: must be a file that can be read, got "),
+    ({"model.checkpoint": "."}, "model.checkpoint: must be a file that can be read, got "),
+    ({"data.path": "nowhere"}, "data.path: must exist and be readable, got "),
+    ({"data.members": {"split": "train", "indices": "gone.npy"}},
+     "data.members: must be a file that can be read, got "),
+    ({"attack.methods": []}, "attack.methods: "),
+    ({"attack.methods": [{"method": "svm", "params": {}}]},
+     "attack.methods[0].method: must be one of lr, knn, mlp, rf, got 'svm'"),
+    ({"attack.methods": [{"method": "lr", "params": {"C": []}}]},
+     "attack.methods[0].params.C: must have at least one value, got []"),
+    ({"attack.methods": [{"method": "lr", "params": {"C": 1.0}}]}, "attack.methods[0].params.C: must be a list, or"),
+    ({"attack.methods": [{"method": "lr", "params": {"C": {"logspace": [1, 2]}}}]},
+     "attack.methods[0].params.C: logspace must be [first, last, count] in numbers, got [1, 2]"),
+    ({"attack.methods": [{"method": "lr", "params": {"C": {"geomspace": [1, 2, 3]}}}]},
+     "attack.methods[0].params.C: must be a mapping with one of logspace, linspace, range"),
+    ({"attack.methods": [{"method": "lr", "params": {"C": {"logspace": [-4, 2, 10**10]}}}]},
+     "attack.methods[0].params.C: logspace must give at most 10000 values, got [-4, 2, 10000000000]"),
+    ({"attack.methods": [{"method": "lr", "params": {"C": {"logspace": [-4, 2000, 3]}}}]},
+     "attack.methods[0].params.C: logspace must give finite values, got [-4, 2000, 3]"),
+    ({"attack.methods": [{"method": "knn", "params": {"n_neighbors": {"range": [1, 10**12]}}}]},
+     "attack.methods[0].params.n_neighbors: range must give at most 10000 values"),
+    ({"attack.methods": [{"method": "rf", "params": {"max_depth": TO_999, "n_estimators": TO_999}}]},
+     "attack.methods[0].params: must give at most 100000 candidates together, got 996004"),
+    ({"data.members": 3}, "data.members: must be a block with split, or a list of blocks, got 3"),
+    ({"data.kwargs": {"size": 3}}, "data: kwargs go to a function: source cifar100 takes none"),
+    ({"data.source": "a.b:c", "data.kwargs": {"split": "x"}}, "data: kwargs must not have split or path"),
+    ({"data.source": "a.b:c", "data.label": "fine"}, "data: label chooses between the labels of records"),
+    ({"model.kwargs": {"width": float("nan")}}, "model.kwargs: width must be a finite number, got nan"),
+    ({"model.kwargs": {"a": [1, b"x"]}}, "model.kwargs: a[1] must be text, a number, true, false, null"),
+    ({"model.kwargs": {"a": {3: 1}}}, "model.kwargs: a must have names that are text, got 3"),
+    ({"model.checkpoint": "x" * 300}, "model.checkpoint: must be a file that can be read, got "),
+    ({"data.path": "x" * 300}, "data.path: must exist and be readable, got "),
+    ({"attack.methods": [{"method": "lr"}, {"method": "lr"}]}, "attack.methods: must name each once, lr repeated"),
+    ({"attack.backend": "dask"}, "attack: scheduler (an address or a scheduler file) goes with backend: dask"),
+    ({"report.metrics": ["precisoin"]}, "report.metrics[0]: must be 'precision', 'accuracy'"),
+    ({"gate.threshold": 60}, "gate.threshold: must be less than or equal to 1, got 60"),
+    ({"gate.metrics": ["accuracy", "accuracy"]}, "gate.metrics: must name each once, accuracy repeated"),
+]
+
+
+@pytest.mark.parametrize(("changes", "line"), LINES, ids=[line[:50] for _, line in LINES])
+def test_each_problem_is_one_line(write_config: Write, changes: dict[str, Any], line: str) -> None:
+    found = problems(write_config(changes))
+    assert len(found) == 1, found
+    assert found[0].startswith(line)
+
+
+def test_all_problems_come_at_once(write_config: Write) -> None:
+    found = problems(write_config({"attack.cv": 0, "attack.seed": -1, "model.kwarg": 1, "data.path": "nowhere"}))
+    assert [line.split(":")[0] for line in found] == ["model.kwarg", "attack.seed", "attack.cv", "data.path"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: [1", "line 1, column"),
+        ("model: 1\nmodel: 2\n", "line 2, column 1: YAML: key 'model' is given twice"),
+        ("- 1\n", "must be a mapping with model, data, attack, got list"),
+        ("", "must be a mapping with model, data, attack, got NoneType"),
+        ("? [a, b]\n: 1\n", "line 1, column 3: YAML: a key must be text"),
+        ("model: 2024-13-45\n", "YAML: must hold values that can be read, got ValueError: month must be in"),
+        ("model: " + "[" * 3000 + "]" * 3000, "YAML: must hold values that can be read, got RecursionError"),
+        ("model: 1" + "0" * 5000, "YAML: must hold values that can be read, got ValueError"),
+        ("model: &a [*a]\n", "line 1, column 8: YAML: found unconstructable recursive node"),
+        ("model:\n\tfactory: a\n", "line 2, column 1: YAML: found character"),
+        ("model: !!python/object:os.system {}\n", "line 1, column 8: YAML: could not determine a constructor"),
+    ],
+)
+def test_yaml_that_is_no_config(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert problems(path)[0].startswith(line)
+
+
+def test_a_config_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "latin1.yaml").write_bytes(b"model: \xff\n")
+    assert problems(tmp_path / "latin1.yaml")[0].startswith("must be YAML text in UTF-8")
+    assert problems(tmp_path / "gone.yaml") == ["must be a configuration file, got: No such file or directory"]
+    assert problems(tmp_path) == ["must be a configuration file, got: Is a directory"]
+
+
+def test_grids_are_made_explicit(write_config: Write) -> None:
+    config = load_config(write_config({"attack.methods": [
+        {"method": "lr", "params": {"C": {"logspace": [-4, 2, 10]}, "tol": [1e-4]}},
+        {"method": "knn", "params": {"n_neighbors": {"range": [3, 8, 2]}}},
+        {"method": "rf",
+         "params": {"max_features": ["auto", "sqrt"], "max_depth": [5, None], "min_samples_split": [2, 2]}},
+        {"method": "mlp", "params": {"hidden_layer_sizes": [[64], [32, 32]]}},
+    ]}))
+    lr, knn, rf, mlp = config.attack.methods
+    np.testing.assert_allclose(lr.params["C"], np.logspace(-4, 2, 10))
+    assert lr.params["tol"] == (1e-4,)
+    assert knn.params["n_neighbors"] == (3, 5, 7)
+    assert rf.params == {"max_features": ("sqrt",), "max_depth": (5, None), "min_samples_split": (2,)}
+    assert mlp.params["hidden_layer_sizes"] == ((64,), (32, 32))
+    assert any("auto is read as sqrt" in note for note in rf.notes)
+    assert any("repeated value(s) searched once" in note for note in rf.notes)
+
+
+def test_paths_expand_and_are_relative_to_the_config(write_config: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_config({"model.checkpoint": "${WHERE}/net.ckpt", "data.path": "data"})
+    monkeypatch.setenv("WHERE", ".")
+    monkeypatch.chdir("/")
+    config = load_config(path)
+    assert config.model.checkpoint == path.parent / "net.ckpt"
+    assert config.data.path == path.parent / "data"
+
+
+def test_another_checkpoint_takes_the_place_of_the_configs(write_config: Write, tmp_path: Path) -> None:
+    (tmp_path / "other.ckpt").write_bytes(b"")
+    config = load_config(write_config({"model.checkpoint": "gone"}), checkpoint=tmp_path / "other.ckpt")
+    assert config.model.checkpoint == tmp_path / "other.ckpt"
+
+
+def test_files_that_a_stage_does_not_need_may_be_missing(write_config: Write) -> None:
+    path = write_config({"model.checkpoint": "gone", "data.path": "nowhere"})
+    assert load_config(path, need=()).model.checkpoint.name == "gone"
+    assert len(problems(path, need=("data",))) == 1
+
+
+def test_exponents_without_a_point_are_numbers(tmp_path: Path, write_config: Write) -> None:
+    path = write_config()
+    path.write_text(path.read_text().replace("cv: 2", "cv: 2\n  memory_gib: 1e-1"))
+    assert load_config(path).attack.memory_gib == 0.1
+
+
+@pytest.mark.parametrize("name", ["demo", "vgg16_cifar100"])
+def test_shipped_configs_are_valid_and_every_key_is_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    from mia_batch.files import shipped
+    from mia_batch.settings.schema import SECTIONS
+
+    monkeypatch.setenv("MIA_CHECKPOINT", "x.ckpt")
+    monkeypatch.setenv("CIFAR100_DIR", "data")
+    path = shipped("configs") / f"{name}.yaml"
+    load_config(path, need=())
+    raw = yaml.safe_load(path.read_text())
+    for section, model in SECTIONS.items():
+        assert set(model.model_fields) - set(raw[section]) <= {"scheduler", "kwargs"}, section
+
+
+def test_the_tutorials_case_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mia_batch.files import shipped
+    from mia_batch.search.estimators import n_candidates
+
+    monkeypatch.setenv("MIA_CHECKPOINT", "x.ckpt")
+    monkeypatch.setenv("CIFAR100_DIR", "data")
+    config = load_config(shipped("configs") / "vgg16_cifar100.yaml", need=())
+    assert {m.method: n_candidates(m.params) for m in config.attack.methods} == {"lr": 10, "knn": 3, "mlp": 6, "rf": 36}
+    assert (config.data.image_size, config.extract.batch_size) == ((224, 224), 64)
+    assert [block.num_samples for block in (*config.data.members, *config.data.nonmembers)] == [5000, 5000]

@@ -1,0 +1,75 @@
+"""What a later stage would refuse is refused before the first one, all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mia_batch.commands.run import check_memory
+from mia_batch.errors import InputError
+from mia_batch.settings.loading import load_config
+from mia_batch.stages.plan import make_plan
+
+Write = Callable[..., Path]
+ENTRY = b"\x0a\x03\x0a\x01w"  # the smallest whole checkpoint: one entry, of that name
+
+
+@pytest.fixture
+def write(tmp_path: Path, write_config: Write) -> Write:
+    whole = tmp_path / "whole.ckpt"
+    whole.write_bytes(ENTRY)
+    return lambda changes, checkpoint=whole: write_config(changes, checkpoint=checkpoint)
+
+
+def problems(path: Path) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        make_plan(load_config(path))
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"attack.eval_fraction": 0.001}, "attack.eval_fraction: must leave members and non-members on both sides"),
+        ({"data.members": {"split": "train", "num_samples": 1}}, "attack.eval_fraction: must leave members"),
+        ({"attack.cv": 60}, "attack.cv: must be at most 56, the rows of the rarer class that fit, got 60"),
+        ({"attack.methods": [{"method": "knn", "params": {"n_neighbors": [3, 65]}}]},
+         "attack.methods: knn: params.n_neighbors must be at most 64, the rows of a fold, got 65"),
+    ],
+)
+def test_what_the_attack_stage_would_refuse(write: Write, changes: dict[str, Any], rule: str) -> None:
+    path = write(changes)
+    (line,) = problems(path)
+    assert line.startswith(f"{path}: {rule}")
+
+
+def test_all_problems_at_once(tmp_path: Path, write: Write) -> None:
+    bad = tmp_path / "bad.ckpt"
+    bad.write_text("no checkpoint")
+    members, nonmembers = {"split": "train", "num_samples": 91}, {"split": "valid"}
+    path = write({"data.members": members, "data.nonmembers": nonmembers}, checkpoint=bad)
+    lines = problems(path)
+    assert [line.startswith(start) for line, start in zip(lines, (
+        f"{bad}: model.checkpoint: must be a complete",
+        f"{path}: data.members: must stay within split 'train' of 90 samples",
+        f"{path}: data.nonmembers: split must be one of train, test, got 'valid'",
+    ), strict=True)] == [True] * 3
+
+
+def test_images_of_a_wrong_shape(tmp_path: Path, write: Write) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef make(split): return [(np.zeros((3, 32, 32), np.uint8), 0)] * 60\n"
+    )
+    (line,) = problems(write({"data.source": "mine.py:make", "data.path": None}))
+    assert "test sample 0: image must be (height, width, 3)" in line
+
+
+@pytest.mark.parametrize(("batch_size", "ranks"), [(10**9, 1), (16, 10**6)])
+def test_what_does_not_fit_into_memory(write: Write, batch_size: int, ranks: int) -> None:
+    config = load_config(write({"extract.batch_size": batch_size}))
+    with pytest.raises(InputError, match=f"{ranks} rank.s. with batches of {batch_size} images of 32x32 must fit"):
+        check_memory(config, ranks)
+    check_memory(load_config(write({})), 2)

@@ -1,0 +1,108 @@
+"""Samples prepared once give the bits that reading them from their source gives, also after a stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mia_batch.data.prepared import Prepared, is_worth_it
+from mia_batch.errors import InputError
+from mia_batch.network import batches
+from mia_batch.process.exit_codes import run_stoppable
+from mia_batch.rundir import identity
+from mia_batch.settings.loading import load_config
+from mia_batch.stages import plan
+from mia_batch.stages.arguments import stage_parser
+from mia_batch.stages.prepare_data import prepare_data
+
+
+def prepare_main(arguments: list[str]) -> int:
+    """jobs/prepare.py, in this process."""
+    return run_stoppable(prepare_data, stage_parser("prepare", "").parse_args(arguments))
+
+
+SOURCE = """
+import numpy as np
+
+class Images:
+    def __init__(self, kind):
+        self.kind = kind
+        self.labels = np.arange(150) % 10
+
+    def __len__(self):
+        return 150
+
+    def __getitem__(self, i):
+        rng = np.random.default_rng(i)
+        size = (32, 32, 3) if i % 2 else (40, 30, 3)
+        image = rng.integers(0, 256, size, dtype=np.uint8)
+        return (image / 1.5 if self.kind == "float" or (self.kind == "mixed" and i > 140) else image), i % 10
+
+def make(split, kind):
+    return Images(kind)
+"""
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def source_config(tmp_path: Path, write_config: Write) -> Write:
+    """A config of images of two sizes."""
+    (tmp_path / "images.py").write_text(SOURCE)
+    own = {"data.source": "images.py:make", "data.path": None}
+    return lambda kind, **more: write_config({**own, "data.kwargs": {"kind": kind}, **more})
+
+
+@pytest.mark.parametrize("kind", ["bytes", "float"])
+@pytest.mark.parametrize("augment", [False, True])
+def test_prepared_samples_are_those_of_the_source(
+    tmp_path: Path, source_config: Write, kind: str, augment: bool
+) -> None:
+    config_file, folder = source_config(kind, **{"data.augment_members": augment}), tmp_path / "prepared"
+    config = load_config(config_file)
+    planned = plan.make_plan(config, whole_checkpoint=False)
+    assert is_worth_it(config.data)
+    assert prepare_main([str(config_file), "--out", str(folder)]) == 0
+    selection, images = Prepared(folder).open(identity.data_digest(planned.manifest))
+    for name in ("sample_index", "split", "label", "member"):
+        np.testing.assert_array_equal(getattr(selection, name), getattr(planned.selection, name))
+    rows = np.arange(len(selection))
+    direct = batches.batches(config.data, planned.selection, rows, 16)
+    mapped = batches.batches(config.data, selection, rows, 16, read=lambda part: np.asarray(images[part]))
+    for (_, one, labels), (_, other, others) in zip(direct, mapped, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(labels, others)
+
+
+def test_a_stopped_preparation_goes_on_and_ends_the_same(tmp_path: Path, source_config: Write) -> None:
+    config_file = str(source_config("bytes"))
+    whole, torn = Prepared(tmp_path / "whole"), Prepared(tmp_path / "torn")
+    assert prepare_main([config_file, "--out", str(whole.folder)]) == 0
+    torn.folder.mkdir()
+    torn.images.write_bytes(whole.images.read_bytes()[: 32 * 32 * 3 * 100 + 17])
+    assert prepare_main([config_file, "--out", str(torn.folder)]) == 0
+    assert torn.images.read_bytes() == whole.images.read_bytes()
+    before = os.stat(whole.images).st_mtime_ns
+    assert prepare_main([config_file, "--out", str(whole.folder)]) == 0
+    assert os.stat(whole.images).st_mtime_ns == before
+
+
+def test_what_is_not_this_data_is_refused(tmp_path: Path, source_config: Write) -> None:
+    config_file, prepared = source_config("bytes"), Prepared(tmp_path / "prepared")
+    with pytest.raises(InputError, match="--prepared: must hold"):
+        prepared.open("x")
+    assert prepare_main([str(config_file), "--out", str(prepared.folder)]) == 0
+    with pytest.raises(InputError, match="must be of the data of this config"):
+        prepared.open("x")
+
+
+def test_bytes_and_floats_do_not_mix(
+    tmp_path: Path, source_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare_main([str(source_config("mixed")), "--out", str(tmp_path / "prepared")]) == 2
+    assert "must all be uint8 or all float, got float32 and uint8" in capsys.readouterr().err
+    assert not Prepared(tmp_path / "prepared").is_complete()

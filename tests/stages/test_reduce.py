@@ -1,0 +1,247 @@
+"""jobs/reduce.py on real files: what it writes and prints, its exit codes, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import run_job
+
+from mia_batch.attacks.base import AttackResult
+from mia_batch.process.exit_codes import run_main
+from mia_batch.rundir.features import FeatureStore, block_dtype
+from mia_batch.rundir.identity import run_digest
+from mia_batch.rundir.manifest import claim
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.results import read_attack, write_attack
+from mia_batch.settings.loading import load_config
+from mia_batch.settings.schema import Config
+from mia_batch.stages.arguments import stage_parser
+from mia_batch.stages.plan import make_manifest
+from mia_batch.stages.reduce import reduce
+
+N = 160  # rows of the `records` fixture: 90 members, 70 non-members
+METHODS = [{"method": "lr", "params": {"C": [1.0]}}, {"method": "knn", "params": {"n_neighbors": [3]}}]
+
+
+def reduce_main(arguments: list[str]) -> int:
+    """jobs/reduce.py, in this process."""
+    args = stage_parser("reduce", "").parse_args(arguments)
+    return run_main(lambda: reduce(args))
+
+
+@dataclass(frozen=True)
+class Run:
+    config_path: Path
+    paths: RunPaths
+
+    @property
+    def arguments(self) -> list[str]:
+        return [str(self.config_path), "--out", str(self.paths.root)]
+
+    def attack(self, name: str, **fields: Any) -> None:
+        """Replace fields of a result."""
+        write_attack(self.paths.attack(name), replace(read_attack(self.paths.attack(name)), **fields))
+
+
+def write_features(config: Config, paths: RunPaths, *, done: int = N) -> tuple[np.ndarray, str]:
+    manifest = claim(paths, make_manifest(config))
+    member = np.repeat([1, 0], [90, 70]).astype(np.int8)
+    columns = {"sample_index": np.arange(N), "split": np.array(["train"] * N), "label": np.zeros(N), "member": member}
+    rows = np.zeros(done, dtype=block_dtype(10))
+    rows["row"] = np.arange(done)
+    with FeatureStore.create(paths.features, columns, 10, {"run": run_digest(manifest)}) as store:
+        store.write(rows)
+    return member, run_digest(manifest)
+
+
+def attack_result(name: str, member: np.ndarray, run: str, signal: float) -> AttackResult:
+    rng = np.random.default_rng(3)
+    evaluated = np.arange(N) % 2 == 0
+    score = 1 / (1 + np.exp(-rng.normal(signal * (member - 0.5))))
+    return AttackResult(
+        method=name,
+        scores=np.where(evaluated, score, np.nan),
+        predicted=np.where(evaluated, score > 0.5, -1).astype(np.int8),
+        evaluated=evaluated,
+        member=member,
+        best_params={"C": 1.0},
+        best_score=0.6,
+        cv_results={"params": ["{}"], "mean_test_score": [0.6]},
+        provenance={"run": run, "n_nonconverged": 0, "seconds": 0.1},
+    )
+
+
+@pytest.fixture
+def make_run(write_config: Callable[..., Path], tmp_path: Path) -> Callable[..., Run]:
+    """A run whose attacks are done, with so much signal."""
+
+    def make(signal: float, changes: dict[str, Any] | None = None) -> Run:
+        config_path = write_config({"attack.methods": METHODS} | (changes or {}))
+        config, paths = load_config(config_path), RunPaths(tmp_path / "out")
+        member, run = write_features(config, paths)
+        for method in config.attack.methods:
+            write_attack(paths.attack(method.method), attack_result(method.method, member, run, signal))
+        return Run(config_path, paths)
+
+    return make
+
+
+def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
+    run = make_run(5.0, {"report.metrics": ["precision", "accuracy", "recall"]})
+    assert reduce_main(run.arguments) == 3
+    printed = capsys.readouterr().out
+    summary = json.loads(run.paths.summary_json.read_text())
+    found = {name: numbers["value"] for name, numbers in summary["methods"]["lr"]["metrics"].items()}
+    line = "Method: lr, {{'recall': {recall:.4f},'precision': {precision:.4f},'accuracy': {accuracy:.4f}}}".format(
+        **found
+    )
+    assert printed.splitlines()[0] == line
+    assert printed.splitlines()[1].startswith("Method: knn, {'recall'")
+    assert "LEAK FOUND: lr has accuracy" in printed
+    assert summary["verdict"]["leak"] is True
+    assert summary["samples"] == {
+        "n_fit": 80, "n_scored": 80, "n_members": 45, "n_nonmembers": 35, "base_rate": 0.5625,
+    }  # fmt: skip
+    assert "56.2% of the scored samples are members" in " ".join(printed.split())
+    assert set(summary["provenance"]["digests"]) >= {"model.checkpoint"}
+    assert summary["provenance"]["config"]["attack"]["seed"] == summary["provenance"]["seeds"]["attack"] == 1
+    assert summary["provenance"]["versions"]["python"]
+    with open(run.paths.summary_csv, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == {"lr", "knn"}
+    assert len(rows) == 18
+    assert sorted(path.name for path in run.paths.root.iterdir()) == [
+        "attacks", "features.h5", "run.json", "summary.csv", "summary.json",
+    ]  # fmt: skip
+
+
+def test_no_signal_is_exit_code_0(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
+    run = make_run(0.0)
+    assert reduce_main(run.arguments) == 0
+    assert "No leak found" in capsys.readouterr().out
+    assert json.loads(run.paths.summary_json.read_text())["verdict"]["leak"] is False
+
+
+def test_twice_gives_the_same_bytes(make_run: Callable[..., Run]) -> None:
+    run = make_run(1.0)
+    code = reduce_main(run.arguments)
+    first = run.paths.summary_json.read_bytes(), run.paths.summary_csv.read_bytes()
+    assert reduce_main(run.arguments) == code
+    assert (run.paths.summary_json.read_bytes(), run.paths.summary_csv.read_bytes()) == first
+
+
+def test_an_undefined_metric_is_logged_with_its_method(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture
+) -> None:
+    run = make_run(5.0)
+    predicted = np.where(np.arange(N) % 2 == 0, 0, -1).astype(np.int8)
+    for name in ("lr", "knn"):
+        run.attack(name, predicted=predicted)
+    assert reduce_main(run.arguments) == 0
+    printed = capsys.readouterr()
+    assert "'precision': nan" in printed.out
+    assert "lr: precision is undefined: no sample is predicted a member" in printed.err
+    assert "knn: precision is undefined" in printed.err
+
+
+def refused(run: Run, capsys: pytest.CaptureFixture) -> list[str]:
+    """Run into bad input; returns its lines. Nothing may have been written."""
+    assert reduce_main(run.arguments) == 2
+    assert not run.paths.summary_json.exists()
+    assert not run.paths.summary_csv.exists()
+    return capsys.readouterr().err.splitlines()
+
+
+def test_missing_attacks_are_all_named_with_their_command(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture
+) -> None:
+    run = make_run(1.0)
+    for name in ("lr", "knn"):
+        run.paths.attack(name).unlink()
+    lines = refused(run, capsys)
+    assert len(lines) == 2
+    for name, line in zip(("lr", "knn"), lines, strict=True):
+        command = f"python jobs/attack.py {run.config_path} --out {run.paths.root} --method {name}"
+        assert line == f"mia-batch: {run.paths.attack(name)}: must be there for method {name}; make it with: {command}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "rf"}, "method: must be knn, got rf"),
+        ({"provenance": {"run": "of another checkpoint"}}, "got a result of another run"),
+        ({"provenance": {}}, "got a result of another run"),
+        ({"member": np.zeros(N, dtype=np.int8)}, "got a result of another run"),
+    ],
+)
+def test_results_of_another_run(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, fields: dict[str, Any], message: str
+) -> None:
+    run = make_run(1.0)
+    run.attack("knn", **fields)
+    (line,) = refused(run, capsys)
+    assert line.startswith(f"mia-batch: {run.paths.attack('knn')}: ")
+    assert message in line
+
+
+def test_attacks_that_scored_other_rows(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
+    run = make_run(1.0)
+    evaluated = np.arange(N) % 2 == 1
+    run.attack(
+        "knn",
+        evaluated=evaluated,
+        scores=np.where(evaluated, 0.5, np.nan),
+        predicted=np.where(evaluated, 1, -1).astype(np.int8),
+    )
+    (line,) = refused(run, capsys)
+    assert "evaluated: must be the rows that lr scores" in line
+
+
+def test_another_config(make_run: Callable[..., Run], capsys: pytest.CaptureFixture, write_config: Callable) -> None:
+    run = make_run(1.0)
+    other = write_config({"attack.methods": METHODS, "attack.seed": 2}, name="other.yaml")
+    (line,) = refused(replace(run, config_path=other), capsys)
+    assert "attack.seed is 1 there and 2 here" in line
+
+
+def test_features_of_another_run_unfinished_or_missing(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    run = make_run(1.0)
+    run.paths.features.unlink()
+    (line,) = refused(run, capsys)
+    assert line == f"mia-batch: {run.paths.features}: does not exist"
+    other = RunPaths(tmp_path / "elsewhere")
+    write_features(load_config(run.config_path), other, done=5)
+    other.features.rename(run.paths.features)
+    (line,) = refused(run, capsys)
+    assert "must all be done, got 5 of 160" in line
+    run.paths.features.unlink()
+    columns = {"sample_index": [0], "split": ["a"], "label": [0], "member": [1]}
+    with FeatureStore.create(run.paths.features, columns, 10, {"run": "another"}) as store:
+        store.write(np.zeros(1, dtype=block_dtype(10)))
+    (line,) = refused(run, capsys)
+    assert "got rows of another run" in line
+
+
+def test_a_damaged_result(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
+    run = make_run(1.0)
+    run.paths.attack("knn").write_bytes(b"text, not HDF5")
+    (line,) = refused(run, capsys)
+    assert line.startswith(f"mia-batch: {run.paths.attack('knn')}: must be a readable HDF5 file")
+
+
+def test_as_the_scheduler_runs_it(make_run: Callable[..., Run]) -> None:
+    run = make_run(5.0)
+    done = run_job("reduce", *run.arguments)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith("Method: lr, {'recall': ")
+    assert max(map(len, done.stdout.splitlines()[2:])) <= 80
+    assert done.stderr == ""
