@@ -1,12 +1,48 @@
-"""What an attack leaves behind: scores of rows that no model has seen, and how the model was chosen."""
+"""What an attack is: what it needs, its tasks, and the result that it makes of what they find."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mia_batch.samples import Samples
+from mia_batch.search.tasks import Task
+
+
+@dataclass(frozen=True)
+class AttackSettings:
+    """What an attack is told by the configuration."""
+
+    params: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # its own; of a classifier, its grid
+    seed: int = 1
+    search: str = "shared"  # how a classifier searches its grid
+    n_iter: int = 10  # candidates of a random search
+
+
+class Attack(Protocol):
+    """One way to tell members from non-members. attacks/registry.py lists all of them."""
+
+    @property
+    def name(self) -> str:
+        """As in the configuration, and in the names of its tasks and its file."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What of Samples.known it cannot do without."""
+
+    def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
+        """What is wrong with its parameters, one line each, `params.NAME RULE, got VALUE`; empty if nothing is."""
+
+    def tasks(self, samples: Samples, settings: AttackSettings) -> list[Task]:
+        """All its work; keys begin with its name and a slash."""
+
+    def result(self, samples: Samples, settings: AttackSettings, results: Mapping[str, Any]) -> AttackResult:
+        """The result, from those of its tasks by key."""
 
 
 @dataclass(frozen=True)
@@ -14,18 +50,20 @@ class AttackResult:
     """Outcome of one attack over the rows of features.h5.
 
     Raises:
-        ValueError: the arrays disagree, a fit row has a score or an evaluated row has none.
+        ValueError: the arrays disagree, a fit row has a score or an evaluated row has none, or nothing is evaluated
+            without a reason.
     """
 
     method: str
-    scores: NDArray[np.float64]  # (n_samples,) P(member) of evaluated rows, NaN for the rows that fitted the model
-    predicted: NDArray[np.int8]  # (n_samples,) the model's decision for evaluated rows, -1 elsewhere
+    scores: NDArray[np.float64]  # (n_samples,) higher for members; of evaluated rows, NaN for the rows that fitted
+    predicted: NDArray[np.int8]  # (n_samples,) the attack's decision for evaluated rows, -1 elsewhere
     evaluated: NDArray[np.bool_]  # (n_samples,) the rows that no model has seen
     member: NDArray[np.int8]  # (n_samples,) 1 member, 0 non-member
-    best_params: dict[str, Any]
-    best_score: float  # mean cross-validated accuracy of best_params, a fraction
-    cv_results: dict[str, list[Any]]  # one entry per candidate, columns named as scikit-learn's
-    provenance: dict[str, Any]  # search mode, engine, seeds, timings, versions, non-convergence
+    best_params: dict[str, Any] = field(default_factory=dict)  # of an attack that searches a grid, as are the next two
+    best_score: float = math.nan  # mean cross-validated accuracy of best_params, a fraction
+    cv_results: dict[str, list[Any]] = field(default_factory=dict)  # a row per candidate, named as scikit-learn's
+    provenance: dict[str, Any] = field(default_factory=dict)  # settings, engine, timings, versions, non-convergence
+    reason: str = ""  # why there is no score at all: the attack is not evaluable
 
     def __post_init__(self) -> None:
         columns = {name: np.shape(getattr(self, name)) for name in ("scores", "predicted", "evaluated", "member")}
@@ -35,6 +73,26 @@ class AttackResult:
             raise ValueError(f"{self.method}: exactly the evaluated rows must have a score")
         if not np.array_equal(self.predicted >= 0, self.evaluated):
             raise ValueError(f"{self.method}: exactly the evaluated rows must have a decision")
+        if bool(self.reason) == self.evaluated.any():
+            raise ValueError(f"{self.method}: must have scores or a reason, got {self.reason!r}")
         lengths = {name: len(column) for name, column in self.cv_results.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"{self.method}: columns of cv_results must have one length, got {lengths}")
+
+
+def result_over_all_rows(
+    method: str, samples: Samples, scores: NDArray[np.float64], predicted: NDArray[np.int8], **more: Any
+) -> AttackResult:
+    """The result of an attack that has scored and decided the evaluated rows of the samples' split, (n_eval,) each."""
+    n, evaluated = len(samples), samples.split.evaluated
+    all_scores, decisions = np.full(n, np.nan), np.full(n, -1, dtype=np.int8)
+    mask = np.zeros(n, dtype=bool)
+    all_scores[evaluated], decisions[evaluated], mask[evaluated] = scores, predicted, True
+    return AttackResult(method, all_scores, decisions, mask, samples.member, **more)
+
+
+def not_evaluable(method: str, samples: Samples, reason: str, **more: Any) -> AttackResult:
+    """The result of an attack that has come to nothing."""
+    n = len(samples)
+    arrays = np.full(n, np.nan), np.full(n, -1, dtype=np.int8), np.zeros(n, dtype=bool)
+    return AttackResult(method, *arrays, samples.member, reason=reason, **more)

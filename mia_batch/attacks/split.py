@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from mia_batch.errors import InputError
+from mia_batch.samples import Split
+from mia_batch.search.folds import Indices, check_grids, fold_numbers
 
 Floats = NDArray[np.floating]
-Indices = NDArray[np.int64]
 
 
 def check_arrays(X: Floats, y: NDArray[Any]) -> None:
@@ -43,3 +45,26 @@ def split_rows(y: NDArray[np.int8], eval_fraction: float, seed: int) -> tuple[In
         )
     fit, evaluated = train_test_split(np.arange(len(y)), test_size=eval_fraction, stratify=y, random_state=seed)
     return fit, np.sort(evaluated)
+
+
+def make_split(
+    X: Floats, y: NDArray[np.int8], *, eval_fraction: float, seed: int, cv: int,
+    grids: Mapping[str, Mapping[str, Sequence[Any]]],
+) -> Split:
+    """The rows that fit, their folds, and the rows that score.
+
+    Args:
+        X: feature rows, shape (n_samples, n_features).
+        y: membership, shape (n_samples,).
+        eval_fraction: share of the rows that scores, in (0, 1).
+        seed: of the split.
+        cv: folds.
+        grids: by attack; their values must be possible in the folds.
+
+    Raises:
+        InputError: rows that no classifier can use, or too few of them.
+    """
+    check_arrays(X, y)
+    fit, evaluated = split_rows(y, eval_fraction, seed)
+    check_grids(y[fit], cv, grids)
+    return Split(fit, fold_numbers(y[fit], cv), evaluated)

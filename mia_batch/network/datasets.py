@@ -23,7 +23,6 @@ def open_dataset(dataset: Any, field: str) -> Rows:
         raise InputError(f"{field}: must have columns image and label, got {', '.join(dataset.get_col_names())}")
     from mindspore.dataset import SubsetSampler  # loaded, since the dataset is there; else seconds
 
-
     def read(index: np.ndarray, columns: list[str]) -> list[tuple[Any, Any]]:
         some = copy.deepcopy(dataset)  # the pipeline's nodes, not the source's data
         _leaf(some, field).use_sampler(SubsetSampler([int(position) for position in index]))

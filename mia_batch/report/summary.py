@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mia_batch.attacks.base import AttackResult
-from mia_batch.metrics import LEVEL, Estimate
+from mia_batch.metrics.base import LEVEL, Estimate
 from mia_batch.verdict.rules import Verdict
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def write_attack(path: Path, result: AttackResult) -> None:
             table.create_dataset(name, data=column, dtype=h5py.string_dtype() if _is_text(column) else None)
         _set_attrs(file, {
             "schema": SCHEMA, "kind": "attack", "method": result.method, "best_params": result.best_params,
-            "best_score": result.best_score, "provenance": result.provenance,
+            "best_score": None if np.isnan(result.best_score) else result.best_score, "reason": result.reason,
+            "provenance": result.provenance,
         })
 
 
@@ -59,7 +61,8 @@ def read_attack(path: Path) -> AttackResult:
             evaluated=file["evaluated"][:].astype(bool),
             member=file["member"][:],
             best_params=attrs["best_params"],
-            best_score=attrs["best_score"],
+            best_score=math.nan if attrs["best_score"] is None else attrs["best_score"],
             cv_results=table,
             provenance=attrs["provenance"],
+            reason=attrs.get("reason", ""),  # which files of the version before lack
         )

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from mia_batch.attacks.split import Indices
 from mia_batch.errors import InputError
+
+Indices = NDArray[np.int64]
 
 
 def fold_rows(y_fit: NDArray[np.int8], cv: int) -> list[tuple[Indices, Indices]]:

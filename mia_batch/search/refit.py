@@ -1,4 +1,4 @@
-"""The final fit: stock scikit-learn with the best parameters on all fit rows, scoring the rows that it has not seen."""
+"""The refit: stock scikit-learn with the best parameters on all rows that fit, to score those that it has not seen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 
+from mia_batch.samples import Samples
 from mia_batch.search.estimators import METHODS
 from mia_batch.search.families import forest
 from mia_batch.search.families.stock import fit_recorded, fit_seconds
@@ -17,7 +18,7 @@ from mia_batch.search.families.stock import fit_recorded, fit_seconds
 
 @dataclass(frozen=True)
 class Scored:
-    """The final model's view of the rows that score."""
+    """The refitted model's view of the rows that score."""
 
     scores: NDArray[np.float64]  # (n_eval,) P(member)
     predicted: NDArray[np.int8]  # (n_eval,) 0 or 1
@@ -25,7 +26,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class FinalFit:
+class Refit:
     """A fit of `method` with `params`, as anyone can repeat it with scikit-learn; a forest is split by trees."""
 
     method: str
@@ -51,15 +52,15 @@ class FinalFit:
             return forest.growing_seconds(self.build(), piece[1] - piece[0], n_rows, n_features)
         return fit_seconds(self.method, n_rows, n_features)
 
-    def run(self, data: Any, piece: Any) -> Any:
-        """Fit on all fit rows: the trees' votes for a range of trees, else Scored."""
-        model = self.build()
-        X, y = np.asarray(data.X_fit), np.asarray(data.y_fit)
+    def run(self, samples: Samples, piece: Any) -> Any:
+        """Fit on all rows that fit: the trees' votes for a range of trees, else Scored."""
+        model, split = self.build(), samples.split
+        (X, y), (X_eval, _) = samples.rows(split.fit), samples.rows(split.evaluated)
         if piece is not None:
-            return forest.tree_votes(model, X, y, data.X_eval, piece)
+            return forest.tree_votes(model, X, y, X_eval, piece)
         nonconverged = fit_recorded(model, X, y)
-        scores = model.predict_proba(data.X_eval)[:, 1]
-        return Scored(scores, model.predict(data.X_eval).astype(np.int8), nonconverged)
+        scores = model.predict_proba(X_eval)[:, 1]
+        return Scored(scores, model.predict(X_eval).astype(np.int8), nonconverged)
 
     def combine(self, results: Sequence[Any]) -> Scored:
         """The whole from the results of all pieces, in order."""
@@ -68,3 +69,15 @@ class FinalFit:
             return scored
         probability = forest.forest_probabilities(results)
         return Scored(probability[:, 1].copy(), probability.argmax(axis=1).astype(np.int8), False)
+
+
+@dataclass(frozen=True)
+class RefitPiece:
+    """One piece of a refit, as the work of a task."""
+
+    refit: Refit
+    piece: Any
+
+    def run(self, samples: Samples) -> Any:
+        """See Refit.run."""
+        return self.refit.run(samples, self.piece)

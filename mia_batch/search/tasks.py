@@ -1,114 +1,63 @@
-"""What the engine schedules: families of candidates that share work, cut into tasks with cost estimates."""
+"""The tasks of the attack stage, and what is needed of whoever does them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-FINAL = -1  # the "fold" of a task that belongs to the final fit
+from mia_batch.errors import one_line
+from mia_batch.samples import Samples
 
-
-@dataclass(frozen=True)
-class Fold:
-    """One part of the fit rows to train on and the rest to validate on."""
-
-    X_fit: NDArray[np.floating]  # (n_fit, n_features)
-    y_fit: NDArray[np.int8]  # (n_fit,) 0 or 1
-    X_val: NDArray[np.floating]  # (n_val, n_features)
-    y_val: NDArray[np.int8]  # (n_val,)
+# What a fit raises on numbers that it cannot work with: the fit's failure, not the program's.
+FIT_ERRORS = (ValueError, ArithmeticError)
 
 
-@dataclass(frozen=True)
-class FoldScore:
-    """One candidate on one fold."""
-
-    accuracy: float  # fraction of the validation rows
-    nonconverged: bool
+class CannotEvaluate(Exception):  # noqa: N818  (a finding about an attack, not a fault of the program)
+    """An attack has no result, with the reason."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """Candidates of one method whose fits on a fold share work. Subclasses say which work, and do it."""
+class Work(Protocol):
+    """What a task does. It travels to another process."""
 
-    method: str
-    indices: tuple[int, ...]  # positions of the candidates in the grid
-    candidates: tuple[Mapping[str, Any], ...]  # their parameters, as given in the grid
-    seed: int
-
-    @property
-    def engine(self) -> str:
-        """What computes it."""
-        return "scikit-learn"
-
-    @staticmethod
-    def preload() -> None:
-        """Load what `run` needs beyond this module; called once, before workers are forked."""
-
-    def pieces(self) -> list[Any]:
-        """The parts that one fold's work may be cut into; each is one task."""
-        return [None]
-
-    def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
-        """Estimated seconds of one core for `piece` on a fold with `n_rows` to fit."""
-        raise NotImplementedError
-
-    def memory(self, n_rows: int, n_features: int) -> int:
-        """Estimated bytes that one task takes beyond the fold's own rows."""
-        return 2 * 8 * n_rows * n_features
-
-    def run(self, fold: Fold, piece: Any) -> dict[str, Any]:
-        """Do `piece`; the result is plain JSON, so that it can be journalled."""
-        raise NotImplementedError
-
-    def scores(self, results: Sequence[Mapping[str, Any]], y_val: NDArray[np.int8]) -> list[FoldScore]:
-        """The candidates' scores on a fold, in the order of `indices`, from the results of all its pieces."""
-        accuracy, nonconverged = results[0]["accuracy"], results[0]["nonconverged"]
-        return [FoldScore(a, bool(flag)) for a, flag in zip(accuracy, nonconverged, strict=True)]
-
-    def digest(self) -> str:
-        """Names this family's work in a journal."""
-        content = [type(self).__name__, self.engine, self.method, self.seed, [dict(c) for c in self.candidates]]
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    def run(self, samples: Samples) -> Any:
+        """Do it. The result travels back; of a task that is kept it is plain JSON."""
 
 
-def fold_result(
-    predicted: Sequence[NDArray[Any]], y_val: NDArray[np.int8], nonconverged: Sequence[bool]
-) -> dict[str, Any]:
-    """The result of a one-piece family from each candidate's decisions, shape (n_val,) each."""
-    return {
-        "accuracy": [float(np.mean(decision == y_val)) for decision in predicted],
-        "nonconverged": [bool(flag) for flag in nonconverged],
-    }
+class WorkToCome(Protocol):
+    """Work that other tasks' results decide."""
 
+    def given(self, results: Mapping[str, Any]) -> Work | None:
+        """The work, or None if it turns out that there is nothing to do.
 
-def group_by(
-    candidates: Sequence[tuple[int, Mapping[str, Any]]], shared: Sequence[str]
-) -> list[list[tuple[int, Mapping[str, Any]]]]:
-    """Candidates that differ in the `shared` parameters alone, together, in the order of first appearance."""
-    groups: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
-    for index, params in candidates:
-        rest = {name: value for name, value in params.items() if name not in shared}
-        groups.setdefault(json.dumps(rest, sort_keys=True, default=repr), []).append((index, params))
-    return list(groups.values())
+        Args:
+            results: by key, of the tasks that were waited for.
+
+        Raises:
+            CannotEvaluate: the results leave nothing that could be done.
+        """
 
 
 @dataclass(frozen=True)
 class Task:
     """One unit of work for one core."""
 
-    key: str  # names it in the journal
+    key: str  # "attack/...": names it in the journal, its attack first
     cost: float  # estimated seconds
-    method: str
-    fold: int  # FINAL for a part of the final fit
-    work: Any  # Family, or FinalFit
-    piece: Any
+    work: Work | WorkToCome
     then: float = 0.0  # estimated seconds of what cannot begin before it has ended
+    after: tuple[str, ...] = ()  # keys of the tasks of its attack whose results its work is `given`
+    memory: int = 0  # estimated bytes beyond the samples
+    kept: bool = True  # whether a restart finds its result in the journal
+    preload: Callable[[], None] | None = None  # loads what its work needs, in a worker before its first task
+
+    @property
+    def attack(self) -> str:
+        """Whose task it is."""
+        return self.key.partition("/")[0]
 
     @property
     def urgency(self) -> float:
@@ -116,5 +65,60 @@ class Task:
         return self.cost + self.then
 
     def __lt__(self, other: Task) -> bool:
-        """The longest chain first; of equal ones the first fold, so that it is soon known which candidate is ahead."""
-        return (-self.urgency, self.fold, self.key) < (-other.urgency, other.fold, other.key)
+        """The longest chain first."""
+        return (-self.urgency, self.key) < (-other.urgency, other.key)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A task that has ended without a result, because its numbers could not be worked with."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that has ended."""
+
+    key: str
+    result: Any  # or Failed
+    started: float  # seconds since the epoch, by the worker's clock
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A task whose worker has died, or one that was in flight when another one's worker did."""
+
+    key: str
+    cause: str
+
+
+class Executor(Protocol):
+    """Whoever does tasks: processes of this machine, or of a cluster."""
+
+    n_workers: int
+
+    def n_free(self) -> int:
+        """How many more tasks may be submitted."""
+
+    def submit(self, key: str, work: Work) -> None:
+        """Have `work` done."""
+
+    def wait(self, timeout: float) -> list[Done | Lost]:
+        """Tasks that have ended; empty if none does within `timeout` seconds. Raises what a task raised."""
+
+    def close(self) -> None:
+        """End the workers, whatever they are at."""
+
+
+def execute(samples: Samples, key: str, work: Work) -> Done:
+    """Do one task in this process, on one thread."""
+    started, clock, cpu = time.time(), time.perf_counter(), time.process_time()
+    try:
+        with threadpool_limits(1):
+            result = work.run(samples)
+    except (*FIT_ERRORS, MemoryError) as error:
+        result = Failed(one_line(error))
+    return Done(key, result, started, time.perf_counter() - clock, time.process_time() - cpu)

@@ -15,15 +15,7 @@ from pydantic import (
 )
 
 from mia_batch.errors import InputError, one_line
-from mia_batch.settings.schema import (
-    SECTIONS,
-    Config,
-    MethodConfig,
-    ModelConfig,
-    SampleBlock,
-    _Section,
-    factory_file,
-)
+from mia_batch.settings.schema import SECTIONS, Config, MethodConfig, ModelConfig, SampleBlock, _Section, factory_file
 
 REQUIRED = ("model", "data", "attack")
 

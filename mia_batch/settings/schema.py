@@ -210,15 +210,16 @@ class MethodConfig(_Section):
 
 def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Any], list[str], list[str]]:
     # scikit-learn: only when a grid is there
-    from mia_batch.search.estimators import METHODS, check_grid, n_candidates
+    from mia_batch.attacks.registry import ATTACKS
+    from mia_batch.search.estimators import n_candidates
 
-    if method not in METHODS:
-        return params, [], [f"method must be one of {', '.join(METHODS)}, got {method!r}"]
+    if method not in ATTACKS:
+        return params, [], [f"method must be one of {', '.join(ATTACKS)}, got {method!r}"]
     params, notes = normalise_grid(method, params)
     if n_candidates(params) > MAX_CANDIDATES:
         rule = f"params must give at most {MAX_CANDIDATES} candidates together, got {n_candidates(params)}"
         return params, [], [rule]
-    return params, notes, check_grid(method, params)
+    return params, notes, ATTACKS[method].check(params)
 
 
 class AttackConfig(_Section):

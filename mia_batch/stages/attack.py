@@ -1,19 +1,24 @@
-"""Fit the attacks on features.h5, all of them or one, each on all cores that this job was given."""
+"""Attack: what every attack of the configuration has to do, as one list of tasks over all cores of this job."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
-from mia_batch.attacks.base import AttackResult
+from mia_batch.attacks.base import AttackResult, AttackSettings, not_evaluable
+from mia_batch.attacks.registry import ATTACKS
+from mia_batch.attacks.split import make_split
 from mia_batch.errors import InputError
 from mia_batch.process.cpus import cores
 from mia_batch.process.exit_codes import OK, RESUME
@@ -25,12 +30,116 @@ from mia_batch.rundir.journal import Journal, Journals
 from mia_batch.rundir.manifest import check_same_run, launch
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack, write_attack
-from mia_batch.search.engine import Stopped, run_attacks
+from mia_batch.samples import Samples
+from mia_batch.search.order_of_work import Journal as TaskJournal
+from mia_batch.search.order_of_work import OrderOfWork, Stopped, do_all
+from mia_batch.search.tasks import CannotEvaluate, Done
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import AttackConfig, Config
 from mia_batch.stages.arguments import load_run
+from mia_batch.workers.open_executor import open_executor
 
 log = logging.getLogger(__name__)
+
+# --- from samples to results, without files --------------------------------------------------------------------------
+
+
+def make_samples(features: NDArray[np.floating], member: NDArray[np.integer], attack: AttackConfig) -> Samples:
+    """The samples of an audit as attacks take them.
+
+    Args:
+        features: what classifiers are fitted on, shape (n_samples, n_features), finite.
+        member: membership, shape (n_samples,), 0 or 1.
+        attack: seed, eval_fraction and cv of the split; grids that it must be large enough for.
+
+    Raises:
+        InputError: no attack can be made on these with these settings.
+    """
+    rows, labels = np.asarray(features, dtype=np.float64), np.asarray(member).astype(np.int8)
+    grids = {method.method: dict(method.params) for method in attack.methods}
+    split = make_split(rows, labels, eval_fraction=attack.eval_fraction, seed=attack.seed, cv=attack.cv, grids=grids)
+    return Samples(labels, split, features=rows)
+
+
+def run_attacks(
+    samples: Samples, attack: AttackConfig, *, n_jobs: int, on_result: Callable[[AttackResult], None] | None = None,
+    journal: TaskJournal | None = None, stop: Callable[[], bool] = lambda: False, directory: str | None = None,
+) -> dict[str, AttackResult]:
+    """Do every attack's tasks, in one list, and make its result.
+
+    Args:
+        samples: of `make_samples`.
+        attack: which attacks, and what they are told.
+        n_jobs: cores; a Dask scheduler's workers count instead with `backend: dask`.
+        on_result: called with each attack's result as soon as it is there.
+        journal: finished tasks of an earlier process with the same samples and settings are read from here.
+        stop: asked a few times a second.
+        directory: where to keep a copy of the samples for the workers (a file without name, gone with this process).
+
+    Returns:
+        Results by attack, in the order of `attack.methods`; of one that is not evaluable, the reason.
+
+    Raises:
+        InputError: the memory budget does not hold one worker.
+        Stopped: `stop` became true.
+    """
+    told = {
+        method.method: AttackSettings(method.params, attack.seed, attack.search, attack.n_iter)
+        for method in attack.methods
+    }
+    tasks = {name: ATTACKS[name].tasks(samples, settings) for name, settings in told.items()}
+    results: dict[str, AttackResult] = {}
+    executor = open_executor(attack, samples, chain.from_iterable(tasks.values()), n_jobs=n_jobs, directory=directory)
+    begun = time.time()
+
+    def finish(name: str, found: Mapping[str, Any], trace: Sequence[Done], failure: str) -> None:
+        made = _result(name, samples, told[name], found, failure)
+        more = {
+            "eval_fraction": attack.eval_fraction, "cv": attack.cv, "features": attack.features,
+            "backend": attack.backend, "n_jobs": executor.n_workers, "seconds": time.time() - begun,
+            "tasks": [_times(done, begun) for done in trace],
+        }  # fmt: skip
+        results[name] = dataclasses.replace(made, provenance={**made.provenance, **more})
+        _log_result(results[name])
+        if on_result:
+            on_result(results[name])
+
+    try:
+        do_all(OrderOfWork(tasks, executor, finish=finish, journal=journal), stop)
+    finally:
+        executor.close()
+    return {name: results[name] for name in told}
+
+
+def _result(
+    name: str, samples: Samples, settings: AttackSettings, found: Mapping[str, Any], failure: str
+) -> AttackResult:
+    if failure:
+        return not_evaluable(name, samples, failure)
+    try:
+        return ATTACKS[name].result(samples, settings, found)
+    except CannotEvaluate as error:
+        return not_evaluable(name, samples, str(error))
+
+
+def _times(done: Done, begun: float) -> dict[str, Any]:
+    times = {"started": done.started - begun, "seconds": done.seconds, "cpu_seconds": done.cpu_seconds}
+    return {"task": done.key, **times}
+
+
+def _log_result(result: AttackResult) -> None:
+    provenance = result.provenance
+    if result.reason:
+        log.warning("%s: not evaluable: %s", result.method, result.reason)
+        return
+    for failure in provenance.get("failures", ()):
+        log.warning("%s: a candidate scores NaN: %s", result.method, failure)
+    searched = f"best {result.best_params}, cross-validated accuracy {result.best_score:.4f}, "
+    best = searched if result.cv_results else ""
+    log.info("%s: %s%.1f s", result.method, best, provenance["seconds"])
+
+
+# --- the stage -------------------------------------------------------------------------------------------------------
 
 
 def feature_rows(features: Features, kind: str) -> NDArray[np.float64]:
@@ -52,15 +161,19 @@ def to_do(config: Config, paths: RunPaths, run: str, only: str | None) -> list[s
     for name in names if only is None else [only]:
         if not paths.attack(name).exists():
             left.append(name)
-        elif read_attack(paths.attack(name)).provenance.get("run") != run:
+            continue
+        found = read_attack(paths.attack(name))
+        if found.provenance.get("run") != run:
             raise InputError(f"{paths.attack(name)}: is the result of another run; remove it or choose another --out")
+        left += [name] if found.reason else []  # what was not evaluable is tried again
     return left
 
 
 def keep(result: AttackResult, *, paths: RunPaths, run: dict[str, Any], journal: Journal) -> None:
-    """Write attacks/<name>.h5; its journal is not needed any more."""
+    """Write attacks/<name>.h5; its journal is not needed any more, unless the attack is to be tried again."""
     write_attack(paths.attack(result.method), dataclasses.replace(result, provenance={**result.provenance, **run}))
-    journal.remove()
+    if not result.reason:
+        journal.remove()
     log.info("%s: written", paths.attack(result.method).name)
 
 
@@ -82,9 +195,10 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
 
 
 def fit(settings: AttackConfig, features: Features, paths: RunPaths, run: str, stop: StopRequest) -> int:
-    """Search and fit what is left, on all cores of this job."""
-    n_jobs, X = cores(), feature_rows(features, settings.features)
-    check_room(paths.root, X.nbytes)  # for the workers' copy
+    """Do what is left, on all cores of this job."""
+    n_jobs = cores()
+    samples = make_samples(feature_rows(features, settings.features), features.member, settings)
+    check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
     with ExitStack() as stack:
         journals = {method.method: Journal(paths.journal(method.method), run) for method in settings.methods}
         for name, journal in journals.items():
@@ -94,7 +208,7 @@ def fit(settings: AttackConfig, features: Features, paths: RunPaths, run: str, s
         more = {"run": run, "launch": launch("attack", n_jobs=n_jobs)}
         try:
             run_attacks(
-                X, features.member, settings, n_jobs=n_jobs,
+                samples, settings, n_jobs=n_jobs,
                 on_result=lambda result: keep(result, paths=paths, run=more, journal=journals[result.method]),
                 journal=Journals(journals), stop=partial(bool, stop), directory=str(paths.root),
             )
@@ -105,6 +219,7 @@ def fit(settings: AttackConfig, features: Features, paths: RunPaths, run: str, s
 
 
 def run_attack_stage(args: argparse.Namespace, stop: StopRequest) -> int:
+    """The stage of the command line."""
     config, paths = load_run(args)
     with named_in(config.path):
         return attack(config, paths, args.method, stop)

@@ -128,9 +128,7 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
     affinity.share_cores(world, config.extract.device)
     from mia_batch.network.batches import batches
     from mia_batch.network.checkpoint import load_network
-    from mia_batch.network.forward import (
-        Predictor,  # MindSpore: after the cores are shared out, which is all that bounds its threads
-    )
+    from mia_batch.network.forward import Predictor
     from mia_batch.network.placement import set_up
 
     def load() -> Predictor:

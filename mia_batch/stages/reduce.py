@@ -13,7 +13,8 @@ import numpy as np
 from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
-from mia_batch.metrics import Estimate, UndefinedMetricWarning, evaluate
+from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
+from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import LEAK, OK
 from mia_batch.report.summary import Summary, build_summary, method_line, to_csv, to_json
 from mia_batch.report.text import render

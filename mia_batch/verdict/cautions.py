@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mia_batch.metrics import Estimate
+from mia_batch.metrics.base import Estimate
 from mia_batch.verdict.rules import MethodVerdict, _judge
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mia_batch.metrics import Estimate
+from mia_batch.metrics.base import Estimate
 from mia_batch.verdict.cautions import _augmentation_caution, _mixture_caution, _sampling_caution, _undefined_caution
 from mia_batch.verdict.rules import Verdict, _judge
 from mia_batch.verdict.sentences import _clear_sentence, _leak_sentence

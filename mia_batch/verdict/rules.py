@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mia_batch.metrics import Estimate
+from mia_batch.metrics.base import Estimate
 
 if TYPE_CHECKING:
     from mia_batch.settings.schema import GateConfig

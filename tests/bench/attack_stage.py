@@ -25,7 +25,7 @@ from process_tree import run_measured
 from scaling import all_tasks, core_use, simulate
 from scipy.special import logsumexp
 
-from mia_batch.metrics import clopper_pearson
+from mia_batch.metrics.base import clopper_pearson
 from mia_batch.process.cpus import cores
 from mia_batch.rundir.features import read_features
 from mia_batch.settings.schema import AttackConfig

@@ -1,4 +1,4 @@
-"""Tasks for tests of the pools, in a module that workers import quickly."""
+"""Works for tests of the executors, in a module that workers import quickly."""
 
 from __future__ import annotations
 
@@ -7,56 +7,40 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from mia_batch.search.tasks import FINAL, Task
-from mia_batch.workers.pool import Data
+from mia_batch.samples import Samples
 
 
 @dataclass(frozen=True)
-class Work:
+class Deed:
     """Raises, dies, dies the first time, sleeps, or else sums the features."""
 
     deed: str
+    piece: Any = None
 
-    def run(self, data: Data, piece: Any) -> Any:
+    def run(self, samples: Samples) -> Any:
         if self.deed == "die":
             os._exit(7)
         if self.deed == "raise":
             raise KeyError("of no use")
+        if self.deed == "fail":
+            raise ValueError("numbers of no use")
         if self.deed == "sleep":
             time.sleep(1000)
-        if self.deed == "die once" and not Path(piece).exists():
-            Path(piece).touch()
+        if self.deed == "die once" and not Path(self.piece).exists():
+            Path(self.piece).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return float(data.X_fit.sum()), type(data.X_fit).__name__
-
-
-def task(deed: str, piece: Any = None) -> Task:
-    return Task(f"test/{deed}", 1.0, "test", FINAL, Work(deed), piece)
+        assert samples.features is not None
+        return float(samples.features.sum()), type(samples.features.base).__name__, os.getpid()
 
 
 def not_to_be_loaded() -> None:
-    """What no fork server can preload."""
+    """What no worker can load."""
     raise OSError("of no use")
 
 
-def loads_forever() -> None:
-    time.sleep(1000)
-
-
-def _refuse() -> int:
-    raise BlockingIOError(errno.EAGAIN, "as a limit on processes does")
-
-
-def allow_no_process() -> None:
-    os.fork = _refuse
-
-
-def echo(pipe: Connection, _: None) -> None:
-    """A worker that fails at "fail" and sends anything else back."""
-    while (word := pipe.recv()) != "fail":
-        pipe.send(word)
-    raise OSError(word)
+def refuse_processes(*_: Any, **__: Any) -> None:
+    """As a limit on processes does."""
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mia_batch import metrics
 from mia_batch.attacks.base import AttackResult
-from mia_batch.metrics import Estimate
+from mia_batch.metrics import base, ranking, registry
+from mia_batch.metrics.base import Estimate
 from mia_batch.report.summary import build_summary, method_line, plain, to_csv, to_json
 from mia_batch.report.text import render
 from mia_batch.settings.schema import GateConfig
@@ -43,7 +43,7 @@ def summary_of(*results: AttackResult, augment: bool = False) -> dict[str, Any]:
     found = {}
     for name, each in by_name.items():
         rows = each.evaluated
-        found[name] = metrics.evaluate(each.member[rows], each.predicted[rows], each.scores[rows])
+        found[name] = registry.evaluate(each.member[rows], each.predicted[rows], each.scores[rows])
     rows, member = results[0].evaluated, results[0].member
     sides = {"n_members": int(member[rows].sum()), "n_nonmembers": int((1 - member[rows]).sum())}
     verdict = decide(found, GateConfig(), methods=list(by_name), augment_members=augment, **sides)
@@ -54,7 +54,7 @@ def summary_of(*results: AttackResult, augment: bool = False) -> dict[str, Any]:
 def silent_summary() -> dict[str, Any]:
     """A summary with precision undefined: the attack calls no sample a member."""
     quiet = result("lr", predicted=np.where(np.arange(200) % 2 == 0, 0, -1).astype(np.int8))
-    with pytest.warns(metrics.UndefinedMetricWarning, match="precision is undefined"):
+    with pytest.warns(base.UndefinedMetricWarning, match="precision is undefined"):
         return summary_of(quiet)
 
 
@@ -198,5 +198,5 @@ def test_estimates_of_the_summary_are_those_of_the_metrics() -> None:
         warnings.simplefilter("error")
         summary = summary_of(each)
     rows = each.evaluated
-    expected = metrics.auc(each.member[rows], each.scores[rows])
+    expected = ranking.auc(each.member[rows], each.scores[rows])
     assert Estimate(**summary["methods"]["lr"]["metrics"]["auc"]) == expected

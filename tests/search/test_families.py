@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from samples import fitting
 from scipy import stats
 from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
@@ -16,16 +17,16 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
+from mia_batch.samples import Fold
 from mia_batch.search.estimators import METHODS, candidates
 from mia_batch.search.families import forest, logistic, mlp, neighbours
+from mia_batch.search.families.base import Family, FoldFit, fold_scores
 from mia_batch.search.families.stock import StockFamily, fit_recorded
-from mia_batch.search.folds import fold_numbers, fold_rows
+from mia_batch.search.folds import fold_rows
+from mia_batch.search.grid_search import search_families
 from mia_batch.search.kernels import forest as forest_kernels
 from mia_batch.search.kernels import mlp as mlp_kernels
-from mia_batch.search.method_run import search_families
-from mia_batch.search.refit import FinalFit
-from mia_batch.search.tasks import Family, Fold
-from mia_batch.workers.pool import Data
+from mia_batch.search.refit import Refit
 
 CV = 3
 
@@ -44,7 +45,7 @@ def data(n: int = 300, d: int = 8, *, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 def shared_scores(families: Sequence[Family], X: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(n_candidates, CV), computed family by family as the engine does."""
-    everything = Data(X, y, X[:1], fold_numbers(y, CV))
+    everything = fitting(X, y, CV)
     table = np.full((sum(len(family.indices) for family in families), CV), np.nan)
     for family in families:
         for number in range(CV):
@@ -123,15 +124,15 @@ class TestLogistic:
     def test_solvers_of_another_optimum_are_fitted_one_by_one(self) -> None:
         grid = {"C": (0.1, 1.0), "solver": ("lbfgs", "liblinear", "newton-cg", "saga")}
         families = logistic.logistic_families(numbered(grid), 1, n_features=10)
-        sizes = {type(family).__name__: 0 for family in families}
+        sizes = {family.name: 0 for family in families}
         for family in families:
-            sizes[type(family).__name__] += len(family.indices)
+            sizes[family.name] += len(family.indices)
         assert sizes == {"LogisticFamily": 4, "StockFamily": 4}
 
     def test_grids_about_the_solver_are_fitted_one_by_one(self) -> None:
         families = logistic.logistic_families(numbered({"C": (1.0, 2.0), "max_iter": (1, 2)}), 1, n_features=10)
         X, y = data()
-        results = [family.run(Data(X, y, X, fold_numbers(y, CV)).fold(0), None) for family in families]
+        results = [family.run(fitting(X, y, CV).fold(0), None) for family in families]
         assert all(isinstance(family, StockFamily) for family in families)
         assert [flag for result in results for flag in result["nonconverged"]] == [True] * 4
 
@@ -234,12 +235,12 @@ class TestMlp:
 
     def test_what_is_not_compiled_is_scikit_learns(self) -> None:
         grid = {"solver": ("adam", "lbfgs", "sgd"), "alpha": (1e-4, 1e-2)}
-        names = [type(family).__name__ for family in mlp.mlp_families(numbered(grid), 1)]
+        names = [family.name for family in mlp.mlp_families(numbered(grid), 1)]
         assert sorted(names) == ["MlpFamily"] * 2 + ["StockFamily"] * 4
         early = mlp.mlp_families(numbered({"early_stopping": (True,), "alpha": (1e-4, 1e-2)}), 1)
         assert [type(family) for family in early] == [StockFamily] * 2
         chaotic = mlp.mlp_families(numbered({"learning_rate_init": (0.1, 0.5), "beta_2": (0.999, 0.0)}), 1)
-        assert [type(family).__name__ for family in chaotic] == ["MlpFamily"] + ["StockFamily"] * 3
+        assert [family.name for family in chaotic] == ["MlpFamily"] + ["StockFamily"] * 3
 
     def test_weights_that_overflow(self) -> None:
         X, y = data(60, 4)
@@ -304,10 +305,10 @@ class TestForest:
         loops = [loop for loop in vars(forest_kernels).values() if hasattr(loop, "signatures")]
         forest.ForestFamily.preload()
         compiled = [len(loop.signatures) for loop in loops]
-        rows = Data(X, y, X, fold_numbers(y, CV))
+        rows = fitting(X, y, CV, n_eval=20)
         params = {"n_estimators": 2}
         forest.ForestFamily("rf", (0,), (params,), 1).run(Fold(X, y, X, y), (0, 2))
-        FinalFit("rf", params, 1).run(rows, (0, 2))
+        Refit("rf", params, 1).run(rows, (0, 2))
         assert [len(loop.signatures) for loop in loops] == compiled
         assert forest_kernels.leaves.signatures
 
@@ -406,11 +407,11 @@ class TestForest:
         grid = {"max_depth": (2, None), "min_samples_leaf": (1, 2), "max_leaf_nodes": (None, 5)}
         only_set = [(i, {k: v for k, v in p.items() if v is not None or k == "max_depth"}) for i, p in numbered(grid)]
         families = forest.forest_families(only_set, 1)
-        shapes = sorted((type(family).__name__, len(family.indices)) for family in families)
+        shapes = sorted((family.name, len(family.indices)) for family in families)
         assert shapes == [("ForestFamily", 2)] * 2 + [("StockFamily", 1)] * 4
 
 
-class TestFinalFit:
+class TestRefit:
     @pytest.mark.parametrize(
         ("method", "params"),
         [
@@ -421,9 +422,9 @@ class TestFinalFit:
     )
     def test_is_stock_to_the_last_bit(self, method: str, params: dict[str, Any]) -> None:
         X, y = data()
-        final = FinalFit(method, params, 7)
-        rows = Data(X[:200], y[:200], X[200:], fold_numbers(y[:200], CV))
-        scored = final.combine([final.run(rows, piece) for piece in final.pieces()])
+        refit = Refit(method, params, 7)
+        rows = fitting(X, y, CV, n_eval=100)
+        scored = refit.combine([refit.run(rows, piece) for piece in refit.pieces()])
         stock = METHODS[method].build(params, seed=7)
         assert scored.nonconverged is fit_recorded(stock, X[:200], y[:200])
         assert np.array_equal(scored.scores, stock.predict_proba(X[200:])[:, 1])
@@ -449,8 +450,55 @@ def test_every_candidate_is_in_one_family(method: str) -> None:
 
 def test_folds_come_from_the_rows_that_fit() -> None:
     X, y = data()
-    everything = Data(X, y, X[:1], fold_numbers(y, CV))
+    everything = fitting(X, y, CV)
     for number, (train, validation) in enumerate(fold_rows(y, CV)):
         fold = everything.fold(number)
         assert np.array_equal(fold.X_fit, X[train])
         assert np.array_equal(fold.y_val, y[validation])
+
+
+class Fails(StockFamily):
+    """Raises whatever it is given as a parameter."""
+
+    name = "Fails"
+
+    def run(self, fold: Fold, piece: Any) -> dict[str, Any]:
+        raise self.candidates[0]["error"]
+
+
+class TestFitsThatFail:
+    """A diverging network, a singular matrix: the candidate scores NaN, is counted and named, and the others go on."""
+
+    def test_of_a_family_that_shares_work_all_candidates(self) -> None:
+        X, y = data()
+        family = Fails("lr", (0, 1), ({"error": ValueError("of no use")},) * 2, 1)
+        result = FoldFit(family, 0, None).run(fitting(X, y, CV))
+        found = fold_scores(family, [result], y[:10])
+        assert [score.failure for score in found] == ["ValueError: of no use"] * 2
+        assert all(np.isnan(score.accuracy) for score in found)
+
+    def test_a_mistake_of_ours_is_none(self) -> None:
+        X, y = data()
+        with pytest.raises(KeyError):
+            FoldFit(Fails("lr", (0,), ({"error": KeyError("x")},), 1), 0, None).run(fitting(X, y, CV))
+
+    def test_alone_where_candidates_are_fitted_one_by_one(self) -> None:
+        X, y = data()
+        X[0] = 1e300  # squares of it overflow
+        with np.errstate(all="ignore"):
+            family = StockFamily("knn", (0, 1), ({"n_neighbors": 3}, {"n_neighbors": 10_000}), 1)
+            fold = fitting(X, y, CV).fold(0)
+            found = family.scores([family.run(fold, None)], fold.y_val)
+        assert 0 <= found[0].accuracy <= 1
+        assert found[0].failure == ""
+        assert "n_neighbors" in found[1].failure
+        assert np.isnan(found[1].accuracy)
+
+
+def test_names_that_stand_in_journals_never_change() -> None:
+    """A half-finished search of the version before goes on: its digests are of these names and parameters."""
+    names = [kind.name for kind in (forest.ForestFamily, logistic.LogisticFamily, mlp.MlpFamily,
+                                    neighbours.NeighbourFamily, StockFamily)]
+    assert names == ["ForestFamily", "LogisticFamily", "MlpFamily", "NeighbourFamily", "StockFamily"]
+    assert StockFamily("lr", (0,), ({"C": 1.0},), 1).digest() == "bc74898410528aec"
+    assert forest.ForestFamily("rf", (0,), ({"max_depth": None},), 2).digest() == "6f795d6f8b136c0f"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mia_batch import metrics
-from mia_batch.metrics import Estimate
+from mia_batch.metrics import registry
+from mia_batch.metrics.base import Estimate
 from mia_batch.settings.schema import GateConfig
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.rules import Verdict
@@ -100,7 +100,7 @@ def test_a_guess_that_passes_is_named(gate: dict[str, Any]) -> None:
     member = np.repeat([1, 0], [900, 100])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = {"knn": metrics.evaluate(member, np.ones(1000, dtype=int), np.zeros(1000))}
+        found = {"knn": registry.evaluate(member, np.ones(1000, dtype=int), np.zeros(1000))}
     verdict = judge(found, n=(900, 100), **gate)
     assert verdict.leak
     assert verdict.cautions[0].startswith("with 90.0% members among the scored samples, an attack that knows nothing")

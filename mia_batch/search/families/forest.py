@@ -31,9 +31,10 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import check_random_state
 
+from mia_batch.samples import Fold
 from mia_batch.search.estimators import METHODS, RESERVED
+from mia_batch.search.families.base import Family, FoldScore, group_by
 from mia_batch.search.families.stock import stock_families
-from mia_batch.search.tasks import Family, Fold, FoldScore, group_by
 
 if TYPE_CHECKING:  # only workers load compiled code: the process that schedules needs neither its time nor its memory
     from mia_batch.search.kernels.forest import Tree
@@ -65,6 +66,8 @@ class Limits:
 @dataclass(frozen=True)
 class ForestFamily(Family):
     """Candidates that differ in `max_depth`, `min_samples_split` and `n_estimators` alone."""
+
+    name = "ForestFamily"
 
     @property
     def engine(self) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 
 from sklearn.linear_model import LogisticRegression
 
+from mia_batch.samples import Fold
 from mia_batch.search.estimators import METHODS
-from mia_batch.search.families.stock import StockFamily, fit_recorded, stock_families
-from mia_batch.search.tasks import Family, Fold, fold_result, group_by
+from mia_batch.search.families.base import Family, fold_result, group_by
+from mia_batch.search.families.stock import StockFamily, decide, fit_recorded, stock_families
+from mia_batch.search.tasks import FIT_ERRORS
 
 SHARED = ("C", "solver")
 # These minimise one smooth, strictly convex function; liblinear penalises the intercept too, sag and saga stop far
@@ -24,6 +26,8 @@ MAX_NEWTON_STEPS = 100
 class LogisticFamily(StockFamily):
     """L2-penalised candidates that differ in C (and in solvers of the same optimum) alone."""
 
+    name = "LogisticFamily"
+
     def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
         return len(self.candidates) * 4 * 5e-11 * n_rows * n_features * (n_features + 40)
 
@@ -35,13 +39,20 @@ class LogisticFamily(StockFamily):
         for i in sorted(range(len(stock)), key=lambda i: stock[i].C):
             path = path or newton_path(stock[i])
             path.set_params(C=stock[i].C)
-            if fit_recorded(path, fold.X_fit, fold.y_fit):  # separable, or a singular Hessian: as stock does it
-                path, failed = None, stock[i]
-                nonconverged[i] = fit_recorded(failed, fold.X_fit, fold.y_fit)
-                decisions[i] = failed.predict(fold.X_val)
+            if not decided(path, fold):  # separable, or a singular Hessian: as stock does it
+                path = None
+                decisions[i], nonconverged[i] = decide(stock[i], fold)
             else:
                 decisions[i] = path.predict(fold.X_val)
         return fold_result(decisions, fold.y_val, nonconverged)
+
+
+def decided(path: LogisticRegression, fold: Fold) -> bool:
+    """Whether Newton's method has found the optimum; `path` is then fitted."""
+    try:
+        return not fit_recorded(path, fold.X_fit, fold.y_fit)
+    except FIT_ERRORS:  # stock scikit-learn decides then, and names what it raises itself
+        return False
 
 
 def newton_path(model: LogisticRegression) -> LogisticRegression:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state
 
+from mia_batch.samples import Fold
 from mia_batch.search.estimators import METHODS
+from mia_batch.search.families.base import Family, fold_result
 from mia_batch.search.families.stock import StockFamily
-from mia_batch.search.tasks import Family, Fold, fold_result
 
 if TYPE_CHECKING:
     from mia_batch.search.kernels.mlp import Weights
@@ -36,6 +37,8 @@ ROWS_AT_ONCE = 500  # of those to be decided on: what a network makes of them st
 
 class MlpFamily(StockFamily):
     """One candidate that compiled loops can train."""
+
+    name = "MlpFamily"
 
     @property
     def engine(self) -> str:

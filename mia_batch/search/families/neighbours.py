@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch.samples import Fold
 from mia_batch.search.estimators import METHODS
-from mia_batch.search.families.stock import StockFamily, stock_families
-from mia_batch.search.tasks import Family, Fold, fold_result, group_by
+from mia_batch.search.families.base import Family, fold_result, group_by
+from mia_batch.search.families.stock import StockFamily, decide, stock_families
 
 SHARED = ("n_neighbors", "weights")
 WEIGHTS = ("uniform", "distance")
@@ -24,6 +25,8 @@ class NeighbourFamily(StockFamily):
     the two scikit-learn keeps then depends on k, so that such a k is fitted by itself.
     """
 
+    name = "NeighbourFamily"
+
     def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
         return SECONDS_PER_PRODUCT * n_rows * n_rows * n_features / 2
 
@@ -36,7 +39,7 @@ class NeighbourFamily(StockFamily):
         for model in models:
             k = model.n_neighbors
             if k < distances.shape[1] and np.any(distances[:, k - 1] == distances[:, k]):
-                decisions.append(model.fit(fold.X_fit, fold.y_fit).predict(fold.X_val))
+                decisions.append(decide(model, fold)[0])
             else:
                 decisions.append(vote(distances[:, :k], member[:, :k], model.weights))
         return fold_result(decisions, fold.y_val, [False] * len(models))

@@ -16,21 +16,21 @@ import numpy as np
 import psutil
 import pytest
 from deeds import allow_no_process, echo, loads_forever, not_to_be_loaded, task
+from mia_batch.search.engine import Stopped, run_attacks, workers_within
+from mia_batch.search.method_run import MethodRun
+from mia_batch.workers.forkserver import ForkServer
+from mia_batch.workers.pool import Data, LocalPool
 from running import REPO
 from sklearn.datasets import make_classification
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.attacks.split import split_rows
 from mia_batch.errors import InputError
-from mia_batch.search.engine import Stopped, run_attacks, workers_within
 from mia_batch.search.estimators import METHODS
 from mia_batch.search.families.stock import fit_recorded
 from mia_batch.search.folds import fold_numbers
-from mia_batch.search.method_run import MethodRun
 from mia_batch.search.tasks import Task
 from mia_batch.settings.schema import AttackConfig
-from mia_batch.workers.forkserver import ForkServer
-from mia_batch.workers.pool import Data, LocalPool
 
 GRIDS: dict[str, dict[str, Any]] = {
     "lr": {"C": [0.01, 1.0, 100.0]},

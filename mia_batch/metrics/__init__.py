@@ -1,0 +1,1 @@
+"""Metrics of a membership attack with confidence intervals."""

@@ -1,0 +1,142 @@
+"""Metrics of a membership attack with confidence intervals: pure, exact, without random numbers.
+
+Conventions: member = 1, non-member = 0; a higher score means "more likely a member"; rates are fractions in [0, 1]. An
+interval describes the draw of the scored samples, members and non-members apart, for an attack that was fitted on other
+samples. None of them resamples: the same scores always give the same bounds.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special, stats
+
+LEVEL = 0.95
+NO_MEMBERS = "no members among the scored samples"
+NO_NONMEMBERS = "no non-members among the scored samples"
+NO_POSITIVES = "no sample is predicted a member"
+NO_SAMPLES = "no scored samples"
+# Midpoints of the quadrature that sums two independent variables.
+GRID = (np.arange(1000) + 0.5) / 1000
+Interval = tuple[float, float]
+Floats = NDArray[np.float64]
+
+
+class UndefinedMetricWarning(RuntimeWarning):
+    """A metric has no value for these samples and is reported as NaN."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value and confidence interval, with what a reader must know about it.
+
+    `reason` says why the value is NaN (then the interval is NaN too) or, beside a number, what limits it.
+    """
+
+    value: float
+    low: float
+    high: float
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.value):
+            if not (math.isnan(self.low) and math.isnan(self.high) and self.reason):
+                raise ValueError(f"estimate: NaN needs NaN bounds and a reason, got {self}")
+        elif not self.low <= self.value <= self.high:
+            raise ValueError(f"estimate: must have low <= value <= high, got {self}")
+
+    @property
+    def defined(self) -> bool:
+        """Whether the value is a number."""
+        return not math.isnan(self.value)
+
+
+def undefined(metric: str, cause: str) -> Estimate:
+    warnings.warn(f"{metric} is undefined: {cause}", UndefinedMetricWarning, stacklevel=3)
+    return Estimate(math.nan, math.nan, math.nan, cause)
+
+
+def estimate(value: float, interval: Interval, reason: str | None = None) -> Estimate:
+    """Estimate whose bounds, found numerically, may not cut off the value by a rounding error."""
+    return Estimate(float(value), float(min(interval[0], value)), float(max(interval[1], value)), reason)
+
+
+def check_binary(name: str, values: ArrayLike, n_samples: int | None = None) -> NDArray[np.bool_]:
+    array = np.asarray(values)
+    if array.ndim != 1 or (n_samples is not None and len(array) != n_samples):
+        expected = "n_samples" if n_samples is None else n_samples
+        raise ValueError(f"{name}: must have shape ({expected},), got {array.shape}")
+    if array.size and not (array.dtype.kind in "biuf" and np.isin(array, (0, 1)).all()):
+        raise ValueError(f"{name}: must be 0 or 1 everywhere, got {np.unique(array)[:5].tolist()}")
+    return array.astype(bool)
+
+
+def check_scores(scores: ArrayLike, n_samples: int) -> Floats:
+    array = np.asarray(scores, dtype=np.float64)
+    if array.shape != (n_samples,):
+        raise ValueError(f"scores: must have shape ({n_samples},), got {array.shape}")
+    if np.isnan(array).any():
+        raise ValueError(f"scores: must not be NaN, got NaN at sample {np.flatnonzero(np.isnan(array))[0]}")
+    return array
+
+
+def check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level: must be in (0, 1), got {level}")
+
+
+def missing_class(member: NDArray[np.bool_]) -> str | None:
+    if not member.size:
+        return NO_SAMPLES
+    return NO_MEMBERS if not member.any() else NO_NONMEMBERS if member.all() else None
+
+
+def clopper_pearson(successes: int, trials: int, *, level: float = LEVEL) -> Interval:
+    """Exact two-sided interval of a binomial proportion (Clopper & Pearson 1934); [0, 1] without trials.
+
+    Raises:
+        ValueError: successes not in 0..trials, or level not in (0, 1).
+    """
+    check_level(level)
+    if not 0 <= successes <= trials:
+        raise ValueError(f"successes: must be in 0..{trials}, got {successes}")
+    tail, failures = (1 - level) / 2, trials - successes
+    low = float(stats.beta.ppf(tail, successes, failures + 1)) if successes else 0.0
+    high = float(stats.beta.isf(tail, successes + 1, failures)) if failures else 1.0
+    return low, high
+
+
+def proportion(metric: str, successes: int, trials: int, cause: str, level: float) -> Estimate:
+    check_level(level)
+    if not trials:
+        return undefined(metric, cause)
+    return estimate(successes / trials, clopper_pearson(successes, trials, level=level))
+
+
+def melded_lower(right: tuple[int, int], total: tuple[int, int], tail: float) -> float:
+    """The `tail` quantile of the mean of the two lower confidence distributions, Beta(k, n - k + 1) or 0 for k = 0."""
+    shapes = [(k, n - k + 1) for k, n in zip(right, total, strict=True) if k]
+    if not shapes:
+        return 0.0
+    if len(shapes) == 1:
+        return float(special.betaincinv(*shapes[0], tail)) / 2
+    first, second = shapes
+
+    def cdf(x: Floats) -> Floats:
+        return special.betainc(*second, np.clip(x, 0.0, 1.0))
+
+    return sum_quantile(special.betaincinv(*first, GRID), cdf, tail, upper=2.0) / 2
+
+
+def sum_quantile(a: Floats, cdf_b: Callable[[Floats], Floats], q: float, *, upper: float) -> float:
+    """The q quantile in [0, upper] of A + B, independent and >= 0, A given by its quantiles at `GRID`."""
+
+    def excess(x: float) -> float:
+        return float(cdf_b(x - a).mean()) - q
+
+    return float(optimize.brentq(excess, 0.0, upper)) if excess(upper) > 0 else upper

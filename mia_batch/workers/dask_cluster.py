@@ -1,0 +1,73 @@
+"""Tasks on the workers of a Dask scheduler (extra `dask`)."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from typing import Any
+
+from mia_batch.samples import Samples
+from mia_batch.search.tasks import Done, Lost, Work, execute
+
+log = logging.getLogger(__name__)
+
+LOST = ("cancelled", "lost")
+
+
+class DaskExecutor:
+    """The workers of a Dask scheduler, on any number of nodes; one that is lost costs the tasks that it was at."""
+
+    def __init__(self, samples: Samples, scheduler: str) -> None:
+        """`scheduler` is an address, tcp://host:port, or the scheduler file that `dask scheduler` writes."""
+        from dask.distributed import Client
+
+        where = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
+        self._client = Client(**where, set_as_default=False)
+        self._samples = samples
+        self._running: dict[Any, str] = {}
+        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._share()
+        self.n_workers = sum(self._client.nthreads().values())
+
+    def _share(self) -> None:
+        """The samples travel to every worker once; tasks name them."""
+        self._client.wait_for_workers(1)
+        self._data = self._client.scatter(self._samples, broadcast=True, hash=False)
+
+    def n_free(self) -> int:
+        """Two tasks a worker: the next is there when one ends. Workers come and go."""
+        self.n_workers = max(1, sum(self._client.nthreads().values()))
+        return 2 * self.n_workers - len(self._running)
+
+    def submit(self, key: str, work: Work) -> None:
+        """Send a task; first the samples again, where the workers that held them have gone."""
+        if self._data.status in LOST:
+            log.warning("the workers that held the features are gone; sending them again")
+            self._share()
+        future = self._client.submit(execute, self._data, key, work, pure=False)
+        self._running[future] = key
+        future.add_done_callback(self._ended.put)
+
+    def wait(self, timeout: float) -> list[Done | Lost]:
+        """Tasks that have ended, and those that went with all workers."""
+        ended = []
+        try:
+            ended.append(self._ended.get(timeout=timeout))
+            while True:
+                ended.append(self._ended.get_nowait())
+        except queue.Empty:
+            return [self._outcome(future, self._running.pop(future)) for future in ended]
+
+    def _outcome(self, future: Any, key: str) -> Done | Lost:
+        if future.status in LOST:
+            return Lost(key, "its workers have gone")
+        error = future.exception() if future.status == "error" else None
+        if type(error).__name__ == "KilledWorker":  # Dask has tried it on several
+            return Lost(key, str(error).splitlines()[0])
+        done: Done = future.result()
+        return done
+
+    def close(self) -> None:
+        """Cancel what runs; the workers are not ours to end."""
+        self._client.cancel(list(self._running), force=True)
+        self._client.close()

@@ -1,0 +1,136 @@
+"""Tasks on joblib's process executor: one process per core, futures, features through a file without name.
+
+An instance of our own of loky's executor: its shared one breaks a later joblib.Parallel in the same process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+
+from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky.process_executor import BrokenProcessPool
+
+from mia_batch.errors import InputError, one_line
+from mia_batch.samples import Samples
+from mia_batch.search.tasks import Done, Lost, Work, execute
+from mia_batch.workers.shared_memory import Places, map_arrays, store_arrays
+
+log = logging.getLogger(__name__)
+
+# Read by the numerical libraries when they are loaded: one thread each, because there is a process per core.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
+SCHEDULER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}  # sent to all; the parent decides
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+_samples: list[Samples] = []  # of this worker
+_broken: list[Exception] = []  # why this worker could not begin
+
+
+class ProcessExecutor:
+    """Workers on this machine; one that dies is replaced, with all that run beside it."""
+
+    def __init__(
+        self, samples: Samples, n_workers: int, directory: str | None = None,
+        preload: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        """Put the samples where workers find them; they start with the first task.
+
+        Args:
+            samples: what tasks read.
+            n_workers: processes.
+            directory: where the samples' unlinked file takes its space; the run directory rather than /tmp.
+            preload: functions of modules that load what tasks need, called in each worker before its first task.
+        """
+        self.n_workers = n_workers
+        self._file, places = store_arrays(samples.arrays(), directory)
+        self._begin = (os.getpid(), self._file.fileno(), places, list(preload))
+        self._running: dict[Future[Done], str] = {}
+        # loky restarts a worker that has grown, and says so: in the log, where a filter may turn warnings into errors.
+        warnings.filterwarnings("always", "A worker stopped while some jobs", UserWarning)
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.n_workers, initializer=begin, initargs=self._begin, env=ONE_THREAD)
+
+    def n_free(self) -> int:
+        """Cores without a task."""
+        return self.n_workers - len(self._running)
+
+    def submit(self, key: str, work: Work) -> None:
+        """Give a task to a worker.
+
+        Raises:
+            InputError: the system refuses a process.
+        """
+        try:
+            with _signals_held_back():
+                self._running[self._pool.submit(do, key, work)] = key
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOMEM):
+                raise
+            raise InputError(f"system: must allow a process for each core, got: {error.strerror}") from error
+
+    def wait(self, timeout: float) -> list[Done | Lost]:
+        """Tasks that have ended. When a worker dies all that run are lost: nobody can tell which of them it was at."""
+        ended, _ = wait(self._running, timeout, FIRST_COMPLETED)
+        found: list[Done | Lost] = []
+        broken = ""
+        for future in ended:
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                broken = one_line(error)
+                continue
+            found.append(future.result())
+            del self._running[future]
+        if broken:
+            log.warning("a worker has died: %s", broken)
+            found += [Lost(key, broken) for key in self._running.values()]
+            self._running.clear()
+            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool = self._new_pool()
+        return found
+
+    def close(self) -> None:
+        """Kill the workers."""
+        self._pool.shutdown(wait=True, kill_workers=True)
+        self._file.close()
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes that start within never see what a scheduler sends to all: a mask is inherited."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULER_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def begin(parent: int, descriptor: int, places: Places, preload: Sequence[Callable[[], None]]) -> None:
+    """A worker's first deed: end with its parent, map the samples, load what tasks need."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has died before
+        os._exit(1)
+    try:
+        _samples[:] = [Samples.of_arrays(map_arrays(parent, descriptor, places))]
+        for load in preload:
+            load()
+    except Exception as error:  # loky would take it for a worker that died: the first task says it
+        _broken.append(error)
+
+
+def do(key: str, work: Work) -> Done:
+    """One task, in a worker."""
+    for error in _broken:
+        raise error
+    return execute(_samples[0], key, work)
