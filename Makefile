@@ -1,7 +1,7 @@
 # make demo    set up and run the main job, small    make cluster       start four Slurm nodes on this host
 # make test    set up and pass every check           make cluster-down  end them
 # make bench   compare the attack stage with stock grid search
-.PHONY: demo test lint bench cluster cluster-down clean
+.PHONY: demo test lint bench scripts cluster cluster-down clean
 
 BIN := .venv/bin
 export PYTHON
@@ -22,6 +22,12 @@ lint:
 bench:
 	@.ci/install cpu,test,bench
 	@$(BIN)/python tests/bench/attack_stage.py
+
+# Puts slurm/body.bash into the stages' scripts, below what is each one's own.
+scripts:
+	@for stage in prepare extract attack reduce; do \
+		sed -i '/^# --- slurm\/body.bash/,$$d' slurm/$$stage.sbatch && cat slurm/body.bash >>slurm/$$stage.sbatch; \
+	done
 
 cluster:
 	@.ci/install cpu,test

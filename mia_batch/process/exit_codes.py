@@ -13,6 +13,7 @@ from mia_batch.process.log_setup import set_up_logging
 from mia_batch.process.stop import StopRequest
 
 OK, FAILED, BAD_INPUT, LEAK = 0, 1, 2, 3
+INCONCLUSIVE = 4  # the audit cannot say; also where an attack could not be evaluated
 RESUME = os.EX_TEMPFAIL  # 75: stopped by a signal, state saved, run the same command again
 INTERRUPTED = 130
 # What a system refuses its user, not a fault of the program: one line, no traceback.
@@ -30,6 +31,7 @@ def print_problems(error: InputError) -> None:
 
 def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False) -> int:
     """Run `main` and turn its outcome into an exit code; unexpected errors keep their traceback and exit 1."""
+    os.umask(0o077)  # what a run writes says who was in the training data: for its owner alone
     set_up_logging(prefix, verbose=verbose)
     try:
         return main()

@@ -42,7 +42,10 @@ def sbatch(command: Sequence[str]) -> str:
         InputError: there is no Slurm here, or it refused; with its reason.
     """
     try:
-        done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=TIMEOUT_S, env=outside())
+        done = subprocess.run(
+            command, text=True, capture_output=True, check=False, timeout=TIMEOUT_S, env=outside(),
+            umask=0o077,  # which the job gets, and the log that Slurm opens for it
+        )
     except FileNotFoundError as error:
         raise InputError(f"{command[0]}: must be on PATH: is this a node of a Slurm cluster?") from error
     except subprocess.TimeoutExpired as error:

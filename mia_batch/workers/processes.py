@@ -72,7 +72,7 @@ class ProcessExecutor:
             InputError: the system refuses a process.
         """
         try:
-            with _signals_held_back():
+            with _starting_processes():
                 self._running[self._pool.submit(do, key, work)] = key
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ENOMEM):
@@ -106,13 +106,21 @@ class ProcessExecutor:
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Processes that start within never see what a scheduler sends to all: a mask is inherited."""
+def _starting_processes() -> Iterator[None]:
+    """Processes that start within never see what a scheduler sends to all, as a mask is inherited.
+
+    Nor do they import what lies in the working directory: from Python 3.11 on PYTHONSAFEPATH sees to that.
+    """
+    folder = os.getcwd() if sys.version_info < (3, 11) else None
     former = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULER_SIGNALS)
     try:
+        if folder:
+            os.chdir("/")
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        if folder:
+            os.chdir(folder)
 
 
 def begin(parent: int, descriptor: int, places: Places, preload: Sequence[Callable[[], None]]) -> None:

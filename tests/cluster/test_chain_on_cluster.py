@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def test_a_chain_over_four_nodes_gives_the_numbers_of_one_machine(
     assert audit.read_more_than_once() == 0
     launches = json.loads((run / "run.json").read_text())["launches"]
     assert [(launch["rank_size"], launch["n_nodes"]) for launch in launches if launch["stage"] == "extract"] == [(4, 4)]
-    assert (run / "logs" / f"extract-{jobs['extract']}.log").stat().st_size
+    log = (run / "logs" / f"extract-{jobs['extract']}.log").stat()
+    assert log.st_size
+    assert {stat.S_IMODE(found.st_mode) for found in (log, (run / "features.h5").stat())} == {0o600}
 
 
 def test_every_line_of_a_batch_log_says_node_and_rank(

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import shlex
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -297,90 +296,3 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, write_config: W
     submit.add_arguments(parser)
     with pytest.raises(InputError, match="--out: must name a directory, got ''"):
         submit.run(parser.parse_args([str(write_config()), "--out", "", "--dry-run"]))
-
-
-# --- the scripts, run by hand without Slurm --------------------------------------------------------------------------
-
-
-def run_script(folder: Path, stage: str, *argv: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a batch script in `folder` as bash would, with `printf` in the place of Python."""
-    env = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "j", "SLURM_JOB_NODELIST": "n", **environ}
-    command = ["bash", str(SLURM / f"{stage}.sbatch"), *map(str, argv)]
-    return subprocess.run(command, text=True, capture_output=True, check=False, env=env, cwd=folder)
-
-
-SHOW = ("--", "printf", "<%s>\n")
-
-
-@pytest.mark.parametrize("stage", ["extract", "attack", "reduce"])
-def test_a_script_passes_its_arguments_unchanged(tmp_path: Path, stage: str) -> None:
-    odd = "a \"b\" 'c' $HOME\nd*"
-    (tmp_path / "setup me").write_text("export FROM_SETUP=yes\n")
-    setup = f"source={tmp_path / 'setup me'}"
-    show = ("sh", "-c", 'printf "<%s>" "$FROM_SETUP" "$@"')
-    done = run_script(tmp_path, stage, odd, odd, setup, f"checkpoint={odd}", "--", *show)
-    assert done.returncode == 0, done.stderr
-    said = (tmp_path / odd / "logs" / f"{stage}-1.log").read_text()
-    assert said.endswith(f"<yes><mia_batch.jobs.{stage}><{odd}><--out><{odd}><--checkpoint><{odd}>")
-
-
-def test_a_task_of_an_array_takes_its_own_run_or_method(tmp_path: Path) -> None:
-    first, second = (tmp_path / name for name in ("one", "t\nw o"))
-    (tmp_path / "list").write_bytes(b"".join(os.fsencode(f"{run}.ckpt\0{run}\0") for run in (first, second)))
-    task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
-    for stage in ("extract", "attack", "reduce"):
-        run_script(tmp_path, stage, "c", "unused", f"list={tmp_path / 'list'}", *SHOW, **task)
-        shown = (second / "logs" / f"{stage}-7_1.log").read_text()
-        assert shown.endswith(f"<--out>\n<{second}>\n<--checkpoint>\n<{second}.ckpt>\n")
-    run_script(tmp_path, "attack", "c", "d", "method=lr", "method=rf", *SHOW, **task)
-    assert (tmp_path / "d/logs/attack-7_1.log").read_text().endswith("<--out>\n<d>\n<--method>\n<rf>\n")
-    shown = run_script(tmp_path, "prepare", "c", "d", f"list={tmp_path / 'list'}", *SHOW).stdout
-    assert shown.endswith(f"<--out>\n<d>\n<--checkpoint>\n<{first}.ckpt>\n")
-
-
-@pytest.mark.parametrize("stage", ["extract", "attack", "reduce"])
-def test_a_task_that_its_words_do_not_know_ends_at_once(tmp_path: Path, stage: str) -> None:
-    (tmp_path / "list").write_bytes(b"a.ckpt\0a\0b.ckpt\0b\0")
-    for words in (["list=list"], *([["method=lr", "method=rf"]] if stage == "attack" else [])):
-        without = run_script(tmp_path, stage, "c", "d", *words, *SHOW)
-        assert without.returncode != 0
-        assert "wants an array: sbatch --array=0-1\n" in without.stderr
-        beyond = run_script(tmp_path, stage, "c", "d", *words, *SHOW, SLURM_ARRAY_TASK_ID="2")
-        assert beyond.returncode != 0
-        assert "task 2" in beyond.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["list"]
-
-
-def test_the_next_night_is_queued_once_slurm_answers(tmp_path: Path) -> None:
-    programs = {
-        "squeue": "[ -e asked ] || { touch asked; exit 1; }",
-        "sleep": 'echo "$1" >slept',
-        "sbatch": 'echo "$*" >queued; exit 1',
-    }
-    for name, text in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    slurm = {"SLURM_JOB_USER": "u", "SLURM_JOB_PARTITION": "p", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = run_script(tmp_path, "nightly", "c", "w", "r s", "at=02:00", *SHOW, **slurm)
-    assert (tmp_path / "slept").read_text() == "60\n"
-    queued = f"--begin=02:00 --job-name=j --partition=p {SLURM}/nightly.sbatch c w r s at=02:00 -- printf <%s>\n"
-    assert (tmp_path / "queued").read_text().startswith(queued)
-    assert "this one is the last" in done.stderr
-    assert done.stdout.endswith("<c>\n<--watch>\n<w>\n<--runs>\n<r s>\n")  # tonight's audits are made all the same
-
-
-@pytest.mark.parametrize("stage", ["prepare", "extract", "attack", "reduce", "nightly"])
-def test_a_script_refuses_what_it_does_not_know(tmp_path: Path, stage: str) -> None:
-    assert "usage: sbatch" in run_script(tmp_path, stage).stderr
-    done = run_script(tmp_path, stage, "c", "d", "e=1", "f=2")
-    assert done.returncode == 2
-    assert "no such word" in done.stderr
-
-
-def test_scripts_share_their_common_lines() -> None:
-    common = {}
-    for stage in ("prepare", "extract", "attack"):
-        text = (SLURM / f"{stage}.sbatch").read_text()
-        common[stage] = text[text.index("# --- the stage as a child") : text.index("  code=$?")]
-    assert common["extract"].replace("jobs.extract", "jobs.attack") == common["attack"]
-    assert common["prepare"].replace("jobs.prepare", "jobs.attack") == common["attack"]

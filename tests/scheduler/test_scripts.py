@@ -1,0 +1,228 @@
+"""The batch scripts run by hand, without Slurm: what they share, their words, and when they go back to the queue."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mia_batch.files import shipped
+
+SLURM = shipped("slurm")
+STAGES = ["prepare", "extract", "attack", "reduce"]
+SCRIPTS = [*STAGES, "nightly"]
+SLURM_SAYS = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "j", "SLURM_JOB_NODELIST": "n"}
+
+
+def run_script(folder: Path, stage: str, *argv: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a batch script in `folder` as bash would, with `printf` in the place of Python."""
+    env = {**os.environ, **SLURM_SAYS, **environ}
+    command = ["bash", str(SLURM / f"{stage}.sbatch"), *map(str, argv)]
+    return subprocess.run(command, text=True, capture_output=True, check=False, env=env, cwd=folder)
+
+
+SHOW = ("--", "printf", "<%s>\n")
+
+
+@pytest.mark.parametrize("stage", ["extract", "attack", "reduce"])
+def test_a_script_passes_its_arguments_unchanged(tmp_path: Path, stage: str) -> None:
+    odd = "a \"b\" 'c' $HOME\nd*"
+    (tmp_path / "setup me").write_text("export FROM_SETUP=yes\n")
+    setup = f"source={tmp_path / 'setup me'}"
+    show = ("sh", "-c", 'printf "<%s>" "$FROM_SETUP" "$@"')
+    done = run_script(tmp_path, stage, odd, odd, setup, f"checkpoint={odd}", "--", *show)
+    assert done.returncode == 0, done.stderr
+    said = (tmp_path / odd / "logs" / f"{stage}-1.log").read_text()
+    assert said.endswith(f"<yes><mia_batch.jobs.{stage}><{odd}><--out><{odd}><--checkpoint><{odd}>")
+
+
+def test_a_task_of_an_array_takes_its_own_run_or_method(tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("one", "t\nw o"))
+    (tmp_path / "list").write_bytes(b"".join(os.fsencode(f"{run}.ckpt\0{run}\0") for run in (first, second)))
+    task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    for stage in ("extract", "attack", "reduce"):
+        run_script(tmp_path, stage, "c", "unused", f"list={tmp_path / 'list'}", *SHOW, **task)
+        shown = (second / "logs" / f"{stage}-7_1.log").read_text()
+        assert shown.endswith(f"<--out>\n<{second}>\n<--checkpoint>\n<{second}.ckpt>\n")
+    run_script(tmp_path, "attack", "c", "d", "method=lr", "method=rf", *SHOW, **task)
+    assert (tmp_path / "d/logs/attack-7_1.log").read_text().endswith("<--out>\n<d>\n<--method>\n<rf>\n")
+    shown = run_script(tmp_path, "prepare", "c", "d", f"list={tmp_path / 'list'}", *SHOW).stdout
+    assert shown.endswith(f"<--out>\n<d>\n<--checkpoint>\n<{first}.ckpt>\n")
+
+
+@pytest.mark.parametrize("stage", ["extract", "attack", "reduce"])
+def test_a_task_that_its_words_do_not_know_ends_at_once(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "list").write_bytes(b"a.ckpt\0a\0b.ckpt\0b\0")
+    for words in (["list=list"], *([["method=lr", "method=rf"]] if stage == "attack" else [])):
+        without = run_script(tmp_path, stage, "c", "d", *words, *SHOW)
+        assert without.returncode != 0
+        assert "wants an array: sbatch --array=0-1\n" in without.stderr
+        beyond = run_script(tmp_path, stage, "c", "d", *words, *SHOW, SLURM_ARRAY_TASK_ID="2")
+        assert beyond.returncode != 0
+        assert "task 2" in beyond.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+
+
+def test_the_next_night_is_queued_once_slurm_answers(tmp_path: Path) -> None:
+    programs = {
+        "squeue": "[ -e asked ] || { touch asked; exit 1; }",
+        "sleep": 'echo "$1" >slept',
+        "sbatch": 'echo "$*" >queued; exit 1',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_USER": "u", "SLURM_JOB_PARTITION": "p", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = run_script(tmp_path, "nightly", "c", "w", "r s", "at=02:00", *SHOW, **slurm)
+    assert (tmp_path / "slept").read_text() == "60\n"
+    queued = f"--begin=02:00 --job-name=j --partition=p {SLURM}/nightly.sbatch c w r s at=02:00 -- printf <%s>\n"
+    assert (tmp_path / "queued").read_text().startswith(queued)
+    assert "this one is the last" in done.stderr
+    assert done.stdout.endswith("<c>\n<--watch>\n<w>\n<--runs>\n<r s>\n")  # tonight's audits are made all the same
+
+
+@pytest.mark.parametrize("stage", ["prepare", "extract", "attack", "reduce", "nightly"])
+def test_a_script_refuses_what_it_does_not_know(tmp_path: Path, stage: str) -> None:
+    assert "usage: sbatch" in run_script(tmp_path, stage).stderr
+    done = run_script(tmp_path, stage, "c", "d", "e=1", "f=2")
+    assert done.returncode == 2
+    assert "no such word" in done.stderr
+
+
+def test_a_word_needs_its_sign_and_its_stage(tmp_path: Path) -> None:
+    for stage, word in (("extract", "module"), ("extract", "method=lr"), ("attack", "prepared=p"), ("reduce", "=x")):
+        done = run_script(tmp_path, stage, "c", "d", word, *SHOW)
+        assert (done.returncode, done.stderr) == (2, f"{stage}.sbatch: no such word: {word}\n")
+    assert not list(tmp_path.iterdir())
+
+
+# --- one source ------------------------------------------------------------------------------------------------------
+
+BODY = SLURM / "body.bash"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stages_script_is_a_head_and_the_common_body(stage: str) -> None:
+    body = BODY.read_text()
+    head, mark, rest = (SLURM / f"{stage}.sbatch").read_text().partition(body.partition("\n")[0])
+    assert mark + rest == body, "change slurm/body.bash, then `make scripts`"
+    words = [line for line in head.splitlines() if line and not line.startswith("#")]
+    assert len(words) == 2, "a head only says what is different"
+
+
+def test_the_nightly_begins_like_the_stages() -> None:
+    common = BODY.read_text().split("\n\n")[1]
+    assert "umask 077\n" in common
+    assert "export PYTHONSAFEPATH=1" in common
+    before, found, _ = (SLURM / "nightly.sbatch").read_text().partition(common)
+    assert found
+    assert all(line.startswith("#") for line in before.split("\n") if line)
+
+
+# --- private, and deaf to the working directory ----------------------------------------------------------------------
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("stage", SCRIPTS)
+def test_what_a_script_writes_is_its_owners_alone(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "setup").write_text("umask 022\n")
+    out, run = tmp_path / "slurm-1.out", tmp_path / "a" / "run"
+    out.touch(mode=0o644)
+    env = {**os.environ, **SLURM_SAYS, "SLURM_JOB_USER": "u", "PATH": f"{stubs(tmp_path)}:{os.environ['PATH']}"}
+    arguments = ["c", str(run), *(["r"] if stage == "nightly" else []), f"source={tmp_path / 'setup'}"]
+    python = ["--", "sh", "-c", 'umask; echo "safe=$PYTHONSAFEPATH"; touch written']
+    with out.open("a") as log:
+        command = ["bash", str(SLURM / f"{stage}.sbatch"), *arguments, *python]
+        subprocess.run(command, stdout=log, stderr=log, env=env, cwd=tmp_path, check=True, umask=0o022)
+    own = run / f"logs/{stage}-1.log"
+    said = own.read_text() if own.exists() else out.read_text()
+    assert said.endswith("0077\nsafe=1\n")
+    assert own.exists() == (stage not in ("prepare", "nightly"))
+    assert mode(out) == mode(tmp_path / "written") == 0o600
+    assert {mode(path) for path in (tmp_path / "a").rglob("*") if path.is_file()} <= {0o600}
+    assert {mode(path) for path in (tmp_path / "a", run, run / "logs") if path.exists()} <= {0o700}
+
+
+@pytest.mark.parametrize("pythonpath", ["", "/nowhere:"])  # an empty entry is the working directory
+@pytest.mark.parametrize("stage", SCRIPTS)
+def test_a_script_imports_nothing_from_the_working_directory(tmp_path: Path, stage: str, pythonpath: str) -> None:
+    names = ["yaml", "numpy", "h5py", "joblib", "argparse"]
+    if sys.version_info >= (3, 11) and not pythonpath:  # what is imported before any line of ours
+        names += ["runpy", "pkgutil", "mia_batch"]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("open('imported', 'a').write(__name__)\n")
+    words = ["r"] if stage == "nightly" else []
+    env = {"SLURM_JOB_USER": "u", "PATH": f"{stubs(tmp_path)}:{os.environ['PATH']}", "PYTHONPATH": pythonpath}
+    done = run_script(tmp_path, stage, "no config", "run", *words, "--", sys.executable, **env)
+    assert done.returncode == 2
+    log = tmp_path / f"run/logs/{stage}-1.log"
+    assert "mia-batch: " in (log.read_text() if log.exists() else done.stderr)
+    assert not (tmp_path / "imported").exists()
+
+
+# --- back to the queue -----------------------------------------------------------------------------------------------
+
+WARNED = 'trap "" USR1; kill -USR1 $PPID; sleep 0.2; '
+
+
+def stubs(folder: Path) -> Path:
+    """Programs of Slurm: scontrol and sbatch note what they are told; a node is lost if there is a file `lost`."""
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    note = f'echo "${{0##*/}} $*" >>"{folder}/calls"\n'
+    for name, text in {"scontrol": note, "sbatch": note, "squeue": "", "srun": f'[ ! -e "{folder}/lost" ]\n'}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}")
+        (programs / name).chmod(0o755)
+    return programs
+
+
+def queues_again(folder: Path, stage: str, python: str, **environ: str) -> bool:
+    """Whether a script whose Python is this line of shell asks for its requeue; it has Python's exit code."""
+    (folder / "calls").unlink(missing_ok=True)
+    env = {"PATH": f"{stubs(folder)}:{os.environ['PATH']}", "SLURM_JOB_NUM_NODES": "1", **environ}
+    done = run_script(folder, stage, "c", "d", "--", "sh", "-c", python, **env)
+    assert done.returncode == int(python.split()[-1])
+    calls = (folder / "calls").read_text() if (folder / "calls").exists() else ""
+    assert calls in ("", "scontrol requeue 1\n")
+    return bool(calls)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_what_was_stopped_goes_back_to_the_queue(tmp_path: Path, stage: str) -> None:
+    for final in (0, 1, 2, 3, 4):  # verdicts, and what would fail again
+        assert not queues_again(tmp_path, stage, f"exit {final}")
+        assert not queues_again(tmp_path, stage, f"{WARNED} exit {final}")
+    assert queues_again(tmp_path, stage, "exit 75")
+    assert queues_again(tmp_path, stage, f"{WARNED} exit 75")
+    assert queues_again(tmp_path, stage, f"{WARNED} exit 138")
+    assert not queues_again(tmp_path, stage, "exit 138")
+    assert not queues_again(tmp_path, stage, 'trap "" USR1; kill -TERM $PPID; sleep 0.2; exit 75')  # Slurm's business
+    assert not queues_again(tmp_path, stage, "exit 75", SLURM_RESTART_COUNT="100")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_extract_asks_for_a_lost_node_and_not_after_a_verdict(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "lost").touch()
+    assert queues_again(tmp_path, stage, "exit 5") == (stage == "extract")
+    for final in (0, 1, 2, 3, 4):
+        assert not queues_again(tmp_path, stage, f"exit {final}")
+
+
+def test_srun_starts_tasks_with_the_jobs_cores_and_mpirun_does_not(tmp_path: Path) -> None:
+    def told(launcher: str, **environ: str) -> str:
+        (tmp_path / launcher).write_text('#!/bin/sh\necho "cores=${SRUN_CPUS_PER_TASK-unset}"\n')
+        (tmp_path / launcher).chmod(0o755)
+        run_script(tmp_path, "extract", "c", "d", "--", str(tmp_path / launcher), **environ)
+        return (tmp_path / "d/logs/extract-1.log").read_text().splitlines()[-1]
+
+    assert told("srun", SLURM_CPUS_PER_TASK="4") == "cores=4"
+    assert told("srun", SLURM_CPUS_PER_TASK="4", SRUN_CPUS_PER_TASK="2") == "cores=2"
+    assert told("srun") == "cores=unset"
+    assert told("mpirun", SLURM_CPUS_PER_TASK="4") == "cores=unset"
