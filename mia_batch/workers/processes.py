@@ -59,7 +59,8 @@ class ProcessExecutor:
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.n_workers, initializer=begin, initargs=self._begin, env=ONE_THREAD)
+        with _starting_processes():
+            return ProcessPoolExecutor(self.n_workers, initializer=begin, initargs=self._begin, env=ONE_THREAD)
 
     def n_free(self) -> int:
         """Cores without a task."""
@@ -109,9 +110,9 @@ class ProcessExecutor:
 def _starting_processes() -> Iterator[None]:
     """Processes that start within never see what a scheduler sends to all, as a mask is inherited.
 
-    Nor do they import what lies in the working directory: from Python 3.11 on PYTHONSAFEPATH sees to that.
+    Nor do they import what lies in the working directory: where Python knows PYTHONSAFEPATH, that sees to it.
     """
-    folder = os.getcwd() if sys.version_info < (3, 11) else None
+    folder = os.getcwd() if sys.version_info < (3, 11) or sys.flags.ignore_environment else None
     former = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULER_SIGNALS)
     try:
         if folder:
