@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
 SCHEDULER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}  # sent to all; the parent decides
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+TAKEN_OVER_S = 5.0  # seconds; it takes milliseconds
 
 _samples: list[Samples] = []  # of this worker
 _broken: list[Exception] = []  # why this worker could not begin
@@ -102,6 +104,10 @@ class ProcessExecutor:
 
     def close(self) -> None:
         """Kill the workers."""
+        # loky's manager thread fails on a task that it has not yet taken over when it is told to end.
+        deadline = time.monotonic() + TAKEN_OVER_S
+        while any(not (each.running() or each.done()) for each in self._running) and time.monotonic() < deadline:
+            time.sleep(0.001)
         self._pool.shutdown(wait=True, kill_workers=True)
         self._file.close()
 
