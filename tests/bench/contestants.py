@@ -21,9 +21,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from mia_batch.attacks.split import split_rows
-from mia_batch.search.engine import run_attacks
 from mia_batch.search.estimators import METHODS
 from mia_batch.settings.schema import AttackConfig, MethodConfig
+from mia_batch.stages.attack import make_samples, run_attacks
 
 
 class Kept(dict):  # type: ignore[type-arg]
@@ -94,7 +94,7 @@ def mindarmour(X: np.ndarray, y: np.ndarray, attack: AttackConfig, n_jobs: int) 
 def shared(X: np.ndarray, y: np.ndarray, attack: AttackConfig, n_jobs: int) -> dict[str, Any]:
     """The engine."""
     watch, journal = Stopwatch(), Kept()
-    results = run_attacks(X, y, attack, n_jobs=n_jobs, journal=journal)
+    results = run_attacks(make_samples(X, y, attack), attack, n_jobs=n_jobs, journal=journal)
     taken = watch.read()
     methods = {
         name: {

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import heapq
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from simulated_executor import SimulatedExecutor
 
-from mia_batch.attacks.split import split_rows
-from mia_batch.search.folds import fold_numbers
-from mia_batch.search.method_run import MethodRun
-from mia_batch.search.schedule import Schedule
+from mia_batch.attacks.base import AttackSettings
+from mia_batch.attacks.registry import ATTACKS
+from mia_batch.search.order_of_work import OrderOfWork, do_all
 from mia_batch.settings.schema import AttackConfig
-from mia_batch.workers.pool import Data
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
-from simulated import SimulatedPool
+from mia_batch.stages.attack import make_samples
 
 Outcome = Mapping[str, Any]
 
@@ -29,8 +24,7 @@ class Scaling:
     """Seconds on `n_cores`."""
 
     n_cores: int
-    bound: float  # no order of work is faster: the longest task, or all tasks spread evenly
-    chain: float  # the longest search task and its method's final fit, one after the other
+    bound: float  # no order is faster: a method's longest search task and its refit, or all tasks spread evenly
     engine: float
     stock: float
 
@@ -40,28 +34,23 @@ def simulate(
 ) -> Scaling:
     """From what two contestants of contestants.py have measured."""
     seconds = {task["task"]: task["seconds"] for found in engine["methods"].values() for task in found["tasks"]}
-    finals = {name: _final_seconds(found["tasks"]) for name, found in engine["methods"].items()}
-    chains = [_chain(found["tasks"], finals[name]) for name, found in engine["methods"].items()]
-    pool = SimulatedPool(
-        n_cores, lambda task: engine["journal"].get(task.key),
-        # A final fit that the run has not done takes as long as the one that it has.
-        lambda task: seconds.get(task.key, finals[task.method]),
-    )
-    run_schedule(X, y, attack, pool)
-    bound = max(*seconds.values(), sum(seconds.values()) / n_cores)
-    return Scaling(n_cores, bound, max(chains), pool.now, stock_makespan(stock, n_cores))
+    chains = [_chain(found["tasks"]) for found in engine["methods"].values()]
+    executor = SimulatedExecutor(n_cores, lambda key, work: engine["journal"].get(key), seconds.__getitem__)
+    do_in_order(X, y, attack, executor)
+    bound = max(*chains, sum(seconds.values()) / n_cores)
+    return Scaling(n_cores, bound, executor.now, stock_makespan(stock, n_cores))
 
 
-def run_schedule(X: np.ndarray, y: np.ndarray, attack: AttackConfig, pool: SimulatedPool) -> None:
-    """The engine's order of work, on a pool that knows all results."""
-    fit, evaluated = split_rows(y, attack.eval_fraction, attack.seed)
-    rows = Data(X[fit], y[fit], X[evaluated], fold_numbers(y[fit], attack.cv))
-    runs = [MethodRun(method.method, dict(method.params), rows, attack) for method in attack.methods]
-    for run in runs:
-        run.open_search()
-    schedule = Schedule(runs, pool, finish=lambda run: None, journal=None)
-    while not schedule.step():
-        pass
+def do_in_order(X: np.ndarray, y: np.ndarray, attack: AttackConfig, executor: SimulatedExecutor) -> None:
+    """The engine's order of work, by an executor that knows all results."""
+    samples = make_samples(X, y, attack)
+    tasks = {
+        method.method: ATTACKS[method.method].tasks(
+            samples, AttackSettings(method.params, attack.seed, attack.search, attack.n_iter)
+        )
+        for method in attack.methods
+    }
+    do_all(OrderOfWork(tasks, executor, finish=lambda *_: None), stop=lambda: False)
 
 
 def stock_makespan(stock: Outcome, n_cores: int) -> float:
@@ -91,12 +80,10 @@ def _share_before(end: float, task: Mapping[str, Any]) -> float:
     return min(1.0, max(0.0, end - task["started"]) / task["seconds"])
 
 
-def _final_seconds(tasks: Sequence[Mapping[str, Any]]) -> float:
-    return max(task["seconds"] for task in tasks if "/final/" in task["task"])
-
-
-def _chain(tasks: Sequence[Mapping[str, Any]], final: float) -> float:
-    return max(task["seconds"] for task in tasks if "/final/" not in task["task"]) + final
+def _chain(tasks: Sequence[Mapping[str, Any]]) -> float:
+    """The longest task of a search and the longest of the refit, one after the other."""
+    refit = [task["seconds"] for task in tasks if "/refit/" in task["task"]]
+    return max(task["seconds"] for task in tasks if "/refit/" not in task["task"]) + max(refit)
 
 
 def all_tasks(engine: Outcome) -> list[Mapping[str, Any]]:

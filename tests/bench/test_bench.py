@@ -65,5 +65,6 @@ def test_a_small_run(tmp_path: Path) -> None:
     stock, shared = (found[name]["methods"]["knn"] for name in found)
     assert stock["scores"] == shared["scores"]
     assert stock["n_right"] == shared["n_right"]
-    for heading in ("core use", "held-out accuracy", "largest difference", "max(longest task, total / cores)"):
+    bound = "max(longest search task + refit, total / cores)"
+    for heading in ("core use", "held-out accuracy", "largest difference", bound):
         assert heading in result.stdout
