@@ -18,7 +18,7 @@ from pathlib import Path
 import mia_batch
 from mia_batch.errors import InputError
 from mia_batch.mpi.launcher import find_mpirun
-from mia_batch.process.cpus import cores
+from mia_batch.process.cpus import available_cpus
 from mia_batch.process.exit_codes import FAILED, OK
 
 GOOD, SLOW, BAD = "ok", "slow", "FAIL"
@@ -124,7 +124,7 @@ def judge_mpi(library: str, launcher: str, said: str) -> Finding:
 
 def processor() -> list[Finding]:
     """Cores by affinity and cgroup, of those that the machine has."""
-    ours, machine = cores(), os.cpu_count() or 1
+    ours, machine = available_cpus(), os.cpu_count() or 1
     return [
         Finding(
             "cores", f"{ours} of {machine}", advice="" if ours == machine else "bounded by affinity, cgroup or Slurm"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def cores(environ: Mapping[str, str] = os.environ) -> int:
+def available_cpus(environ: Mapping[str, str] = os.environ) -> int:
     """Cores that this process may use: the least of its affinity mask, SLURM_CPUS_PER_TASK and its cgroup's quota."""
     limits = [len(os.sched_getaffinity(0)), cgroup_cores()]
     if environ.get("SLURM_CPUS_PER_TASK", "").isdigit():

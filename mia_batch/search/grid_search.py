@@ -20,7 +20,7 @@ from mia_batch.search.families.mlp import mlp_families
 from mia_batch.search.families.neighbours import neighbour_families
 from mia_batch.search.families.stock import fit_seconds, stock_families
 from mia_batch.search.halving import Halving
-from mia_batch.search.refit import Refit, RefitPiece, Scored
+from mia_batch.search.refit import Refit, RefitChunk, Scored
 from mia_batch.search.table import best_index, score_table
 from mia_batch.search.tasks import CannotEvaluate, Task
 
@@ -84,7 +84,7 @@ class GridSearch:
         return [] if self.search == "halving" else stock_families(self.method, numbered, self.seed)
 
     def tasks(self) -> list[Task]:
-        """Every piece of every family on every fold, and the refit's pieces after all of them."""
+        """Every chunk of every family on every fold, and the refit's chunks after all of them."""
         search = self._search_tasks()
         return [*search, *self._refit_tasks(tuple(task.key for task in search))]
 
@@ -96,11 +96,11 @@ class GridSearch:
             return [Task(f"{self.method}/halving", cost, work, then=self.refit_seconds, kept=False)]
         return [
             Task(
-                key, family.cost(piece, *rows), FoldFit(family, fold, piece), then=self.refit_seconds,
+                key, family.cost(chunk, *rows), FoldFit(family, fold, chunk), then=self.refit_seconds,
                 memory=family.memory(self.n_fit, self.n_features), preload=family.preload,
             )
             for family in self.families for fold in range(len(self.y_val))
-            for key, piece in zip(self._keys(family, fold), family.pieces(), strict=True)
+            for key, chunk in zip(self._keys(family, fold), family.chunks(), strict=True)
         ]  # fmt: skip
 
     def _refit_tasks(self, search: tuple[str, ...]) -> list[Task]:
@@ -112,10 +112,10 @@ class GridSearch:
 
     @cached_property
     def _refit_costs(self) -> list[float]:
-        """Estimated seconds of each piece of the costliest refit."""
+        """Estimated seconds of each chunk of the costliest refit."""
         refits = [Refit(self.method, params, self.seed) for params in self.candidates]
-        costs = [[refit.cost(piece, self.n_fit, self.n_features) for piece in refit.pieces()] for refit in refits]
-        return [max(piece) for piece in itertools.zip_longest(*costs, fillvalue=0.0)]
+        costs = [[refit.cost(chunk, self.n_fit, self.n_features) for chunk in refit.chunks()] for refit in refits]
+        return [max(chunk) for chunk in itertools.zip_longest(*costs, fillvalue=0.0)]
 
     @property
     def refit_seconds(self) -> float:
@@ -123,7 +123,7 @@ class GridSearch:
         return max(self._refit_costs)
 
     def _keys(self, family: Family, fold: int) -> list[str]:
-        return [f"{self.method}/{family.digest()}/{fold}/{i}" for i in range(len(family.pieces()))]
+        return [f"{self.method}/{family.digest()}/{fold}/{i}" for i in range(len(family.chunks()))]
 
     def choice(self, results: Results) -> Choice:
         """The table of the search's results, and the best of it.
@@ -170,21 +170,21 @@ class GridSearch:
     def scored(self, choice: Choice, results: Results) -> Scored:
         """The rows that score, by the refitted model."""
         refit = self.refit(choice)
-        return refit.combine([results[f"{self.method}/refit/{i}"] for i in range(len(refit.pieces()))])
+        return refit.combine([results[f"{self.method}/refit/{i}"] for i in range(len(refit.chunks()))])
 
 
 @dataclass(frozen=True)
 class _RefitToCome:
-    """A piece of the refit of whatever candidate the search will choose."""
+    """A chunk of the refit of whatever candidate the search will choose."""
 
     search: GridSearch
     number: int
 
-    def given(self, results: Results) -> RefitPiece | None:
-        """The piece, if the chosen candidate's refit has so many."""
+    def given(self, results: Results) -> RefitChunk | None:
+        """The chunk, if the chosen candidate's refit has so many."""
         refit = self.search.refit(self.search.choice(results))
-        pieces = refit.pieces()
-        return RefitPiece(refit, pieces[self.number]) if self.number < len(pieces) else None
+        chunks = refit.chunks()
+        return RefitChunk(refit, chunks[self.number]) if self.number < len(chunks) else None
 
 
 def search_families(

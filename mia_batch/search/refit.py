@@ -42,28 +42,28 @@ class Refit:
         """What computes it; compiled trees are compared with scikit-learn's at each fit."""
         return "compiled" if self.method == "rf" and forest.compiles(self.build()) else "scikit-learn"
 
-    def pieces(self) -> list[Any]:
+    def chunks(self) -> list[Any]:
         """Ranges of trees, or the whole."""
         return list(forest.tree_ranges([self.build().n_estimators])) if self.method == "rf" else [None]
 
-    def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
+    def cost(self, chunk: Any, n_rows: int, n_features: int) -> float:
         """Estimated seconds of one core."""
         if self.method == "rf":
-            return forest.growing_seconds(self.build(), piece[1] - piece[0], n_rows, n_features)
+            return forest.growing_seconds(self.build(), chunk[1] - chunk[0], n_rows, n_features)
         return fit_seconds(self.method, n_rows, n_features)
 
-    def run(self, samples: Samples, piece: Any) -> Any:
+    def run(self, samples: Samples, chunk: Any) -> Any:
         """Fit on all rows that fit: the trees' votes for a range of trees, else Scored."""
         model, split = self.build(), samples.split
         (X, y), (X_eval, _) = samples.rows(split.fit), samples.rows(split.evaluated)
-        if piece is not None:
-            return forest.tree_votes(model, X, y, X_eval, piece)
+        if chunk is not None:
+            return forest.tree_votes(model, X, y, X_eval, chunk)
         nonconverged = fit_recorded(model, X, y)
         scores = model.predict_proba(X_eval)[:, 1]
         return Scored(scores, model.predict(X_eval).astype(np.int8), nonconverged)
 
     def combine(self, results: Sequence[Any]) -> Scored:
-        """The whole from the results of all pieces, in order."""
+        """The whole from the results of all chunks, in order."""
         if self.method != "rf":
             scored: Scored = results[0]
             return scored
@@ -72,12 +72,12 @@ class Refit:
 
 
 @dataclass(frozen=True)
-class RefitPiece:
-    """One piece of a refit, as the work of a task."""
+class RefitChunk:
+    """One chunk of a refit, as the work of a task."""
 
     refit: Refit
-    piece: Any
+    chunk: Any
 
     def run(self, samples: Samples) -> Any:
         """See Refit.run."""
-        return self.refit.run(samples, self.piece)
+        return self.refit.run(samples, self.chunk)

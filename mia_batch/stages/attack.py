@@ -20,7 +20,7 @@ from mia_batch.attacks.base import AttackResult, AttackSettings, not_evaluable
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.attacks.split import make_split
 from mia_batch.errors import InputError
-from mia_batch.process.cpus import cores
+from mia_batch.process.cpus import available_cpus
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.features import Features, read_features
@@ -196,7 +196,7 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
 
 def fit(settings: AttackConfig, features: Features, paths: RunPaths, run: str, stop: StopRequest) -> int:
     """Do what is left, on all cores of this job."""
-    n_jobs = cores()
+    n_jobs = available_cpus()
     samples = make_samples(feature_rows(features, settings.features), features.member, settings)
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ from mia_batch.data.selection import Selection
 from mia_batch.data.sources import Source, open_source
 from mia_batch.errors import InputError
 from mia_batch.network.datasets import open_dataset
-from mia_batch.process.cpus import cores
+from mia_batch.process.cpus import available_cpus
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.progress import Progress
 from mia_batch.process.stop import StopRequest
@@ -58,7 +58,7 @@ def read_blocks(data: DataConfig, selection: Selection, first: int) -> Iterator[
     from joblib import Parallel, delayed
 
     parts = [selection.rows(slice(row, row + BLOCK)) for row in range(first, len(selection), BLOCK)]
-    blocks = Parallel(n_jobs=min(cores(), max(1, len(parts))), return_as="generator")
+    blocks = Parallel(n_jobs=min(available_cpus(), max(1, len(parts))), return_as="generator")
     return blocks(delayed(read_block)(data, part) for part in parts)
 
 

@@ -28,7 +28,7 @@ from scaling import all_tasks, core_use, simulate
 from scipy.special import logsumexp
 
 from mia_batch.metrics.base import clopper_pearson
-from mia_batch.process.cpus import cores
+from mia_batch.process.cpus import available_cpus
 from mia_batch.rundir.features import read_features
 from mia_batch.settings.schema import AttackConfig
 
@@ -139,7 +139,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--columns", type=int, default=101)
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="of the config's (default: all)")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
-    parser.add_argument("--n-jobs", type=int, default=cores())
+    parser.add_argument("--n-jobs", type=int, default=available_cpus())
     parser.add_argument("--memory-gib", type=float, help="the engine's budget (default: the config's)")
     parser.add_argument("--scaling", type=int, nargs="*", default=[8, 32, 128], metavar="CORES")
     parser.add_argument("--out", type=Path, help="write everything as JSON")

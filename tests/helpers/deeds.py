@@ -18,7 +18,7 @@ class Deed:
     """Raises, dies, dies the first time, sleeps, or else sums the features."""
 
     deed: str
-    piece: Any = None
+    chunk: Any = None
 
     def run(self, samples: Samples) -> Any:
         if self.deed == "die":
@@ -29,8 +29,8 @@ class Deed:
             raise ValueError("numbers of no use")
         if self.deed == "sleep":
             time.sleep(1000)
-        if self.deed == "die once" and not Path(self.piece).exists():
-            Path(self.piece).touch()
+        if self.deed == "die once" and not Path(self.chunk).exists():
+            Path(self.chunk).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         assert samples.features is not None
         return float(samples.features.sum()), type(samples.features.base).__name__, os.getpid()

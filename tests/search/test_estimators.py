@@ -17,7 +17,7 @@ from mia_batch.attacks.base import AttackResult
 from mia_batch.attacks.split import check_arrays, split_rows
 from mia_batch.errors import InputError
 from mia_batch.process import cpus
-from mia_batch.process.cpus import cgroup_cores, cores
+from mia_batch.process.cpus import available_cpus, cgroup_cores
 from mia_batch.search.estimators import METHODS, candidates, check_grid, n_candidates
 from mia_batch.search.folds import check_grids, fold_rows
 from mia_batch.search.table import best_index, plain_columns, score_table
@@ -160,14 +160,14 @@ class TestCores:
     def test_the_least_limit_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
         monkeypatch.setattr(cpus, "cgroup_cores", lambda: math.inf)
-        assert cores({}) == 16
-        assert cores({"SLURM_CPUS_PER_TASK": "4"}) == 4
+        assert available_cpus({}) == 16
+        assert available_cpus({"SLURM_CPUS_PER_TASK": "4"}) == 4
         monkeypatch.setattr(cpus, "cgroup_cores", lambda: 1.5)
-        assert cores({"SLURM_CPUS_PER_TASK": "4"}) == 2
+        assert available_cpus({"SLURM_CPUS_PER_TASK": "4"}) == 2
 
     def test_affinity_of_this_process(self) -> None:
         code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        code += "from mia_batch.process.cpus import cores; print(cores({}))"
+        code += "from mia_batch.process.cpus import available_cpus; print(available_cpus({}))"
         assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"
 
     def test_version_2_with_a_limit_above(self, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def shared_scores(families: Sequence[Family], X: np.ndarray, y: np.ndarray) -> n
     for family in families:
         for number in range(CV):
             fold = everything.fold(number)
-            results = [family.run(fold, piece) for piece in family.pieces()]
+            results = [family.run(fold, chunk) for chunk in family.chunks()]
             for index, score in zip(family.indices, family.scores(results, fold.y_val), strict=True):
                 table[index, number] = score.accuracy
     return table
@@ -314,7 +314,7 @@ class TestForest:
 
     def test_a_row_drawn_more_often_than_a_key_can_say(self) -> None:
         X, y = data(20)
-        grower = forest_kernels.Grower(X.astype(np.float32), y, max_features=2, max_depth=9, min_split=2, min_leaf=1)
+        grower = forest_kernels.Grower(X.astype(np.float32), y, max_features=2, max_depth=9, min_samples_split=2, min_samples_leaf=1)
         assert grower.grow(np.full(20, 255), 1).value[0].tolist() == [np.mean(y == 0), np.mean(y == 1)]
         with pytest.raises(ValueError, match="less than 256 times, got 256"):
             grower.grow(np.full(20, 256), 1)
@@ -380,7 +380,7 @@ class TestForest:
         X, y = data(200)
         grid = {"n_estimators": (3, 10, 31), **more}
         families = forest.forest_families(numbered(grid), 5)
-        assert [family.pieces() for family in families] == [[(0, 3), (3, 10), (10, 31)]]
+        assert [family.chunks() for family in families] == [[(0, 3), (3, 10), (10, 31)]]
         assert np.array_equal(shared_scores(families, X, y), stock_scores("rf", grid, X, y, seed=5))
 
     @pytest.mark.slow
@@ -424,7 +424,7 @@ class TestRefit:
         X, y = data()
         refit = Refit(method, params, 7)
         rows = fitting(X, y, CV, n_eval=100)
-        scored = refit.combine([refit.run(rows, piece) for piece in refit.pieces()])
+        scored = refit.combine([refit.run(rows, chunk) for chunk in refit.chunks()])
         stock = METHODS[method].build(params, seed=7)
         assert scored.nonconverged is fit_recorded(stock, X[:200], y[:200])
         assert np.array_equal(scored.scores, stock.predict_proba(X[200:])[:, 1])
@@ -445,7 +445,7 @@ def test_every_candidate_is_in_one_family(method: str) -> None:
     assert len({family.digest() for family in families}) == len(families)
     for family in families:
         assert all(candidates(grid)[i] == c for i, c in zip(family.indices, family.candidates, strict=True))
-        assert all(family.cost(piece, 100, 5) > 0 for piece in family.pieces())
+        assert all(family.cost(chunk, 100, 5) > 0 for chunk in family.chunks())
 
 
 def test_folds_come_from_the_rows_that_fit() -> None:
@@ -462,7 +462,7 @@ class Fails(StockFamily):
 
     name = "Fails"
 
-    def run(self, fold: Fold, piece: Any) -> dict[str, Any]:
+    def run(self, fold: Fold, chunk: Any) -> dict[str, Any]:
         raise self.candidates[0]["error"]
 
 

@@ -45,24 +45,24 @@ class Family:
     def preload() -> None:
         """Load what `run` needs beyond this module; called once in a worker."""
 
-    def pieces(self) -> list[Any]:
+    def chunks(self) -> list[Any]:
         """The parts that one fold's work may be cut into; each is one task."""
         return [None]
 
-    def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
-        """Estimated seconds of one core for `piece` on a fold with `n_rows` to fit."""
+    def cost(self, chunk: Any, n_rows: int, n_features: int) -> float:
+        """Estimated seconds of one core for `chunk` on a fold with `n_rows` to fit."""
         raise NotImplementedError
 
     def memory(self, n_rows: int, n_features: int) -> int:
         """Estimated bytes that one task takes beyond the fold's own rows."""
         return 2 * 8 * n_rows * n_features
 
-    def run(self, fold: Fold, piece: Any) -> dict[str, Any]:
-        """Do `piece`; the result is plain JSON, so that it can be journalled."""
+    def run(self, fold: Fold, chunk: Any) -> dict[str, Any]:
+        """Do `chunk`; the result is plain JSON, so that it can be journalled."""
         raise NotImplementedError
 
     def scores(self, results: Sequence[Mapping[str, Any]], y_val: NDArray[np.int8]) -> list[FoldScore]:
-        """The candidates' scores on a fold, in the order of `indices`, from the results of all its pieces."""
+        """The candidates' scores on a fold, in the order of `indices`, from the results of all its chunks."""
         result = results[0]
         failures = result.get("failures", {})
         columns = zip(result["accuracy"], result["nonconverged"], strict=True)
@@ -79,22 +79,22 @@ class Family:
 
 @dataclass(frozen=True)
 class FoldFit:
-    """One piece of a family's work on one fold."""
+    """One chunk of a family's work on one fold."""
 
     family: Family
     fold: int
-    piece: Any
+    chunk: Any
 
     def run(self, samples: Samples) -> dict[str, Any]:
-        """The piece's result, or why none of its candidates can be fitted."""
+        """The chunk's result, or why none of its candidates can be fitted."""
         try:
-            return self.family.run(samples.fold(self.fold), self.piece)
+            return self.family.run(samples.fold(self.fold), self.chunk)
         except FIT_ERRORS as error:
             return {"failure": one_line(error)}
 
 
 def fold_scores(family: Family, results: Sequence[Mapping[str, Any]], y_val: NDArray[np.int8]) -> list[FoldScore]:
-    """The scores of a family's candidates on a fold; a piece that has failed takes all of them with it."""
+    """The scores of a family's candidates on a fold; a chunk that has failed takes all of them with it."""
     failure = next((result["failure"] for result in results if "failure" in result), None)
     if failure is not None:
         return [FoldScore(math.nan, nonconverged=False, failure=failure)] * len(family.indices)
@@ -104,7 +104,7 @@ def fold_scores(family: Family, results: Sequence[Mapping[str, Any]], y_val: NDA
 def fold_result(
     decisions: Sequence[NDArray[Any] | str], y_val: NDArray[np.int8], nonconverged: Sequence[bool]
 ) -> dict[str, Any]:
-    """The result of a one-piece family from each candidate's decisions, shape (n_val,), or why it has none."""
+    """The result of a one-chunk family from each candidate's decisions, shape (n_val,), or why it has none."""
     failures = {str(i): found for i, found in enumerate(decisions) if isinstance(found, str)}
     result: dict[str, Any] = {
         "accuracy": [None if isinstance(found, str) else float(np.mean(found == y_val)) for found in decisions],

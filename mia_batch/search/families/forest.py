@@ -9,7 +9,7 @@ of their values has a family of its own; `max_leaf_nodes` grows best-first, `min
 weighted impurity of both children and `ccp_alpha` prunes by a rule of its own: candidates with these are fitted one
 by one.
 
-Trees of the usual settings are grown by forest_kernels.py, several times faster than by scikit-learn and the same to
+Trees of the usual settings are grown by kernels/forest.py, several times faster than by scikit-learn and the same to
 the last bit; those of other settings by scikit-learn.
 """
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # only workers load compiled code: the process that schedules
 log = logging.getLogger(__name__)
 SHARED = ("max_depth", "min_samples_split", "n_estimators")
 DO_NOT_NEST = ("max_leaf_nodes", "min_impurity_decrease", "ccp_alpha")
-# What forest_kernels.py knows; of any other parameter, the default alone.
+# What kernels/forest.py knows; of any other parameter, the default alone.
 COMPILED = frozenset({*SHARED, "min_samples_leaf", "max_features", "bootstrap", "random_state", *RESERVED})
 TREES_PER_TASK = 50
 STOCK_AT_ONCE = 5  # trees, so that memory does not grow with the forest
@@ -87,12 +87,12 @@ class ForestFamily(Family):
         """The stock estimators of the candidates, not fitted."""
         return [METHODS[self.method].build(params, seed=self.seed) for params in self.candidates]
 
-    def pieces(self) -> list[tuple[int, int]]:
+    def chunks(self) -> list[tuple[int, int]]:
         """Ranges of trees; no candidate's forest ends within one."""
         return tree_ranges([model.n_estimators for model in self.models])
 
-    def cost(self, piece: tuple[int, int], n_rows: int, n_features: int) -> float:
-        return growing_seconds(self.models[0], piece[1] - piece[0], n_rows, n_features)
+    def cost(self, chunk: tuple[int, int], n_rows: int, n_features: int) -> float:
+        return growing_seconds(self.models[0], chunk[1] - chunk[0], n_rows, n_features)
 
     def memory(self, n_rows: int, n_features: int) -> int:
         nodes = 2 * n_rows  # of a tree, at most
@@ -100,12 +100,12 @@ class ForestFamily(Family):
         read_off = len(self.candidates) * 8 * (nodes + 2 * n_rows)
         return super().memory(n_rows, n_features) + growing + read_off
 
-    def run(self, fold: Fold, piece: tuple[int, int]) -> dict[str, Any]:
+    def run(self, fold: Fold, chunk: tuple[int, int]) -> dict[str, Any]:
         """Grow a range of trees; the result holds every candidate's sum of P(member), packed."""
         limits = [candidate_limits(model, len(fold.X_fit)) for model in self.models]
         X_val = np.ascontiguousarray(fold.X_val, dtype=np.float32)  # what trees compare
         votes = np.zeros((len(X_val), len(limits)), dtype=np.int64)
-        for tree in grow_trees(self._loosest(limits), fold.X_fit, fold.y_fit, *piece):
+        for tree in grow_trees(self._loosest(limits), fold.X_fit, fold.y_fit, *chunk):
             add_votes(votes, tree, X_val, limits)
         return {"votes": _pack(votes)}
 
@@ -120,11 +120,11 @@ class ForestFamily(Family):
 
     def scores(self, results: Sequence[Mapping[str, Any]], y_val: NDArray[np.int8]) -> list[FoldScore]:
         """Accuracy of the first `n_estimators` trees of each candidate; a draw is a non-member, as by argmax."""
-        pieces = self.pieces()
+        chunks = self.chunks()
         votes = [_unpack(result["votes"], len(y_val), len(self.models)) for result in results]
         scores = []
         for i, model in enumerate(self.models):
-            total = sum(v[:, i] for v, (_, end) in zip(votes, pieces, strict=True) if end <= model.n_estimators)
+            total = sum(v[:, i] for v, (_, end) in zip(votes, chunks, strict=True) if end <= model.n_estimators)
             member = 2 * total > model.n_estimators * ONE
             scores.append(FoldScore(float(np.mean(member == y_val)), nonconverged=False))
         return scores
@@ -165,12 +165,12 @@ def add_votes(votes: NDArray[np.int64], tree: Tree, X: NDArray[np.float32], limi
     from mia_batch.search.kernels.forest import read_off
 
     max_depth = np.array([limit.max_depth for limit in limits], dtype=np.float64)
-    min_split = np.array([limit.min_samples_split for limit in limits], dtype=np.int64)
-    read_off(tree, X, max_depth, min_split, ONE, votes)
+    min_samples_split = np.array([limit.min_samples_split for limit in limits], dtype=np.int64)
+    read_off(tree, X, max_depth, min_samples_split, ONE, votes)
 
 
 def compiles(model: RandomForestClassifier) -> bool:
-    """Whether forest_kernels.py grows this forest's trees."""
+    """Whether kernels/forest.py grows this forest's trees."""
     default = RandomForestClassifier().get_params()
     return all(value == default[name] for name, value in model.get_params().items() if name not in COMPILED)
 
@@ -194,7 +194,7 @@ def _compiled_trees(
     depth = n_rows if np.isinf(limits.max_depth) else int(limits.max_depth)
     grower = Grower(
         X.astype(np.float32), y, max_features=n_tried(model.max_features, n_features), max_depth=depth,
-        min_split=limits.min_samples_split, min_leaf=leaf,
+        min_samples_split=limits.min_samples_split, min_samples_leaf=leaf,
     )
     for seed in tree_seeds(model, end)[first:]:
         # scikit-learn starts a tree's generator twice from its seed: for its rows, and for its features.

@@ -28,10 +28,10 @@ class LogisticFamily(StockFamily):
 
     name = "LogisticFamily"
 
-    def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
+    def cost(self, chunk: Any, n_rows: int, n_features: int) -> float:
         return len(self.candidates) * 4 * 5e-11 * n_rows * n_features * (n_features + 40)
 
-    def run(self, fold: Fold, piece: Any) -> dict[str, Any]:
+    def run(self, fold: Fold, chunk: Any) -> dict[str, Any]:
         stock = [METHODS[self.method].build(params, seed=self.seed) for params in self.candidates]
         decisions: list[Any] = [None] * len(stock)
         nonconverged = [False] * len(stock)

@@ -49,10 +49,10 @@ class MlpFamily(StockFamily):
         X, y = np.zeros((3, 1)), np.array([0, 1, 0], dtype=np.int8)
         train(METHODS["mlp"].build({"hidden_layer_sizes": (2, 2), "max_iter": 1}, seed=0), X, y).decide(X)
 
-    def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
-        return super().cost(piece, n_rows, n_features) / SPEEDUP
+    def cost(self, chunk: Any, n_rows: int, n_features: int) -> float:
+        return super().cost(chunk, n_rows, n_features) / SPEEDUP
 
-    def run(self, fold: Fold, piece: Any) -> dict[str, Any]:
+    def run(self, fold: Fold, chunk: Any) -> dict[str, Any]:
         (params,) = self.candidates
         network = train(METHODS[self.method].build(params, seed=self.seed), fold.X_fit, fold.y_fit)
         return fold_result([network.decide(fold.X_val)], fold.y_val, [not network.converged])

@@ -27,10 +27,10 @@ class NeighbourFamily(StockFamily):
 
     name = "NeighbourFamily"
 
-    def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
+    def cost(self, chunk: Any, n_rows: int, n_features: int) -> float:
         return SECONDS_PER_PRODUCT * n_rows * n_rows * n_features / 2
 
-    def run(self, fold: Fold, piece: Any) -> dict[str, Any]:
+    def run(self, fold: Fold, chunk: Any) -> dict[str, Any]:
         models = [METHODS[self.method].build(params, seed=self.seed) for params in self.candidates]
         largest = max(models, key=lambda model: model.n_neighbors).fit(fold.X_fit, fold.y_fit)
         distances, nearest = largest.kneighbors(fold.X_val)

@@ -62,10 +62,10 @@ class StockFamily(Family):
 
     name = "StockFamily"
 
-    def cost(self, piece: Any, n_rows: int, n_features: int) -> float:
+    def cost(self, chunk: Any, n_rows: int, n_features: int) -> float:
         return len(self.candidates) * fit_seconds(self.method, n_rows, n_features)
 
-    def run(self, fold: Fold, piece: Any) -> dict[str, Any]:
+    def run(self, fold: Fold, chunk: Any) -> dict[str, Any]:
         models = [METHODS[self.method].build(params, seed=self.seed) for params in self.candidates]
         decisions, nonconverged = zip(*(decide(model, fold) for model in models), strict=True)
         return fold_result(decisions, fold.y_val, nonconverged)

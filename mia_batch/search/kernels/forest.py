@@ -39,11 +39,11 @@ class Tree(NamedTuple):
     Leaves have -1 as children and -2 as feature and threshold.
     """
 
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
+    children_left: NDArray[np.int64]
+    children_right: NDArray[np.int64]
     feature: NDArray[np.int64]
     threshold: NDArray[np.float64]
-    n_rows: NDArray[np.int64]  # distinct training rows in the node
+    n_node_samples: NDArray[np.int64]  # distinct training rows in the node
     value: NDArray[np.float64]  # (n_nodes, 2): shares of both classes among its draws
 
 
@@ -57,11 +57,30 @@ class Room(NamedTuple):
     other: NDArray[Any]
     place: NDArray[np.int32]
     left: NDArray[np.int32]  # (2, n_rows): draws of both classes up to a row
-    worth: NDArray[np.float64]
+    proxy_improvement: NDArray[np.float64]
     ends: NDArray[np.uint32]  # by digit
     features: NDArray[np.int64]  # (2, n_features): in the order that draws have made, and the constant ones first
-    waiting: NDArray[np.int64]  # nodes to come: first row, rows, depth, parent, constant features
+    stack: NDArray[np.int64]  # nodes to come: first row, rows, depth, parent, constant features
     impurities: NDArray[np.float64]  # of these
+
+
+class Settings(NamedTuple):
+    """Limits of a tree, as scikit-learn's builder and splitter have them."""
+
+    max_features: int
+    max_depth: int
+    min_samples_split: int
+    min_samples_leaf: int
+
+
+class Node(NamedTuple):
+    """A node that may be split."""
+
+    start: int  # its first row in Room.rows
+    n: int  # rows
+    zeros: float  # draws of class 0
+    ones: float
+    n_known_constants: int  # features that are constant in it
 
 
 def rank_columns(X: NDArray[np.float32]) -> Columns:
@@ -164,32 +183,37 @@ def _gini(zeros, ones):
 
 
 @compiled
-def _worth(left0, left1, zeros, ones):
+def _proxy_improvement(left0, left1, zeros, ones):
     """Of a cut with these draws on its left in a node of `zeros` and `ones`: minus the children's impurity."""
     right0, right1 = zeros - left0, ones - left1
     return -(right0 + right1) * _gini(right0, right1) - (left0 + left1) * _gini(left0, left1)
 
 
 @compiled
-def _best_cut(room, keys, n, low_bit, beyond, reach, min_leaf, zeros, ones, best):
-    """The best cut of sorted rows, if worth more than `best`: its worth and the ranks on both sides, or -1 as ranks."""
+def _best_threshold(room, keys, node, low_bit, beyond, reach, min_samples_leaf, best):
+    """The best cut of a node's sorted rows, if its proxy improvement is above `best`.
+
+    Returns:
+        Its proxy improvement and the ranks on both sides of it, or -1 as ranks.
+    """
+    n = node.n
     half = low_bit // 2
     low = (np.int64(1) << half) - 1
-    left, worth = room.left, room.worth
+    left, proxy_improvement = room.left, room.proxy_improvement
     sum0 = sum1 = 0
     for i in range(n):
         sum0 += np.int64(keys[i]) & low
         sum1 += (np.int64(keys[i]) >> half) & low
         left[0, i] = sum0
         left[1, i] = sum1
-    for i in range(min_leaf - 1, n - min_leaf):
-        worth[i] = _worth(np.float64(left[0, i]), np.float64(left[1, i]), zeros, ones)
+    for i in range(min_samples_leaf - 1, n - min_samples_leaf):
+        proxy_improvement[i] = _proxy_improvement(np.float64(left[0, i]), np.float64(left[1, i]), node.zeros, node.ones)
     rank_before = rank_after = -1
-    for i in range(min_leaf - 1, n - min_leaf):
-        if worth[i] > best:
+    for i in range(min_samples_leaf - 1, n - min_samples_leaf):
+        if proxy_improvement[i] > best:
             before, after = np.int64(keys[i]) >> low_bit, np.int64(keys[i + 1]) >> low_bit
             if after - before >= reach or after >= beyond[before]:
-                best, rank_before, rank_after = worth[i], before, after
+                best, rank_before, rank_after = proxy_improvement[i], before, after
     return best, rank_before, rank_after
 
 
@@ -201,17 +225,18 @@ def _fill_keys(room, ranks, feature, start, n, low_bit):
 
 
 @compiled
-def _best_split(columns, room, start, n, zeros, ones, n_known, state, max_features, min_leaf, low_bit):
-    """scikit-learn's search for the split of a node of which `n_known` features are known to be constant.
+def _best_split(columns, room, node, state, settings):
+    """scikit-learn's search for the split of a node of which some features are known to be constant.
 
     Returns:
         Feature (-1 for none), ranks before and after the cut, and how many features are now known to be constant.
     """
+    low_bit, n_known = 8 * columns.ranks.itemsize, node.n_known_constants
     order, constant = room.features[0], room.features[1]
     best, best_feature, best_before, best_after = -np.inf, -1, -1, -1
-    undrawn, n_constant = len(order), n_known
-    n_drawn = n_found = n_visited = 0
-    while undrawn > n_constant and (n_visited < max_features or n_visited <= n_found + n_drawn):
+    undrawn, n_constant_features = len(order), n_known
+    n_drawn = n_found = n_visited = 0  # drawn of the known constants, found constant, looked at
+    while undrawn > n_constant_features and (n_visited < settings.max_features or n_visited <= n_found + n_drawn):
         n_visited += 1
         j = n_drawn + _random_below(state, undrawn - n_found - n_drawn)
         if j < n_known:
@@ -222,27 +247,33 @@ def _best_split(columns, room, start, n, zeros, ones, n_known, state, max_featur
         feature = order[j]
         first, end = columns.starts[feature], columns.starts[feature + 1]
         beyond, reach = columns.beyond[first:end], columns.reach[feature]
-        _fill_keys(room, columns.ranks, feature, start, n, low_bit)
-        keys = _sort(room, n, low_bit, end - first)
-        if np.int64(keys[n - 1]) >> low_bit < beyond[np.int64(keys[0]) >> low_bit]:
-            order[j], order[n_constant] = order[n_constant], order[j]
+        _fill_keys(room, columns.ranks, feature, node.start, node.n, low_bit)
+        keys = _sort(room, node.n, low_bit, end - first)
+        if np.int64(keys[node.n - 1]) >> low_bit < beyond[np.int64(keys[0]) >> low_bit]:
+            order[j], order[n_constant_features] = order[n_constant_features], order[j]
             n_found += 1
-            n_constant += 1
+            n_constant_features += 1
             continue
         undrawn -= 1
         order[undrawn], order[j] = order[j], order[undrawn]
-        found = _best_cut(room, keys, n, low_bit, beyond, reach, min_leaf, zeros, ones, best)
+        found = _best_threshold(room, keys, node, low_bit, beyond, reach, settings.min_samples_leaf, best)
         if found[1] >= 0:
             best_feature, (best, best_before, best_after) = feature, found
-    for i in range(n_known):
-        order[i] = constant[i]
-    for i in range(n_known, n_constant):
-        constant[i] = order[i]
-    return best_feature, best_before, best_after, n_constant
+    _keep_constants(order, constant, n_known, n_constant_features)
+    return best_feature, best_before, best_after, n_constant_features
 
 
 @compiled
-def _part_rows(room, ranks, feature, start, n, rank):
+def _keep_constants(order, constant, n_known, n_constant_features):
+    """The known constants back in their order, and those found after them."""
+    for i in range(n_known):
+        order[i] = constant[i]
+    for i in range(n_known, n_constant_features):
+        constant[i] = order[i]
+
+
+@compiled
+def _partition_rows(room, ranks, feature, start, n, rank):
     """Put the node's rows with a rank up to `rank` first, each side in its order; returns how many these are."""
     n_left = n_right = 0
     for i in range(start, start + n):
@@ -281,63 +312,74 @@ def _take_rows(room, draws, classes, half):
 
 
 @compiled
-def _wait(waiting, at, start, n, depth, parent, n_known):
-    waiting[at, 0], waiting[at, 1], waiting[at, 2], waiting[at, 3], waiting[at, 4] = start, n, depth, parent, n_known
+def _push(stack, at, start, n, depth, parent, n_known_constants):
+    stack[at, 0], stack[at, 1], stack[at, 2], stack[at, 3], stack[at, 4] = start, n, depth, parent, n_known_constants
 
 
 @compiled
 def _add_leaf(grown, node, parent, n, share0, share1):
     """The next node, a leaf as long as nothing is below it; a left one comes right after its parent."""
-    grown.left[node] = grown.right[node] = -1
-    grown.feature[node], grown.threshold[node], grown.n_rows[node] = -2, -2.0, n
+    grown.children_left[node] = grown.children_right[node] = -1
+    grown.feature[node], grown.threshold[node], grown.n_node_samples[node] = -2, -2.0, n
     grown.value[node, 0], grown.value[node, 1] = share0, share1
     if parent >= 0 and node == parent + 1:
-        grown.left[parent] = node
+        grown.children_left[parent] = node
     elif parent >= 0:
-        grown.right[parent] = node
+        grown.children_right[parent] = node
 
 
 @compiled
-def _grow(columns, room, draws, classes, state, max_features, max_depth, min_split, min_leaf, grown):
-    """Grow one tree into `grown`, a Tree with room for all its nodes; returns how many these are."""
-    low_bit = 8 * columns.ranks.itemsize
-    half, waiting, impurities = low_bit // 2, room.waiting, room.impurities
+def _begin(room, columns, draws, classes):
+    """Put the root on the stack; returns the draws of both classes."""
+    half = 4 * columns.ranks.itemsize
     n_all = _take_rows(room, draws, classes, half)
     for feature in range(len(columns.ranks)):
         room.features[0, feature] = feature
-    total0, total1 = _sum_draws(room, 0, n_all, half)
-    _wait(waiting, 0, 0, n_all, 0, -1, 0)
-    impurities[0] = _gini(total0, total1)
-    n_waiting, n_nodes = 1, 0
-    while n_waiting:
-        n_waiting -= 1
-        start, n, depth, parent, n_known = waiting[n_waiting]
-        impurity = impurities[n_waiting]
+    zeros, ones = _sum_draws(room, 0, n_all, half)
+    _push(room.stack, 0, 0, n_all, 0, -1, 0)
+    room.impurities[0] = _gini(zeros, ones)
+    return zeros, ones
+
+
+@compiled
+def _is_leaf(node, depth, impurity, settings):
+    too_few = node.n < settings.min_samples_split or node.n < 2 * settings.min_samples_leaf
+    return depth >= settings.max_depth or too_few or impurity <= EPSILON
+
+
+@compiled
+def _grow(columns, room, draws, classes, state, settings, grown):
+    """Grow one tree into `grown`, a Tree with room for all its nodes; returns how many these are."""
+    half, stack, impurities = 4 * columns.ranks.itemsize, room.stack, room.impurities
+    total0, total1 = _begin(room, columns, draws, classes)
+    n_on_stack, n_nodes = 1, 0
+    while n_on_stack:
+        n_on_stack -= 1
+        start, n, depth, parent, n_known_constants = stack[n_on_stack]
+        impurity = impurities[n_on_stack]
         zeros, ones = _sum_draws(room, start, n, half)
-        weight = zeros + ones
-        node, n_nodes = n_nodes, n_nodes + 1
-        _add_leaf(grown, node, parent, n, zeros / weight, ones / weight)
-        if depth >= max_depth or n < min_split or n < 2 * min_leaf or impurity <= EPSILON:
+        node, weight = Node(start, n, zeros, ones, n_known_constants), zeros + ones
+        number, n_nodes = n_nodes, n_nodes + 1
+        _add_leaf(grown, number, parent, n, zeros / weight, ones / weight)
+        if _is_leaf(node, depth, impurity, settings):
             continue
-        feature, before, after, n_constant = _best_split(
-            columns, room, start, n, zeros, ones, n_known, state, max_features, min_leaf, low_bit
-        )
+        feature, before, after, n_constant_features = _best_split(columns, room, node, state, settings)
         if feature < 0:
             continue
-        n_left = _part_rows(room, columns.ranks, feature, start, n, before)
+        n_left = _partition_rows(room, columns.ranks, feature, start, n, before)
         left0, left1 = _sum_draws(room, start, n_left, half)
         right0, right1 = zeros - left0, ones - left1
         gini_left, gini_right = _gini(left0, left1), _gini(right0, right1)
-        gain = impurity - (right0 + right1) / weight * gini_right - (left0 + left1) / weight * gini_left
-        if weight / (total0 + total1) * gain + EPSILON < 0.0:
+        improvement = impurity - (right0 + right1) / weight * gini_right - (left0 + left1) / weight * gini_left
+        if weight / (total0 + total1) * improvement + EPSILON < 0.0:
             continue
         values = columns.values[columns.starts[feature]:]
-        grown.feature[node] = feature
-        grown.threshold[node] = np.float64(values[before]) / 2.0 + np.float64(values[after]) / 2.0
-        _wait(waiting, n_waiting, start + n_left, n - n_left, depth + 1, node, n_constant)
-        _wait(waiting, n_waiting + 1, start, n_left, depth + 1, node, n_constant)
-        impurities[n_waiting], impurities[n_waiting + 1] = gini_right, gini_left
-        n_waiting += 2
+        grown.feature[number] = feature
+        grown.threshold[number] = np.float64(values[before]) / 2.0 + np.float64(values[after]) / 2.0
+        _push(stack, n_on_stack, start + n_left, n - n_left, depth + 1, number, n_constant_features)
+        _push(stack, n_on_stack + 1, start, n_left, depth + 1, number, n_constant_features)
+        impurities[n_on_stack], impurities[n_on_stack + 1] = gini_right, gini_left
+        n_on_stack += 2
     return n_nodes
 
 
@@ -346,7 +388,7 @@ class Grower:
 
     def __init__(
         self, X: NDArray[np.float32], y: NDArray[np.int8], *,
-        max_features: int, max_depth: int, min_split: int, min_leaf: int,
+        max_features: int, max_depth: int, min_samples_split: int, min_samples_leaf: int,
     ) -> None:
         """What all trees have in common.
 
@@ -355,13 +397,13 @@ class Grower:
             y: 0 or 1, shape (n_rows,).
             max_features: features that are tried at a node, at least; constant ones do not count.
             max_depth: levels below the root.
-            min_split: distinct rows of a node that is split, at least.
-            min_leaf: distinct rows of a leaf, at least.
+            min_samples_split: distinct rows of a node that is split, at least.
+            min_samples_leaf: distinct rows of a leaf, at least.
         """
         self._columns = rank_columns(X)
         self._room = open_room(self._columns)
         self._y = np.array(y, dtype=np.int8)  # a read-only one would have `_grow` compiled once more
-        self._settings = max_features, max_depth, min_split, min_leaf
+        self._settings = Settings(max_features, max_depth, min_samples_split, min_samples_leaf)
         most = 2 * len(X)  # nodes
         left, right, feature, n_rows = np.empty((4, most), dtype=np.int64)
         self._grown = Tree(left, right, feature, np.empty(most), n_rows, np.empty((most, 2)))
@@ -379,7 +421,7 @@ class Grower:
         if draws.max() >= (most := 1 << 4 * self._columns.ranks.itemsize):
             raise ValueError(f"a row must be drawn less than {most} times, got {draws.max()}")
         states = np.array([state or 1], dtype=np.uint64)
-        n = _grow(self._columns, self._room, draws, self._y, states, *self._settings, self._grown)
+        n = _grow(self._columns, self._room, draws, self._y, states, self._settings, self._grown)
         return Tree._make(column[:n].copy() for column in self._grown)
 
 
@@ -387,8 +429,9 @@ class Grower:
 def _leaf(tree, X, row):
     """Where a row ends."""
     node = 0
-    while tree.left[node] >= 0:
-        node = tree.left[node] if X[row, tree.feature[node]] <= tree.threshold[node] else tree.right[node]
+    while tree.children_left[node] >= 0:
+        goes_left = X[row, tree.feature[node]] <= tree.threshold[node]
+        node = tree.children_left[node] if goes_left else tree.children_right[node]
     return node
 
 
@@ -402,18 +445,18 @@ def leaves(tree, X):
 
 
 @compiled
-def read_off(tree, X, max_depth, min_split, one, votes):
+def read_off(tree, X, max_depth, min_samples_split, one, votes):
     """Add to votes, (n_rows, n_candidates), P(class 1) times `one` at the node where each candidate's tree ends."""
-    n_nodes, n_candidates = len(tree.left), len(max_depth)
+    n_nodes, n_candidates = len(tree.children_left), len(max_depth)
     depth = np.zeros(n_nodes, dtype=np.int64)
     value = np.zeros((n_nodes, n_candidates), dtype=np.int64)
     stopped = np.zeros((n_nodes, n_candidates), dtype=np.bool_)
     for node in range(n_nodes):
-        left, right = tree.left[node], tree.right[node]
+        left, right = tree.children_left[node], tree.children_right[node]
         for c in range(n_candidates):
             if not stopped[node, c]:
                 value[node, c] = np.int64(np.rint(tree.value[node, 1] * one))
-                stopped[node, c] = depth[node] >= max_depth[c] or tree.n_rows[node] < min_split[c]
+                stopped[node, c] = depth[node] >= max_depth[c] or tree.n_node_samples[node] < min_samples_split[c]
             if left >= 0 and stopped[node, c]:
                 stopped[left, c] = stopped[right, c] = True
                 value[left, c] = value[right, c] = value[node, c]
