@@ -96,15 +96,15 @@ def _log_odds(z: NDArray[np.floating], y: Indices) -> Floats:
 
 
 @_signal
-def loss(z: NDArray[np.floating], y: Indices) -> Floats:
+def loss(logits: NDArray[np.floating], labels: Indices) -> Floats:
     """Cross entropy -log p_y = logsumexp(z) - z_y of each sample.
 
     The maximum is taken out of both terms, so the result keeps its relative precision at any magnitude: logits
     [200, 0, 0] with label 0 give 2.8e-87, not 0 and not a clipped 1e-12.
 
     Args:
-        z: logits, shape (n_samples, n_classes), finite, n_classes >= 2.
-        y: true classes, integers in 0..n_classes - 1, shape (n_samples,).
+        logits: shape (n_samples, n_classes), finite, n_classes >= 2.
+        labels: true classes, integers in 0..n_classes - 1, shape (n_samples,).
 
     Returns:
         float64, shape (n_samples,), >= 0. Low means member.
@@ -113,11 +113,11 @@ def loss(z: NDArray[np.floating], y: Indices) -> Floats:
         ValueError: wrong shape or type, a label out of range, logits that are not finite.
     """
     # + 0.0 turns -0.0 into 0.0.
-    return 0.0 - _pick(_log_softmax(z), y) + 0.0
+    return 0.0 - _pick(_log_softmax(logits), labels) + 0.0
 
 
 @_signal
-def mindarmour_loss(z: NDArray[np.floating], y: Indices) -> Floats:
+def mindarmour_loss(logits: NDArray[np.floating], labels: Indices) -> Floats:
     """Cross entropy as MindArmour computes it, for parity with its attacks (`features: mindarmour`).
 
     `_softmax_cross_entropy` of mindarmour/privacy/evaluation/membership_inference.py (repository
@@ -128,16 +128,16 @@ def mindarmour_loss(z: NDArray[np.floating], y: Indices) -> Floats:
 
     Args, Returns, Raises: see `loss`.
     """
-    if z.dtype.kind != "f":
-        z = z.astype(np.float64)
+    if logits.dtype.kind != "f":
+        logits = logits.astype(np.float64)
     with np.errstate(over="ignore"):  # -inf where float32 cannot hold the difference: exp gives the right 0
-        exp = np.exp(z - z.max(axis=1, keepdims=True))
-    p_y = _pick(exp, y) / exp.sum(axis=1)
+        exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p_y = _pick(exp, labels) / exp.sum(axis=1)
     return 0.0 - np.log(np.clip(p_y, _MINDARMOUR_EPSILON, 1.0 - _MINDARMOUR_EPSILON))
 
 
 @_signal
-def phi(z: NDArray[np.floating], y: Indices) -> Floats:
+def phi(logits: NDArray[np.floating], labels: Indices) -> Floats:
     """Logit-scaled confidence log(p_y / (1 - p_y)) = z_y - logsumexp of the other logits.
 
     Carlini et al. 2022, "Membership Inference Attacks From First Principles", arXiv 2112.03570, section VI-A. Exact at
@@ -148,11 +148,11 @@ def phi(z: NDArray[np.floating], y: Indices) -> Floats:
     Returns:
         float64, shape (n_samples,), any real number. High means member.
     """
-    return _log_odds(z, y)
+    return _log_odds(logits, labels)
 
 
 @_signal
-def hinge(z: NDArray[np.floating], y: Indices) -> Floats:
+def hinge(logits: NDArray[np.floating], labels: Indices) -> Floats:
     """Margin z_y - max of the other logits; positive where the network is right.
 
     Args, Raises: see `loss`.
@@ -160,9 +160,9 @@ def hinge(z: NDArray[np.floating], y: Indices) -> Floats:
     Returns:
         float64, shape (n_samples,), any real number. High means member.
     """
-    others = z.astype(np.float64)
-    own = _pick(others, y)
-    np.put_along_axis(others, y[:, None], -np.inf, axis=1)
+    others = logits.astype(np.float64)
+    own = _pick(others, labels)
+    np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
     return own - others.max(axis=1)
 
 
@@ -187,7 +187,7 @@ def entropy(logits: ArrayLike) -> Floats:
 
 
 @_signal
-def modified_entropy(z: NDArray[np.floating], y: Indices) -> Floats:
+def modified_entropy(logits: NDArray[np.floating], labels: Indices) -> Floats:
     """Entropy that knows the true class: -(1 - p_y) log p_y - sum over i != y of p_i log(1 - p_i), in nats.
 
     Song & Mittal 2021, "Systematic Evaluation of Privacy Risks of Machine Learning Models", arXiv 2003.10595,
@@ -198,19 +198,19 @@ def modified_entropy(z: NDArray[np.floating], y: Indices) -> Floats:
     Returns:
         float64, shape (n_samples,), >= 0. Low means member: negate for a score.
     """
-    log_p = _log_softmax(z)
-    top = z.argmax(axis=1)
+    log_p = _log_softmax(logits)
+    top = logits.argmax(axis=1)
     # Only the largest p can be so close to 1 that 1 - p needs the log odds.
     log_1m = np.log1p(-np.minimum(np.exp(log_p), 0.5))
-    np.put_along_axis(log_1m, top[:, None], -np.logaddexp(0.0, _log_odds(z, top))[:, None], axis=1)
+    np.put_along_axis(log_1m, top[:, None], -np.logaddexp(0.0, _log_odds(logits, top))[:, None], axis=1)
     others = np.exp(log_p) * log_1m
-    np.put_along_axis(others, y[:, None], 0.0, axis=1)
-    own = np.exp(_pick(log_1m, y)) * _pick(log_p, y)
+    np.put_along_axis(others, labels[:, None], 0.0, axis=1)
+    own = np.exp(_pick(log_1m, labels)) * _pick(log_p, labels)
     return 0.0 - own - others.sum(axis=1) + 0.0
 
 
 @_signal
-def correctness(z: NDArray[np.floating], y: Indices) -> Floats:
+def correctness(logits: NDArray[np.floating], labels: Indices) -> Floats:
     """1 where the network's first largest logit is at the true class, else 0: the gap attack's score.
 
     Yeom et al. 2018, "Privacy Risk in Machine Learning", arXiv 1709.01604.
@@ -220,4 +220,4 @@ def correctness(z: NDArray[np.floating], y: Indices) -> Floats:
     Returns:
         float64, shape (n_samples,), 0 or 1. High means member.
     """
-    return (z.argmax(axis=1) == y).astype(np.float64)
+    return (logits.argmax(axis=1) == labels).astype(np.float64)

@@ -1,5 +1,6 @@
 """Signals against closed forms, published values, a multi-precision reference and hostile magnitudes."""
 
+import inspect
 import math
 from collections.abc import Callable
 from decimal import Decimal, localcontext
@@ -194,3 +195,10 @@ def test_wrong_arguments(signal: Callable, logits: list, labels: list, message: 
 def test_entropy_checks_too() -> None:
     with pytest.raises(ValueError, match="finite"):
         signals.entropy([[np.nan, 0.0]])
+
+
+@pytest.mark.parametrize("signal", PER_LABEL)
+def test_arguments_go_by_the_names_that_are_shown(signal: Callable) -> None:
+    z, y = np.zeros((2, 3)), np.zeros(2, dtype=int)
+    assert list(inspect.signature(signal).parameters) == ["logits", "labels"]
+    np.testing.assert_array_equal(signal(logits=z, labels=y), signal(z, y))

@@ -46,7 +46,7 @@ class ClassifierAttack:
         search = self._search(samples, settings)
         choice = search.choice(results)
         scored = search.scored(choice, results)
-        n_nonconverged = {"search": int(np.sum(choice.table["n_nonconverged"])), "refit": int(scored.nonconverged)}
+        n_nonconverged = {"search": int(np.sum(choice.table["n_nonconverged"])), "final": int(scored.nonconverged)}
         return result_over_all_rows(
             self.name, samples, scored.scores, scored.predicted, best_params=choice.params,
             best_score=float(choice.table["mean_test_score"][choice.best]), cv_results=plain_columns(choice.table),
@@ -62,7 +62,7 @@ class ClassifierAttack:
 def _provenance(search: GridSearch, choice: Choice) -> dict[str, Any]:
     engines = sorted({family.engine for family in search.families}) or ["scikit-learn"]
     return {
-        "search": search.search, "engine": " and ".join(engines), "refit_engine": search.refit(choice).engine,
+        "search": search.search, "engine": " and ".join(engines), "final_engine": search.refit(choice).engine,
         "families": [f"{family.name} of {len(family.indices)}" for family in search.families],
         "seed": search.seed, "n_failed": len(choice.failures), "failures": list(choice.failures[:SHOWN_FAILURES]),
         "versions": {name: module.__version__ for name, module in MODULES.items()},

@@ -18,15 +18,15 @@ from pathlib import Path
 import mia_batch
 from mia_batch.errors import InputError
 from mia_batch.mpi.launcher import find_mpirun
-from mia_batch.process.cpus import available_cpus
+from mia_batch.network.requirements import RANK_BYTES, SLOW_ON_CPU, slow_on_cpu
 from mia_batch.process.exit_codes import FAILED, OK
+from mia_batch.process.resources import available_cpus, available_memory
 
 GOOD, SLOW, BAD = "ok", "slow", "FAIL"
 PROBE_TIMEOUT_S = 60
 GIB = 2**30
 SMALL_SHM = GIB // 4
 LITTLE_SPACE = GIB
-RANK_MEMORY = GIB // 2  # what one rank of MindSpore on CPU holds, rounded up
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.sshfs", "9p")
 # What the launcher of each MPI says of itself.
 FAMILIES = {"Open MPI": ("Open MPI", "OpenRTE", "PRRTE"), "MPICH": ("HYDRA", "MPICH"), "Intel": ("Intel",)}
@@ -84,9 +84,8 @@ def mindspore() -> list[Finding]:
 def judge_mindspore(version: str, device: str) -> Finding:
     """Whether this version is fast on this device."""
     value = f"{version} on {device}"
-    major, minor = (int(part) for part in version.split(".")[:2])
-    if device == "CPU" and (major, minor) >= (2, 9):
-        return Finding("mindspore", value, SLOW, "2.9 and later convolve on CPU some 100 times slower: install 2.8")
+    if device == "CPU" and slow_on_cpu(version):
+        return Finding("mindspore", value, SLOW, SLOW_ON_CPU)
     return Finding("mindspore", value)
 
 
@@ -137,34 +136,15 @@ def memory() -> list[Finding]:
     import psutil
 
     total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
-    limit = cgroup_memory(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup").read_text(encoding="utf-8"))
-    ours = min(total, limit or total)
+    ours = available_memory()
     value = (
         f"{ours / GIB:.1f} GiB"
         + (f" by cgroup, of {total / GIB:.1f}" if ours < total else "")
         + f", {free / GIB:.1f} free"
     )
-    if min(ours, free) < RANK_MEMORY:
+    if min(ours, free) < RANK_BYTES:
         return [Finding("memory", value, BAD, "a rank of MindSpore needs about half a GiB")]
     return [Finding("memory", value)]
-
-
-def cgroup_memory(mount: Path, membership: str) -> int | None:
-    """The tightest memory limit over this process's cgroup and its parents, version 1 or 2; None without any."""
-    limits = []
-    for line in membership.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        name = "memory.limit_in_bytes" if controllers else "memory.max"
-        base = mount / controllers
-        group = base / path.lstrip("/")
-        for folder in [group, *group.parents]:
-            text = _read(folder / name)
-            limits += [int(text)] if text.isdigit() else []
-            if folder == base:
-                break
-    return min((limit for limit in limits if limit < 1 << 60), default=None)
 
 
 def _read(path: Path) -> str:

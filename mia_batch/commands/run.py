@@ -6,12 +6,12 @@ import argparse
 import logging
 import sys
 
-import psutil
-
 from mia_batch.errors import InputError
 from mia_batch.mpi.launcher import mpi_environment, mpirun_command
+from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
+from mia_batch.process.resources import available_memory
 from mia_batch.rundir.features import features_progress
 from mia_batch.rundir.manifest import claim
 from mia_batch.rundir.paths import RunPaths
@@ -20,7 +20,6 @@ from mia_batch.stages.arguments import add_run_arguments, load_run
 from mia_batch.stages.plan import make_plan
 from mia_batch.stages.reduce import reduce
 
-RANK_BYTES = 400 << 20  # a process that has imported MindSpore
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +57,7 @@ def check_memory(config: Config, ranks: int) -> None:
     """
     height, width = config.data.image_size
     batch = 2 * 4 * 3 * height * width * config.extract.batch_size  # float32: the images, and MindSpore's copy
-    needed, there = ranks * (RANK_BYTES + batch), psutil.virtual_memory().total
+    needed, there = ranks * (RANK_BYTES + batch), available_memory()
     if needed > there:
         raise InputError(
             f"--ranks, extract.batch_size: {ranks} rank(s) with batches of {config.extract.batch_size} images of "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import mindspore as ms
 
 from mia_batch.errors import InputError, one_line
+from mia_batch.network.requirements import SLOW_ON_CPU, slow_on_cpu
 
 log = logging.getLogger(__name__)
 
@@ -138,14 +139,4 @@ def set_up(placement: Placement) -> None:
         rule = f"MindSpore {ms.__version__} must be able to use {placement.device_target}:{placement.device_id}"
         raise InputError(f"extract.device: {rule}, got {one_line(error)}") from error
     if placement.device_target == "CPU" and slow_on_cpu(ms.__version__):
-        log.warning(
-            "MindSpore %s convolves on CPU through a reference kernel, some 100 times slower than 2.8; "
-            "install mindspore>=2.7,<2.9",
-            ms.__version__,
-        )
-
-
-def slow_on_cpu(version: str) -> bool:
-    """Whether this MindSpore's convolution on CPU is the reference kernel."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return found is not None and (int(found[1]), int(found[2])) >= (2, 9)
+        log.warning("MindSpore %s %s", ms.__version__, SLOW_ON_CPU)

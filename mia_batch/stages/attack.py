@@ -20,8 +20,8 @@ from mia_batch.attacks.base import AttackResult, AttackSettings, not_evaluable
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.attacks.split import make_split
 from mia_batch.errors import InputError
-from mia_batch.process.cpus import available_cpus
 from mia_batch.process.exit_codes import OK, RESUME
+from mia_batch.process.resources import available_cpus
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.hdf5 import check_room

@@ -15,9 +15,9 @@ from mia_batch.data.selection import Selection
 from mia_batch.data.sources import Source, open_source
 from mia_batch.errors import InputError
 from mia_batch.network.datasets import open_dataset
-from mia_batch.process.cpus import available_cpus
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.progress import Progress
+from mia_batch.process.resources import available_cpus
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.identity import data_digest
 from mia_batch.settings.schema import DataConfig

@@ -28,7 +28,7 @@ from scaling import all_tasks, core_use, simulate
 from scipy.special import logsumexp
 
 from mia_batch.metrics.base import clopper_pearson
-from mia_batch.process.cpus import available_cpus
+from mia_batch.process.resources import available_cpus
 from mia_batch.rundir.features import read_features
 from mia_batch.settings.schema import AttackConfig
 

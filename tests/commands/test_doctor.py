@@ -36,19 +36,6 @@ def test_a_launcher_of_another_mpi_is_named(library: str, said: str, state: str,
     assert advice in finding.advice
 
 
-def test_the_tightest_memory_limit_counts(tmp_path: Path) -> None:
-    for group, limit in (("", "max"), ("slurm", "8000"), ("slurm/job", "4000"), ("slurm/job/step", "max")):
-        (tmp_path / group).mkdir(parents=True, exist_ok=True)
-        (tmp_path / group / "memory.max").write_text(f"{limit}\n")
-    assert doctor.cgroup_memory(tmp_path, "0::/slurm/job/step\n") == 4000
-    assert doctor.cgroup_memory(tmp_path, "0::/slurm\n") == 8000
-    assert doctor.cgroup_memory(tmp_path, "0::/\n1:cpu:/x\n") is None
-    (tmp_path / "memory/job").mkdir(parents=True)
-    (tmp_path / "memory/job/memory.limit_in_bytes").write_text("5000")
-    (tmp_path / "memory/memory.limit_in_bytes").write_text("9223372036854771712")
-    assert doctor.cgroup_memory(tmp_path, "4:memory:/job\n") == 5000
-
-
 @pytest.mark.parametrize(
     ("said", "plugins"),
     [

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +13,6 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
 from mia_batch.attacks.base import AttackResult
 from mia_batch.attacks.split import check_arrays, split_rows
 from mia_batch.errors import InputError
-from mia_batch.process import cpus
-from mia_batch.process.cpus import available_cpus, cgroup_cores
 from mia_batch.search.estimators import METHODS, candidates, check_grid, n_candidates
 from mia_batch.search.folds import check_grids, fold_rows
 from mia_batch.search.table import best_index, plain_columns, score_table
@@ -154,44 +149,6 @@ class TestTable:
         assert best_index(table) == 1
         assert table["rank_test_score"].tolist() == [3, 1, 1]
         assert plain_columns(table)["params"][1] == '{"a": 2}'
-
-
-class TestCores:
-    def test_the_least_limit_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-        monkeypatch.setattr(cpus, "cgroup_cores", lambda: math.inf)
-        assert available_cpus({}) == 16
-        assert available_cpus({"SLURM_CPUS_PER_TASK": "4"}) == 4
-        monkeypatch.setattr(cpus, "cgroup_cores", lambda: 1.5)
-        assert available_cpus({"SLURM_CPUS_PER_TASK": "4"}) == 2
-
-    def test_affinity_of_this_process(self) -> None:
-        code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        code += "from mia_batch.process.cpus import available_cpus; print(available_cpus({}))"
-        assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"
-
-    def test_version_2_with_a_limit_above(self, tmp_path: Path) -> None:
-        group = tmp_path / "cg" / "slurm" / "job_1" / "step"
-        group.mkdir(parents=True)
-        (group / "cpu.max").write_text("max 100000\n")
-        (group.parent / "cpu.max").write_text("250000 100000\n")
-        membership = tmp_path / "self"
-        membership.write_text("0::/slurm/job_1/step\n")
-        assert cgroup_cores(tmp_path / "cg", membership) == 2.5
-
-    def test_version_1(self, tmp_path: Path) -> None:
-        group = tmp_path / "cg" / "cpu,cpuacct" / "job"
-        group.mkdir(parents=True)
-        (group / "cpu.cfs_quota_us").write_text("300000\n")
-        (group / "cpu.cfs_period_us").write_text("100000\n")
-        membership = tmp_path / "self"
-        membership.write_text("4:memory:/job\n3:cpu,cpuacct:/job\n")
-        assert cgroup_cores(tmp_path / "cg", membership) == 3
-        (group / "cpu.cfs_quota_us").write_text("-1\n")
-        assert cgroup_cores(tmp_path / "cg", membership) == math.inf
-
-    def test_without_control_groups(self, tmp_path: Path) -> None:
-        assert cgroup_cores(tmp_path, tmp_path / "none") == math.inf
 
 
 def test_numeric_core_imports_no_framework() -> None:

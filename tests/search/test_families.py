@@ -314,7 +314,8 @@ class TestForest:
 
     def test_a_row_drawn_more_often_than_a_key_can_say(self) -> None:
         X, y = data(20)
-        grower = forest_kernels.Grower(X.astype(np.float32), y, max_features=2, max_depth=9, min_samples_split=2, min_samples_leaf=1)
+        limits = {"max_features": 2, "max_depth": 9, "min_samples_split": 2, "min_samples_leaf": 1}
+        grower = forest_kernels.Grower(X.astype(np.float32), y, **limits)
         assert grower.grow(np.full(20, 255), 1).value[0].tolist() == [np.mean(y == 0), np.mean(y == 1)]
         with pytest.raises(ValueError, match="less than 256 times, got 256"):
             grower.grow(np.full(20, 256), 1)

@@ -86,7 +86,7 @@ class TestShared:
             assert np.array_equal(np.isnan(result.scores), ~result.evaluated)
             assert len(result.cv_results["params"]) == len(result.cv_results["split2_test_score"])
             assert result.provenance["engine"] == ("compiled" if method in ("mlp", "rf") else "scikit-learn")
-            assert result.provenance["refit_engine"] == ("compiled" if method == "rf" else "scikit-learn")
+            assert result.provenance["final_engine"] == ("compiled" if method == "rf" else "scikit-learn")
             json.dumps([result.provenance, result.cv_results, result.best_params], allow_nan=False)
             best = result.cv_results["rank_test_score"].index(1)
             assert json.loads(result.cv_results["params"][best]) == json.loads(json.dumps(result.best_params)), method
@@ -99,12 +99,12 @@ class TestShared:
             nonconverged = fit_recorded(stock, X[fit], y[fit])
             np.testing.assert_allclose(result.scores[evaluated], stock.predict_proba(X[evaluated])[:, 1], rtol=1e-12)
             assert np.array_equal(result.predicted[evaluated], stock.predict(X[evaluated]))
-            assert result.provenance["n_nonconverged"]["refit"] == nonconverged
+            assert result.provenance["n_nonconverged"]["final"] == nonconverged
 
     def test_nonconvergence_is_counted(self, shared: dict[str, AttackResult]) -> None:
-        assert shared["mlp"].provenance["n_nonconverged"] == {"search": 6, "refit": 1}
+        assert shared["mlp"].provenance["n_nonconverged"] == {"search": 6, "final": 1}
         assert shared["mlp"].cv_results["n_nonconverged"] == [3, 3]
-        assert shared["rf"].provenance["n_nonconverged"] == {"search": 0, "refit": 0}
+        assert shared["rf"].provenance["n_nonconverged"] == {"search": 0, "final": 0}
 
     def test_the_same_numbers_on_any_number_of_workers_as_they_are_ready(self, shared: dict[str, AttackResult]) -> None:
         seen: list[AttackResult] = []

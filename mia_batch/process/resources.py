@@ -1,0 +1,25 @@
+"""How many cores and how much memory this process was given, which is seldom what the machine has."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+
+import psutil
+
+from mia_batch.process.cgroup import cpu_limit, memory_limit
+
+
+def available_cpus(environ: Mapping[str, str] = os.environ) -> int:
+    """Cores that this process may use: the least of its affinity mask, SLURM_CPUS_PER_TASK and its cgroup's quota."""
+    limits = [len(os.sched_getaffinity(0)), cpu_limit()]
+    if environ.get("SLURM_CPUS_PER_TASK", "").isdigit():
+        limits.append(int(environ["SLURM_CPUS_PER_TASK"]))
+    return max(1, math.ceil(min(limits)))
+
+
+def available_memory() -> int:
+    """Bytes that this process may use, others aside: the machine's, or its cgroup's limit."""
+    total = psutil.virtual_memory().total
+    return min(total, memory_limit() or total)
