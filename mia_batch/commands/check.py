@@ -13,6 +13,7 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config, MethodConfig
 from mia_batch.stages.plan import make_plan
+from mia_batch.verdict.rules import GATE_RULES
 
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1  # sample_index, label, member, loss, done; logits and split come on top
 ATTACK_BYTES_PER_ROW = 8 + 1 + 1 + 1  # score, decision, evaluated, member
@@ -53,9 +54,8 @@ def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
         f"{_bytes(8 * n_samples * (n_classes + 1))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
-    rule = "all of" if config.gate.rule == "all_above" else "any of"
     lines.append(
-        f"reduce:  leak if {rule} {', '.join(config.gate.metrics)} of any method above {config.gate.threshold}"
+        f"reduce:  leak if {GATE_RULES[config.gate.rule].asks} {', '.join(config.gate.metrics)} of any method above {config.gate.threshold}"
         + (" at the interval's lower bound" if config.gate.bound == "lower" else "")
     )
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]

@@ -8,16 +8,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.metrics.base import LEVEL, Estimate
-from mia_batch.verdict.rules import Verdict
-
-if TYPE_CHECKING:
-    from mia_batch.settings.schema import GateConfig
+from mia_batch.verdict.rules import Gate, Verdict
 
 SCHEMA = 1
 COLUMNS = ("method", "metric", "value", "low", "high", "reason")
@@ -30,7 +27,7 @@ def build_summary(
     results: Mapping[str, AttackResult],
     evaluations: Mapping[str, Mapping[str, Estimate]],
     verdict: Verdict,
-    gate: GateConfig,
+    gate: Gate,
     provenance: Mapping[str, Any],
     *,
     augment_members: bool,
@@ -54,17 +51,13 @@ def build_summary(
     scored = next(iter(results.values()))
     return plain({
         "schema": SCHEMA,
-        "verdict": {**asdict(verdict), "rule": _rule(gate)},
+        "verdict": {**asdict(verdict), "rule": asdict(gate)},
         "level": level,
         "samples": _samples(scored),
         "augment_members": augment_members,
         "methods": {name: _method(results[name], evaluations[name]) for name in verdict.methods},
         "provenance": provenance,
     })  # fmt: skip
-
-
-def _rule(gate: GateConfig) -> dict[str, Any]:
-    return {name: getattr(gate, name) for name in ("rule", "threshold", "metrics", "bound")}
 
 
 def _samples(result: AttackResult) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     scored = next(iter(results.values()))
     verdict = decide(
         evaluations,
-        config.gate,
+        config.gate.gate(),
         methods=list(results),
         n_members=int((scored.evaluated & (scored.member == 1)).sum()),
         n_nonmembers=int((scored.evaluated & (scored.member == 0)).sum()),
@@ -99,7 +99,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     )
     origin = {**manifest, "run": features.attrs["run"], "seeds": {"attack": config.attack.seed}}
     return build_summary(
-        results, evaluations, verdict, config.gate, origin, augment_members=config.data.augment_members
+        results, evaluations, verdict, config.gate.gate(), origin, augment_members=config.data.augment_members
     )
 
 

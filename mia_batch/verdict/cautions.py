@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from mia_batch.metrics.base import Estimate
-from mia_batch.verdict.rules import MethodVerdict, _judge
-
-if TYPE_CHECKING:
-    from mia_batch.settings.schema import GateConfig
+from mia_batch.verdict.rules import Gate, MethodVerdict, judge
 
 # Shares of members from which on accuracy and precision are called dependent on the mixture.
 _UNEQUAL = (0.45, 0.55)
 
 
-def _mixture_caution(n_members: int, n_nonmembers: int, gate: GateConfig) -> str | None:
+def mixture_caution(n_members: int, n_nonmembers: int, gate: Gate) -> str | None:
     """Unequal sides move accuracy and precision; enough of it lets an attack pass that knows nothing."""
     if not n_members or not n_nonmembers:
         return "only members or only non-members were scored: nothing can be said about telling them apart."
@@ -35,7 +31,7 @@ def _mixture_caution(n_members: int, n_nonmembers: int, gate: GateConfig) -> str
     return None
 
 
-def _guess_passes(word: str, share: float, gate: GateConfig) -> bool:
+def _guess_passes(word: str, share: float, gate: Gate) -> bool:
     said_member = word == "member"
     values = {
         "accuracy": share if said_member else 1 - share,
@@ -46,13 +42,14 @@ def _guess_passes(word: str, share: float, gate: GateConfig) -> bool:
         "advantage": 0.0,
     }
     estimates = {name: Estimate(value, value, value) for name, value in values.items()}
-    return _judge(estimates, gate).leak
+    return judge(estimates, gate).leak
 
 
-def _sampling_caution(
-    leaking: Sequence[str], evaluations: Mapping[str, Mapping[str, Estimate]], gate: GateConfig
+def sampling_caution(
+    leaking: Sequence[str], evaluations: Mapping[str, Mapping[str, Estimate]], gate: Gate
 ) -> str | None:
-    if not leaking or gate.bound == "lower" or any(_judge(evaluations[m], gate, bound="lower").leak for m in leaking):
+    """A leak by the values that the lower ends of the intervals do not bear out."""
+    if not leaking or gate.bound == "lower" or any(judge(evaluations[m], gate, bound="lower").leak for m in leaking):
         return None
     return (
         "the leak could be sampling error: by the lower ends of the intervals no attack passes the rule. "
@@ -60,12 +57,14 @@ def _sampling_caution(
     )
 
 
-def _undefined_caution(judged: Mapping[str, MethodVerdict]) -> str | None:
+def undefined_caution(judged: Mapping[str, MethodVerdict]) -> str | None:
+    """Metrics of the rule that have no value."""
     parts = [f"{', '.join(outcome.undefined)} of {method}" for method, outcome in judged.items() if outcome.undefined]
     return f"without a value, and therefore counted as not above: {'; '.join(parts)}." if parts else None
 
 
-def _augmentation_caution(augment_members: bool) -> str | None:
+def augmentation_caution(augment_members: bool) -> str | None:
+    """A difference between members and non-members that the audit has made itself."""
     if not augment_members:
         return None
     return "members were cropped and flipped, non-members were not (augment_members): the attacks may tell that apart."

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from mia_batch.metrics.base import Estimate
-from mia_batch.verdict.cautions import _augmentation_caution, _mixture_caution, _sampling_caution, _undefined_caution
-from mia_batch.verdict.rules import Verdict, _judge
-from mia_batch.verdict.sentences import _clear_sentence, _leak_sentence
-
-if TYPE_CHECKING:
-    from mia_batch.settings.schema import GateConfig
+from mia_batch.verdict.cautions import augmentation_caution, mixture_caution, sampling_caution, undefined_caution
+from mia_batch.verdict.rules import Gate, Verdict, judge
+from mia_batch.verdict.sentences import clear_sentence, leak_sentence
 
 
 def decide(
     evaluations: Mapping[str, Mapping[str, Estimate]],
-    gate: GateConfig,
+    gate: Gate,
     *,
     methods: Sequence[str],
     n_members: int,
@@ -43,13 +39,13 @@ def decide(
     missing = [method for method in methods if method not in evaluations]
     if missing or not methods:
         raise ValueError(f"evaluations: must hold every configured method, missing {', '.join(missing) or 'all'}")
-    judged = {method: _judge(evaluations[method], gate) for method in methods}
+    judged = {method: judge(evaluations[method], gate) for method in methods}
     leaking = [method for method, outcome in judged.items() if outcome.leak]
-    sentence = _leak_sentence(leaking, judged, evaluations, gate) if leaking else _clear_sentence(judged, gate)
+    sentence = leak_sentence(leaking, judged, evaluations, gate) if leaking else clear_sentence(judged, gate)
     cautions = [
-        _mixture_caution(n_members, n_nonmembers, gate),
-        _sampling_caution(leaking, evaluations, gate),
-        _undefined_caution(judged),
-        _augmentation_caution(augment_members),
+        mixture_caution(n_members, n_nonmembers, gate),
+        sampling_caution(leaking, evaluations, gate),
+        undefined_caution(judged),
+        augmentation_caution(augment_members),
     ]
     return Verdict(bool(leaking), judged, sentence, tuple(text for text in cautions if text))

@@ -46,9 +46,9 @@ def summary_of(*results: AttackResult, augment: bool = False) -> dict[str, Any]:
         found[name] = registry.evaluate(each.member[rows], each.predicted[rows], each.scores[rows])
     rows, member = results[0].evaluated, results[0].member
     sides = {"n_members": int(member[rows].sum()), "n_nonmembers": int((1 - member[rows]).sum())}
-    verdict = decide(found, GateConfig(), methods=list(by_name), augment_members=augment, **sides)
+    verdict = decide(found, GateConfig().gate(), methods=list(by_name), augment_members=augment, **sides)
     origin = {"config": {"checkpoint": Path("net.ckpt")}, "digests": {"model.checkpoint": "ab"}}
-    return build_summary(by_name, found, verdict, GateConfig(), origin, augment_members=augment)
+    return build_summary(by_name, found, verdict, GateConfig().gate(), origin, augment_members=augment)
 
 
 def silent_summary() -> dict[str, Any]:

@@ -92,6 +92,8 @@ LINES = [
     ({"attack.methods": [{"method": "lr"}, {"method": "lr"}]}, "attack.methods: must name each once, lr repeated"),
     ({"attack.backend": "dask"}, "attack: scheduler (an address or a scheduler file) goes with backend: dask"),
     ({"report.metrics": ["precisoin"]}, "report.metrics[0]: must be 'precision', 'accuracy'"),
+    ({"gate.rule": "most"}, "gate.rule: must be 'all_above' or 'any_above', got 'most'"),
+    ({"gate.rule": ["all_above"]}, "gate.rule: must be 'all_above' or 'any_above', got ['all_above']"),
     ({"gate.threshold": 60}, "gate.threshold: must be less than or equal to 1, got 60"),
     ({"gate.metrics": ["accuracy", "accuracy"]}, "gate.metrics: must name each once, accuracy repeated"),
 ]
