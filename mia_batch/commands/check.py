@@ -54,10 +54,9 @@ def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
         f"{_bytes(8 * n_samples * (n_classes + 1))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
-    lines.append(
-        f"reduce:  leak if {GATE_RULES[config.gate.rule].asks} {', '.join(config.gate.metrics)} of any method above {config.gate.threshold}"
-        + (" at the interval's lower bound" if config.gate.bound == "lower" else "")
-    )
+    asked = f"{GATE_RULES[config.gate.rule].asks} {', '.join(config.gate.metrics)}"
+    bound = " at the interval's lower bound" if config.gate.bound == "lower" else ""
+    lines.append(f"reduce:  leak if {asked} of any method above {config.gate.threshold}{bound}")
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
 
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.metrics.base import LEVEL, Estimate
+from mia_batch.metrics.registry import groups, in_group
 from mia_batch.verdict.rules import Gate, Verdict
 
 SCHEMA = 1
 COLUMNS = ("method", "metric", "value", "low", "high", "reason")
-# The order of the printed lines, see `method_line`.
-LINE_ORDER = ("recall", "precision", "accuracy", "balanced_accuracy", "auc", "advantage", "tpr_at_fpr")
+TUTORIAL = ("recall", "precision", "accuracy")  # see `method_line`
 Summary = dict[str, Any]
 
 
@@ -123,7 +123,7 @@ def method_line(summary: Summary, method: str, metrics: Sequence[str]) -> str:
 
     MindArmour keeps the metrics in a set, so its order is an accident; users know the tutorial's page: recall,
     precision, accuracy. That order is kept whatever order the configuration names them in; the metrics that MindArmour
-    does not have follow, `tpr_at_fpr` standing for all its limits.
+    does not have follow in the registry's order, `tpr_at_fpr` standing for all its limits.
 
     Args:
         summary: of `build_summary`.
@@ -131,13 +131,10 @@ def method_line(summary: Summary, method: str, metrics: Sequence[str]) -> str:
         metrics: `report.metrics` of the configuration: what to print.
     """
     found = summary["methods"][method]["metrics"]
-    wanted = [name for group in LINE_ORDER if group in metrics for name in found if _belongs(name, group)]
+    order = dict.fromkeys(TUTORIAL + groups())
+    wanted = [name for group in order if group in metrics for name in in_group(group) if name in found]
     values = [f"'{name}': {_number(found[name]['value']):.4f}" for name in wanted]
     return f"Method: {method}, {{{','.join(values)}}}"
-
-
-def _belongs(name: str, group: str) -> bool:
-    return name == group or (group == "tpr_at_fpr" and name.startswith("tpr_at_fpr_"))
 
 
 def _number(value: float | None) -> float:

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+from mia_batch.metrics.registry import METRICS
 from mia_batch.report.summary import Summary
 
-LABELS = {"balanced_accuracy": "balanced acc.", "auc": "AUC"}
 MARKS = "*+#~^!%&"
 LABEL_WIDTH = 15  # "TPR @ FPR 0.001"
 CELL_WIDTH = 16  # gap, ".713 .690-.735", mark
@@ -75,9 +75,8 @@ def _cell(numbers: dict[str, Any], cell: int, marks: dict[str, str]) -> str:
 
 
 def _label(metric: str) -> str:
-    if metric.startswith("tpr_at_fpr_"):
-        return f"TPR @ FPR {metric.removeprefix('tpr_at_fpr_')}"
-    return LABELS.get(metric, metric)
+    known = METRICS.get(metric)  # a file of another version may have others
+    return known.label or metric if known else metric
 
 
 def _short(value: float | None) -> str:

@@ -26,8 +26,6 @@ from mia_batch.settings.grids import expand_values, normalise_grid
 if TYPE_CHECKING:
     from mia_batch.verdict.rules import Gate
 
-METRICS = ("precision", "accuracy", "recall", "balanced_accuracy", "auc", "advantage", "tpr_at_fpr")
-GATE_METRICS = ("accuracy", "precision", "recall", "balanced_accuracy", "auc", "advantage")
 MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
 
@@ -110,6 +108,18 @@ def _gate_rules() -> Collection[str]:
     from mia_batch.verdict.rules import GATE_RULES
 
     return GATE_RULES
+
+
+def _report_metrics() -> Collection[str]:
+    from mia_batch.metrics.registry import groups
+
+    return groups()
+
+
+def _gate_metrics() -> Collection[str]:
+    from mia_batch.metrics.registry import in_gate
+
+    return in_gate()
 
 
 ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
@@ -277,7 +287,7 @@ class ReportConfig(_Section):
     """What the reducer prints."""
 
     metrics: Annotated[
-        tuple[Literal[METRICS], ...],  # type: ignore[valid-type]
+        tuple[Annotated[str, BeforeValidator(_one_of(_report_metrics))], ...],
         BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
     ] = ("precision", "accuracy", "recall")
 
@@ -288,7 +298,7 @@ class GateConfig(_Section):
     rule: Annotated[str, BeforeValidator(_one_of(_gate_rules))] = "all_above"
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.6
     metrics: Annotated[
-        tuple[Literal[GATE_METRICS], ...],  # type: ignore[valid-type]
+        tuple[Annotated[str, BeforeValidator(_one_of(_gate_metrics))], ...],
         BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
     ] = ("accuracy", "precision", "recall")
     bound: Literal["point", "lower"] = "point"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
-from mia_batch.metrics.base import Estimate
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
+from mia_batch.metrics.registry import evaluate
 from mia_batch.verdict.rules import Gate, MethodVerdict, judge
 
 # Shares of members from which on accuracy and precision are called dependent on the mixture.
@@ -16,7 +21,8 @@ def mixture_caution(n_members: int, n_nonmembers: int, gate: Gate) -> str | None
     if not n_members or not n_nonmembers:
         return "only members or only non-members were scored: nothing can be said about telling them apart."
     share = n_members / (n_members + n_nonmembers)
-    guess = next((word for word in ("member", "non-member") if _guess_passes(word, share, gate)), None)
+    member = np.repeat([1, 0], [n_members, n_nonmembers])
+    guess = next((word for word, said in (("member", 1), ("non-member", 0)) if _guess_passes(member, said, gate)), None)
     if guess:
         return (
             f"with {share:.1%} members among the scored samples, an attack that knows nothing and calls every sample a "
@@ -31,18 +37,12 @@ def mixture_caution(n_members: int, n_nonmembers: int, gate: Gate) -> str | None
     return None
 
 
-def _guess_passes(word: str, share: float, gate: Gate) -> bool:
-    said_member = word == "member"
-    values = {
-        "accuracy": share if said_member else 1 - share,
-        "precision": share if said_member else 0.0,
-        "recall": 1.0 if said_member else 0.0,
-        "balanced_accuracy": 0.5,
-        "auc": 0.5,
-        "advantage": 0.0,
-    }
-    estimates = {name: Estimate(value, value, value) for name, value in values.items()}
-    return judge(estimates, gate).leak
+def _guess_passes(member: NDArray[np.int_], said: int, gate: Gate) -> bool:
+    """Whether an attack passes that says the same of every sample; a metric without a value is not above."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        estimates = evaluate(member, np.full(len(member), said), np.zeros(len(member)), names=gate.metrics)
+    return judge(estimates, gate, bound="point").leak
 
 
 def sampling_caution(

@@ -16,8 +16,9 @@ from mia_batch.metrics import base, ranking, registry
 from mia_batch.metrics.base import Estimate
 from mia_batch.report.summary import build_summary, method_line, plain, to_csv, to_json
 from mia_batch.report.text import render
-from mia_batch.settings.schema import GateConfig
+from mia_batch.settings.schema import GateConfig, ReportConfig
 from mia_batch.verdict.gate import decide
+from mia_batch.verdict.rules import Gate
 
 TUTORIAL = ("precision", "accuracy", "recall")
 
@@ -38,7 +39,10 @@ def result(method: str, *, n: int = 200, strength: float = 1.0, **fields: Any) -
     return AttackResult(**(made | fields))
 
 
-def summary_of(*results: AttackResult, augment: bool = False) -> dict[str, Any]:
+GATE = GateConfig().gate()
+
+
+def summary_of(*results: AttackResult, augment: bool = False, gate: Gate = GATE) -> dict[str, Any]:
     by_name = {each.method: each for each in results}
     found = {}
     for name, each in by_name.items():
@@ -46,9 +50,9 @@ def summary_of(*results: AttackResult, augment: bool = False) -> dict[str, Any]:
         found[name] = registry.evaluate(each.member[rows], each.predicted[rows], each.scores[rows])
     rows, member = results[0].evaluated, results[0].member
     sides = {"n_members": int(member[rows].sum()), "n_nonmembers": int((1 - member[rows]).sum())}
-    verdict = decide(found, GateConfig().gate(), methods=list(by_name), augment_members=augment, **sides)
+    verdict = decide(found, gate, methods=list(by_name), augment_members=augment, **sides)
     origin = {"config": {"checkpoint": Path("net.ckpt")}, "digests": {"model.checkpoint": "ab"}}
-    return build_summary(by_name, found, verdict, GateConfig().gate(), origin, augment_members=augment)
+    return build_summary(by_name, found, verdict, gate, origin, augment_members=augment)
 
 
 def silent_summary() -> dict[str, Any]:
@@ -200,3 +204,17 @@ def test_estimates_of_the_summary_are_those_of_the_metrics() -> None:
     rows = each.evaluated
     expected = ranking.auc(each.member[rows], each.scores[rows])
     assert Estimate(**summary["methods"]["lr"]["metrics"]["auc"]) == expected
+
+
+def test_a_new_metric_is_one_line_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = registry.Metric(lambda member, scores, *, level: Estimate(0.25, 0.2, level), of_scores=True, label="Toy")
+    monkeypatch.setitem(registry.METRICS, "toy", toy)
+    assert ReportConfig.model_validate({"metrics": ["toy", "recall"]}).metrics == ("toy", "recall")
+    gate = GateConfig.model_validate({"metrics": ["toy"], "threshold": 0.2}).gate()
+    summary = summary_of(result("lr"), gate=gate)
+    assert summary["methods"]["lr"]["metrics"]["toy"] == {"value": 0.25, "low": 0.2, "high": 0.95, "reason": None}
+    assert summary["verdict"]["leak"] is True
+    assert "Toy             .250 .200-.950" in render(summary)
+    assert "toy,0.25,0.2,0.95" in to_csv(summary)
+    assert method_line(summary, "lr", ("toy", "recall")).endswith(",'toy': 0.2500}")
+    assert "calls every sample a member passes this rule" in summary["verdict"]["cautions"][0]
