@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from typing import Any
 
 from mia_batch.metrics.registry import METRICS
-from mia_batch.report.summary import Summary
+from mia_batch.report.summary import MetricSummary, Summary
 
 MARKS = "*+#~^!%&"
 LABEL_WIDTH = 15  # "TPR @ FPR 0.001"
@@ -26,7 +25,7 @@ def render(summary: Summary, *, width: int = 80) -> str:
     marks = _marks(summary)
     cell = CELL_WIDTH if width >= LABEL_WIDTH + CELL_WIDTH else NARROW_CELL_WIDTH
     per_block = (width - LABEL_WIDTH) // cell
-    methods = list(summary["methods"])
+    methods = list(summary.methods)
     blocks = [_block(summary, methods[i : i + per_block], cell, marks) for i in range(0, len(methods), per_block)]
     notes = [f"{mark} {reason}" for reason, mark in marks.items()] + list(_notes(summary))
     return "\n".join([
@@ -39,26 +38,24 @@ def render(summary: Summary, *, width: int = 80) -> str:
 
 def verdict_lines(summary: Summary) -> list[str]:
     """The verdict in plain words and what to know about it, a paragraph each."""
-    verdict = summary["verdict"]
-    return [verdict["sentence"], *(f"Caution: {text}" for text in verdict["cautions"])]
+    return [summary.verdict.sentence, *(f"Caution: {text}" for text in summary.verdict.cautions)]
 
 
 def _heading(summary: Summary, cell: int) -> str:
-    interval = f" and {summary['level']:.0%} interval" if cell == CELL_WIDTH else ""
-    samples = summary["samples"]
-    sides = f"{samples['n_members']} members and {samples['n_nonmembers']} non-members"
+    interval = f" and {summary.level:.0%} interval" if cell == CELL_WIDTH else ""
+    sides = f"{summary.samples.n_members} members and {summary.samples.n_nonmembers} non-members"
     return f"Value{interval}, scored on {sides} that no attack was fitted on:"
 
 
 def _marks(summary: Summary) -> dict[str, str]:
     """A footnote mark for each distinct reason; the last mark serves all that are left over."""
-    found = [numbers["reason"] for method in summary["methods"].values() for numbers in method["metrics"].values()]
+    found = [numbers.reason for method in summary.methods.values() for numbers in method.metrics.values()]
     reasons = dict.fromkeys(reason for reason in found if reason)
     return {reason: MARKS[min(i, len(MARKS) - 1)] for i, reason in enumerate(reasons)}
 
 
 def _block(summary: Summary, methods: list[str], cell: int, marks: dict[str, str]) -> str:
-    found = [summary["methods"][method]["metrics"] for method in methods]
+    found = [summary.methods[method].metrics for method in methods]
     header = " " * LABEL_WIDTH + "".join(f" {method[: cell - 2]:<{cell - 1}}" for method in methods)
     rows = [
         f"{_label(metric):<{LABEL_WIDTH}}" + "".join(_cell(each[metric], cell, marks) for each in found)
@@ -67,10 +64,10 @@ def _block(summary: Summary, methods: list[str], cell: int, marks: dict[str, str
     return "\n".join(line.rstrip() for line in [header, *rows])
 
 
-def _cell(numbers: dict[str, Any], cell: int, marks: dict[str, str]) -> str:
-    value, low, high = (_short(numbers[key]) for key in ("value", "low", "high"))
-    interval = f" {low}-{high}" if cell == CELL_WIDTH and numbers["value"] is not None else ""
-    text = f"{value}{interval}{marks.get(numbers['reason'] or '', '')}"
+def _cell(numbers: MetricSummary, cell: int, marks: dict[str, str]) -> str:
+    value, low, high = map(_short, (numbers.value, numbers.low, numbers.high))
+    interval = f" {low}-{high}" if cell == CELL_WIDTH and numbers.value is not None else ""
+    text = f"{value}{interval}{marks.get(numbers.reason or '', '')}"
     return f" {text:<{cell - 1}}"
 
 
@@ -88,8 +85,8 @@ def _short(value: float | None) -> str:
 
 
 def _notes(summary: Summary) -> Iterable[str]:
-    for method, found in summary["methods"].items():
-        failed = found["n_nonconverged"]
+    for method, found in summary.methods.items():
+        failed = found.n_nonconverged
         count = sum(failed.values()) if isinstance(failed, dict) else failed
         if count:
             yield f"{method}: {count} fits did not converge (details in summary.json)"

@@ -63,6 +63,12 @@ def undefined_caution(judged: Mapping[str, MethodVerdict]) -> str | None:
     return f"without a value, and therefore counted as not above: {'; '.join(parts)}." if parts else None
 
 
+def unjudged_caution(reasons: Mapping[str, str]) -> str | None:
+    """Attacks beside the leaking one that the verdict knows nothing of."""
+    parts = [f"{method} ({reason})" for method, reason in reasons.items()]
+    return f"not evaluable, and therefore not judged: {'; '.join(parts)}." if parts else None
+
+
 def augmentation_caution(augment_members: bool) -> str | None:
     """A difference between members and non-members that the audit has made itself."""
     if not augment_members:

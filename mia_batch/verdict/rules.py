@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mia_batch.metrics.base import Estimate
 
 BOUNDS = ("point", "lower")
+OUTCOMES: dict[bool | None, str] = {True: "leak", False: "no leak", None: "inconclusive"}  # of an audit, by its `leak`
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,23 @@ class Verdict:
     """The audit's outcome.
 
     Attributes:
-        leak: whether at least one method leaks.
-        methods: by method, in the order of the configuration.
+        leak: whether at least one method leaks; None where none does and one is not evaluable.
+        methods: by method that is evaluable, in the order of the configuration.
         sentence: in plain words, what decided it.
         cautions: what a reader must know before relying on it, a sentence each.
+        not_evaluable: by method that is not, the reason.
     """
 
-    leak: bool
+    leak: bool | None
     methods: dict[str, MethodVerdict]
     sentence: str
     cautions: tuple[str, ...] = ()
+    not_evaluable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> str:
+        """`leak` in a word: leak, no leak or inconclusive."""
+        return OUTCOMES[self.leak]
 
 
 def judge(estimates: Mapping[str, Estimate], gate: Gate, *, bound: str | None = None) -> MethodVerdict:

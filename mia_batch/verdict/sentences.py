@@ -32,11 +32,22 @@ def _shown(name: str, estimate: Estimate, gate: Gate) -> str:
 
 def clear_sentence(judged: Mapping[str, MethodVerdict], gate: Gate) -> str:
     """That no attack is what the rule asks for."""
+    return f"No leak found: {_none_passes(judged, gate)}."
+
+
+def inconclusive_sentence(reasons: Mapping[str, str], judged: Mapping[str, MethodVerdict], gate: Gate) -> str:
+    """Which attacks are not evaluable and why, and that no other passes: that is not enough for "no leak"."""
+    failed = "; ".join(f"{method} is not evaluable ({reason})" for method, reason in reasons.items())
+    others = f"; {_none_passes(judged, gate)}" if judged else ""
+    return f"INCONCLUSIVE: {failed}{others}."
+
+
+def _none_passes(judged: Mapping[str, MethodVerdict], gate: Gate) -> str:
     rule = GATE_RULES[gate.rule]
     asked = f"{rule.asks} " if rule.leaks is not any and len(gate.metrics) > 1 else ""
     attacks = f"none of the {len(judged)} attacks ({', '.join(judged)})" if len(judged) > 1 else f"{next(iter(judged))}"
     verb = "has" if len(judged) > 1 else "does not have"
-    return f"No leak found: {attacks} {verb} {asked}{_names(gate)} above {gate.threshold:g}{_by_bound(gate)}."
+    return f"{attacks} {verb} {asked}{_names(gate)} above {gate.threshold:g}{_by_bound(gate)}"
 
 
 def _names(gate: Gate) -> str:

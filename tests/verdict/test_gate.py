@@ -153,3 +153,19 @@ def test_a_new_rule_is_one_function_and_one_line(monkeypatch: pytest.MonkeyPatch
 def test_a_gate_that_is_none(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Gate(**({"rule": "all_above", "threshold": 0.6, "metrics": ("auc",)} | fields))
+
+
+def test_without_a_leak_an_attack_that_is_not_evaluable_leaves_the_audit_inconclusive() -> None:
+    counts: dict[str, Any] = {"n_members": 1000, "n_nonmembers": 1000, "reasons": {"mlp": "every candidate fails"}}
+    gate = GateConfig().gate()
+    verdict = decide({"lr": estimates(0.5, 0.5, 0.5)}, gate, methods=["lr", "mlp"], **counts)
+    assert (verdict.leak, verdict.outcome) == (None, "inconclusive")
+    assert list(verdict.methods) == ["lr"]
+    assert verdict.sentence == (
+        "INCONCLUSIVE: mlp is not evaluable (every candidate fails); lr does not have all of accuracy, precision and "
+        "recall above 0.6."
+    )
+    leak = decide({"lr": estimates(0.7, 0.7, 0.7)}, gate, methods=["lr", "mlp"], **counts)
+    assert (leak.leak, leak.outcome) == (True, "leak")
+    assert leak.cautions == ("not evaluable, and therefore not judged: mlp (every candidate fails).",)
+    assert leak.not_evaluable == {"mlp": "every candidate fails"}
