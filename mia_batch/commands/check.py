@@ -39,12 +39,14 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
     """What each stage will do, a few lines each."""
+    from mia_batch.attacks.split import n_evaluated  # scikit-learn takes a second
+
     n_samples, n_members = len(selection), int(selection.member.sum())
     n_classes = config.model.kwargs.get("num_classes", int(selection.label.max()) + 1)
     per_rank = math.ceil(n_samples / ranks)
     batches = math.ceil(per_rank / config.extract.batch_size)
     size = n_samples * (BYTES_PER_ROW + selection.split.dtype.itemsize // 4 + 4 * n_classes)
-    n_eval = round(config.attack.eval_fraction * n_samples)
+    n_eval = n_evaluated(n_samples, config.attack.eval_fraction)
     lines = [
         f"extract: {n_samples} samples ({n_members} members, {n_samples - n_members} non-members) on {ranks} rank(s), "
         f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "

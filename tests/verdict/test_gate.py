@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from mia_batch.metrics import registry
 from mia_batch.metrics.base import Estimate
 from mia_batch.settings.schema import GateConfig
+from mia_batch.verdict import gate as gate_module
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.rules import GATE_RULES, Gate, GateRule, Verdict
 
@@ -169,3 +171,9 @@ def test_without_a_leak_an_attack_that_is_not_evaluable_leaves_the_audit_inconcl
     assert (leak.leak, leak.outcome) == (True, "leak")
     assert leak.cautions == ("not evaluable, and therefore not judged: mlp (every candidate fails).",)
     assert leak.not_evaluable == {"mlp": "every candidate fails"}
+
+
+@pytest.mark.parametrize("room", ["metrics", "verdict", "report"])
+def test_the_settings_stand_above(room: str) -> None:
+    folder = Path(gate_module.__file__).parents[1] / room
+    assert not [file.name for file in folder.glob("*.py") if "mia_batch.settings" in file.read_text()]
