@@ -16,7 +16,28 @@ from mia_batch.verdict.rules import Gate, MethodVerdict, judge
 _UNEQUAL = (0.45, 0.55)
 
 
-def mixture_caution(n_members: int, n_nonmembers: int, gate: Gate) -> str | None:
+def all_cautions(
+    leaking: Sequence[str],
+    judged: Mapping[str, MethodVerdict],
+    failed: Mapping[str, str],
+    evaluations: Mapping[str, Mapping[str, Estimate]],
+    gate: Gate,
+    *,
+    sides: tuple[int, int],
+    augment_members: bool,
+) -> tuple[str, ...]:
+    """A sentence each; `sides` are the scored members and non-members, `failed` the reasons of what is not judged."""
+    cautions = [
+        _mixture_caution(*sides, gate) if judged else None,
+        _sampling_caution(leaking, evaluations, gate),
+        _undefined_caution(judged),
+        _unjudged_caution(failed) if leaking else None,  # else the verdict's sentence says it
+        _augmentation_caution(augment_members),
+    ]
+    return tuple(text for text in cautions if text)
+
+
+def _mixture_caution(n_members: int, n_nonmembers: int, gate: Gate) -> str | None:
     """Unequal sides move accuracy and precision; enough of it lets an attack pass that knows nothing."""
     if not n_members or not n_nonmembers:
         return "only members or only non-members were scored: nothing can be said about telling them apart."
@@ -45,7 +66,7 @@ def _guess_passes(member: NDArray[np.int_], said: int, gate: Gate) -> bool:
     return judge(estimates, gate, bound="point").leak
 
 
-def sampling_caution(
+def _sampling_caution(
     leaking: Sequence[str], evaluations: Mapping[str, Mapping[str, Estimate]], gate: Gate
 ) -> str | None:
     """A leak by the values that the lower ends of the intervals do not bear out."""
@@ -57,19 +78,19 @@ def sampling_caution(
     )
 
 
-def undefined_caution(judged: Mapping[str, MethodVerdict]) -> str | None:
+def _undefined_caution(judged: Mapping[str, MethodVerdict]) -> str | None:
     """Metrics of the rule that have no value."""
     parts = [f"{', '.join(outcome.undefined)} of {method}" for method, outcome in judged.items() if outcome.undefined]
     return f"without a value, and therefore counted as not above: {'; '.join(parts)}." if parts else None
 
 
-def unjudged_caution(reasons: Mapping[str, str]) -> str | None:
+def _unjudged_caution(reasons: Mapping[str, str]) -> str | None:
     """Attacks beside the leaking one that the verdict knows nothing of."""
     parts = [f"{method} ({reason})" for method, reason in reasons.items()]
     return f"not evaluable, and therefore not judged: {'; '.join(parts)}." if parts else None
 
 
-def augmentation_caution(augment_members: bool) -> str | None:
+def _augmentation_caution(augment_members: bool) -> str | None:
     """A difference between members and non-members that the audit has made itself."""
     if not augment_members:
         return None

@@ -6,13 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from mia_batch.metrics.base import Estimate
-from mia_batch.verdict.cautions import (
-    augmentation_caution,
-    mixture_caution,
-    sampling_caution,
-    undefined_caution,
-    unjudged_caution,
-)
+from mia_batch.verdict.cautions import all_cautions
 from mia_batch.verdict.rules import Gate, Verdict, judge
 from mia_batch.verdict.sentences import clear_sentence, inconclusive_sentence, leak_sentence
 
@@ -51,16 +45,11 @@ def decide(
     judged = {method: judge(evaluations[method], gate) for method in methods if method not in reasons}
     failed = {method: reasons[method] for method in methods if method in reasons}
     leaking = [method for method, outcome in judged.items() if outcome.leak]
-    cautions = [
-        mixture_caution(n_members, n_nonmembers, gate) if judged else None,
-        sampling_caution(leaking, evaluations, gate),
-        undefined_caution(judged),
-        unjudged_caution(failed) if leaking else None,  # else the sentence says it
-        augmentation_caution(augment_members),
-    ]
-    said = tuple(text for text in cautions if text)
+    cautions = all_cautions(
+        leaking, judged, failed, evaluations, gate, sides=(n_members, n_nonmembers), augment_members=augment_members
+    )
     if leaking:
-        return Verdict(True, judged, leak_sentence(leaking, judged, evaluations, gate), said, failed)
+        return Verdict(True, judged, leak_sentence(leaking, judged, evaluations, gate), cautions, failed)
     if failed:
-        return Verdict(None, judged, inconclusive_sentence(failed, judged, gate), said, failed)
-    return Verdict(False, judged, clear_sentence(judged, gate), said)
+        return Verdict(None, judged, inconclusive_sentence(failed, judged, gate), cautions, failed)
+    return Verdict(False, judged, clear_sentence(judged, gate), cautions)
