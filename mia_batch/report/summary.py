@@ -1,4 +1,7 @@
-"""The summary of an audit: what its file holds, how it is read, and its CSV and the tutorial's printed lines."""
+"""The summary of an audit: what its file holds, how it is written and read, and its CSV.
+
+Read by commands that list many audits: nothing here imports SciPy, which takes a second.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,18 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
-from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError, one_line
-from mia_batch.metrics.base import LEVEL, Estimate
-from mia_batch.metrics.registry import METRICS, groups, in_group
-from mia_batch.verdict.rules import OUTCOMES, Gate, MethodVerdict, Verdict
+from mia_batch.verdict.rules import OUTCOMES, Gate, MethodVerdict
 
 SCHEMA: Literal[1] = 1
 COLUMNS = ("method", "metric", "value", "low", "high", "reason")
-TUTORIAL = ("recall", "precision", "accuracy")  # see `method_line`
 
 
 class _Part(BaseModel):
@@ -103,86 +101,6 @@ class Summary(_Part):
     provenance: dict[str, Any]
 
 
-def build_summary(
-    results: Mapping[str, AttackResult],
-    evaluations: Mapping[str, Mapping[str, Estimate]],
-    verdict: Verdict,
-    gate: Gate,
-    provenance: Mapping[str, Any],
-    *,
-    augment_members: bool,
-    level: float = LEVEL,
-) -> Summary:
-    """Everything that the audit found, and from what.
-
-    Args:
-        results: by method; all that are evaluable score the same rows.
-        evaluations: metrics by method, of those that are evaluable.
-        verdict: the audit's outcome by `gate`.
-        gate: the rule.
-        provenance: resolved config, SHA-256 of checkpoint and data, versions, launches, seeds.
-        augment_members: whether members, and only they, were cropped and flipped.
-        level: confidence level of the intervals.
-    """
-    scored = next((result for result in results.values() if not result.reason), None)
-    return Summary(
-        schema=SCHEMA,
-        verdict=VerdictSummary(**asdict(verdict), rule=gate),
-        level=level,
-        samples=_samples(scored),
-        augment_members=augment_members,
-        methods={name: _method(result, evaluations.get(name, {})) for name, result in results.items()},
-        provenance=plain(provenance),
-    )
-
-
-def _samples(result: AttackResult | None) -> SamplesSummary:
-    if result is None:
-        none = "no attack is evaluable"
-        return SamplesSummary(n_fit=0, n_scored=0, n_members=0, n_nonmembers=0, base_rate=None, base_rate_reason=none)
-    n_members = int((result.evaluated & (result.member == 1)).sum())
-    n_scored = int(result.evaluated.sum())
-    return SamplesSummary(
-        n_fit=len(result.evaluated) - n_scored, n_scored=n_scored, n_members=n_members,
-        n_nonmembers=n_scored - n_members, base_rate=n_members / n_scored,
-    )  # fmt: skip
-
-
-def _method(result: AttackResult, estimates: Mapping[str, Estimate]) -> MethodSummary:
-    lifted = ("n_nonconverged", "seconds")
-    return MethodSummary(
-        metrics=_no_metrics(result.reason) if result.reason else {n: _metric(e) for n, e in estimates.items()},
-        best_params=plain(result.best_params),
-        cv_score=plain(result.best_score),
-        cv_score_reason=_why_no_cv_score(result),
-        n_candidates=len(result.cv_results.get("params", ())),
-        n_fit=0 if result.reason else int((~result.evaluated).sum()),
-        n_eval=int(result.evaluated.sum()),
-        n_nonconverged=plain(result.provenance.get("n_nonconverged")),
-        seconds=plain(result.provenance.get("seconds")),
-        provenance=plain({name: value for name, value in result.provenance.items() if name not in lifted}),
-        reason=result.reason or None,
-    )
-
-
-def _metric(estimate: Estimate) -> MetricSummary:
-    return MetricSummary(**plain(asdict(estimate)))
-
-
-def _no_metrics(reason: str) -> dict[str, MetricSummary]:
-    """The metrics of an attack that is not evaluable: every reader finds each, and why it has no value."""
-    none = MetricSummary(value=None, low=None, high=None, reason=f"not evaluable: {reason}")
-    return dict.fromkeys(METRICS, none)
-
-
-def _why_no_cv_score(result: AttackResult) -> str | None:
-    if math.isfinite(result.best_score):
-        return None
-    return f"not evaluable: {result.reason}" if result.reason else (
-        "no candidate of the grid search has a finite score" if result.cv_results else "no grid was searched"
-    )
-
-
 def plain(value: Any) -> Any:
     """`value` as JSON types alone: arrays and tuples as lists, NumPy scalars as numbers, NaN and infinity as None."""
     if isinstance(value, Mapping):
@@ -240,29 +158,3 @@ def to_csv(summary: Summary) -> str:
         for metric, numbers in found.metrics.items():
             writer.writerow({"method": method, "metric": metric, **numbers.model_dump()})
     return text.getvalue()
-
-
-def method_line(summary: Summary, method: str, metrics: Sequence[str]) -> str:
-    """The line that MindArmour's tutorial prints for a method: four decimals, nan where there is no value.
-
-    MindArmour keeps the metrics in a set, so its order is an accident; users know the tutorial's page: recall,
-    precision, accuracy. That order is kept whatever order the configuration names them in; the metrics that MindArmour
-    does not have follow in the registry's order, `tpr_at_fpr` standing for all its limits. A method that is not
-    evaluable has its reason there.
-
-    Args:
-        summary: of `build_summary`.
-        method: one of its methods.
-        metrics: `report.metrics` of the configuration: what to print.
-    """
-    if reason := summary.methods[method].reason:
-        return f"Method: {method}, not evaluable: {reason}"
-    found = summary.methods[method].metrics
-    order = dict.fromkeys(TUTORIAL + groups())
-    wanted = [name for group in order if group in metrics for name in in_group(group) if name in found]
-    values = [f"'{name}': {_number(found[name].value):.4f}" for name in wanted]
-    return f"Method: {method}, {{{','.join(values)}}}"
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -1,18 +1,49 @@
-"""The summary as plain text for a terminal or a batch log: metrics by method, notes, verdict. ASCII alone."""
+"""The summary as plain text for a terminal or a batch log, ASCII alone.
+
+The tutorial's line for each method, and a table of metrics by method with notes and the verdict.
+"""
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from mia_batch.metrics.registry import METRICS
+from mia_batch.metrics.registry import METRICS, groups, in_group
 from mia_batch.report.summary import MetricSummary, Summary
 
+TUTORIAL = ("recall", "precision", "accuracy")  # see `method_line`
 MARKS = "*+#~^!%&"
 LABEL_WIDTH = 15  # "TPR @ FPR 0.001"
 CELL_WIDTH = 16  # gap, ".713 .690-.735", mark
 NARROW_CELL_WIDTH = 7  # gap, ".713", mark: without the interval
 MIN_WIDTH = LABEL_WIDTH + NARROW_CELL_WIDTH
+
+
+def method_line(summary: Summary, method: str, metrics: Sequence[str]) -> str:
+    """The line that MindArmour's tutorial prints for a method: four decimals, nan where there is no value.
+
+    MindArmour keeps the metrics in a set, so its order is an accident; users know the tutorial's page: recall,
+    precision, accuracy. That order is kept whatever order the configuration names them in; the metrics that MindArmour
+    does not have follow in the registry's order, `tpr_at_fpr` standing for all its limits. A method that is not
+    evaluable has its reason there.
+
+    Args:
+        summary: of the audit.
+        method: one of its methods.
+        metrics: `report.metrics` of the configuration: what to print.
+    """
+    if reason := summary.methods[method].reason:
+        return f"Method: {method}, not evaluable: {reason}"
+    found = summary.methods[method].metrics
+    order = dict.fromkeys(TUTORIAL + groups())
+    wanted = [name for group in order if group in metrics for name in in_group(group) if name in found]
+    values = [f"'{name}': {_number(found[name].value):.4f}" for name in wanted]
+    return f"Method: {method}, {{{','.join(values)}}}"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def render(summary: Summary, *, width: int = 80) -> str:

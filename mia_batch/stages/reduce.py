@@ -20,8 +20,9 @@ from mia_batch.files import write_text
 from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
-from mia_batch.report.summary import Summary, build_summary, method_line, to_csv, to_json
-from mia_batch.report.text import render
+from mia_batch.report.build import build_summary
+from mia_batch.report.summary import Summary, to_csv, to_json
+from mia_batch.report.text import method_line, render
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.identity import run_digest
 from mia_batch.rundir.manifest import check_same_run

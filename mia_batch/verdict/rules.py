@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from mia_batch.metrics.base import Estimate
+if TYPE_CHECKING:  # it imports SciPy, which who only reads a verdict need not wait for
+    from mia_batch.metrics.base import Estimate
 
 BOUNDS = ("point", "lower")
 OUTCOMES: dict[bool | None, str] = {True: "leak", False: "no leak", None: "inconclusive"}  # of an audit, by its `leak`

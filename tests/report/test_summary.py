@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +18,16 @@ from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
 from mia_batch.metrics import base, ranking, registry
 from mia_batch.metrics.base import Estimate
+from mia_batch.report.build import build_summary
 from mia_batch.report.summary import (
     MetricSummary,
     Summary,
-    build_summary,
-    method_line,
     plain,
     read_summary,
     to_csv,
     to_json,
 )
-from mia_batch.report.text import render
+from mia_batch.report.text import method_line, render
 from mia_batch.settings.schema import GateConfig, ReportConfig
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.rules import OUTCOMES, Gate
@@ -334,3 +335,8 @@ def test_nothing_is_evaluable() -> None:
     assert (summary.samples.base_rate, summary.samples.base_rate_reason) == (None, "no attack is evaluable")
     assert "not evaluable: A" in render(summary)
     as_dict(summary)
+
+
+def test_reading_summaries_does_not_wait_for_scipy() -> None:
+    code = "import sys, mia_batch.commands.history; sys.exit('scipy' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
