@@ -1,4 +1,7 @@
-"""Turn the attacks' scores into metrics, a summary and the verdict: exit code 0 no leak, 3 leak, 2 bad input."""
+"""Turn the attacks' scores into metrics, a summary and the verdict.
+
+Exit code 0 no leak, 3 leak, 4 inconclusive (no leak found, but an attack could not be evaluated), 2 bad input.
+"""
 
 import sys
 

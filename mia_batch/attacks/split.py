@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,13 +32,18 @@ def check_arrays(X: Floats, y: NDArray[Any]) -> None:
         raise InputError(f"features: member must have both 0 and 1, got {np.unique(y).tolist()[:5]}")
 
 
+def n_evaluated(n_samples: int, eval_fraction: float) -> int:
+    """How many of the samples score: as many as scikit-learn's `train_test_split` takes, which rounds up."""
+    return math.ceil(eval_fraction * n_samples)
+
+
 def split_rows(y: NDArray[np.int8], eval_fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Stratified split into rows that fit and select, in shuffled order, and rows that score, ascending.
 
     Raises:
         InputError: a side would lack members or non-members.
     """
-    n_eval = int(np.ceil(eval_fraction * len(y)))
+    n_eval = n_evaluated(len(y), eval_fraction)
     if min(n_eval, len(y) - n_eval, np.bincount(y).min()) < 2:
         counts = f"{int(y.sum())} members and {int((1 - y).sum())} non-members"
         raise InputError(

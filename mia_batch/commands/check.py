@@ -13,6 +13,7 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config, MethodConfig
 from mia_batch.stages.plan import make_plan
+from mia_batch.verdict.rules import GATE_RULES
 
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1  # sample_index, label, member, loss, done; logits and split come on top
 ATTACK_BYTES_PER_ROW = 8 + 1 + 1 + 1  # score, decision, evaluated, member
@@ -38,12 +39,14 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
     """What each stage will do, a few lines each."""
+    from mia_batch.attacks.split import n_evaluated  # scikit-learn takes a second
+
     n_samples, n_members = len(selection), int(selection.member.sum())
     n_classes = config.model.kwargs.get("num_classes", int(selection.label.max()) + 1)
     per_rank = math.ceil(n_samples / ranks)
     batches = math.ceil(per_rank / config.extract.batch_size)
     size = n_samples * (BYTES_PER_ROW + selection.split.dtype.itemsize // 4 + 4 * n_classes)
-    n_eval = round(config.attack.eval_fraction * n_samples)
+    n_eval = n_evaluated(n_samples, config.attack.eval_fraction)
     lines = [
         f"extract: {n_samples} samples ({n_members} members, {n_samples - n_members} non-members) on {ranks} rank(s), "
         f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "
@@ -53,11 +56,9 @@ def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
         f"{_bytes(8 * n_samples * (n_classes + 1))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
-    rule = "all of" if config.gate.rule == "all_above" else "any of"
-    lines.append(
-        f"reduce:  leak if {rule} {', '.join(config.gate.metrics)} of any method above {config.gate.threshold}"
-        + (" at the interval's lower bound" if config.gate.bound == "lower" else "")
-    )
+    asked = f"{GATE_RULES[config.gate.rule].asks} {', '.join(config.gate.metrics)}"
+    bound = " at the interval's lower bound" if config.gate.bound == "lower" else ""
+    lines.append(f"reduce:  leak if {asked} of any method above {config.gate.threshold}{bound}")
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
 
 

@@ -10,12 +10,13 @@ import csv
 import json
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from mia_batch.errors import InputError
-from mia_batch.process.exit_codes import LEAK, OK
+from mia_batch.process.exit_codes import BY_OUTCOME, OK
+from mia_batch.report.summary import Summary, read_summary
 from mia_batch.rundir.jobs import latest_jobs
 from mia_batch.rundir.manifest import read_manifest, what_is_damaged
 from mia_batch.rundir.paths import RunPaths, runs_in
@@ -37,12 +38,14 @@ class Entry:
         sha256: of the checkpoint.
         state: done, queued (jobs are waiting or running), incomplete (no verdict and no job), unknown (no verdict, and
             Slurm does not answer) or damaged.
-        leak: the verdict; None until there is one.
+        leak: the verdict; None until there is one, and where it is inconclusive.
         auc: the highest over the attacks, in [0, 1]; None where undefined.
         accuracy: likewise.
-        verdict_change: "new", "same", "worse" (a leak now) or "better", against the audit before that has a verdict.
+        verdict_change: "new", "same", "worse" (a leak now) or "better", against the audit before that says whether
+            there is a leak; "" for an audit that does not.
         auc_change: difference to that audit's.
         detail: what else is to be said: the deciding sentence, or the failed job.
+        outcome: the verdict in a word: leak, no leak or inconclusive; "" until there is one.
     """
 
     run: str
@@ -56,6 +59,7 @@ class Entry:
     verdict_change: str = ""
     auc_change: float | None = None
     detail: str = ""
+    outcome: str = ""
 
 
 def read_history(runs: Path) -> list[Entry]:
@@ -100,15 +104,17 @@ def _read_entry(paths: RunPaths, states: Mapping[str, str]) -> Entry:
 
 
 def _with_verdict(entry: Entry, paths: RunPaths) -> Entry:
-    summary = json.loads(paths.summary_json.read_text(encoding="utf-8"))
-    verdict, methods = summary["verdict"], summary["methods"].values()
-    auc, accuracy = (_highest(method["metrics"][name]["value"] for method in methods) for name in ("auc", "accuracy"))
-    leak, sentence = bool(verdict["leak"]), str(verdict["sentence"])
-    return replace(entry, state="done", leak=leak, detail=sentence, auc=auc, accuracy=accuracy)
+    summary = read_summary(paths.summary_json)
+    verdict, auc, accuracy = summary.verdict, _highest(summary, "auc"), _highest(summary, "accuracy")
+    return replace(
+        entry, state="done", leak=verdict.leak, outcome=verdict.outcome, detail=verdict.sentence, auc=auc,
+        accuracy=accuracy,
+    )  # fmt: skip
 
 
-def _highest(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
+def _highest(summary: Summary, metric: str) -> float | None:
+    found = (method.metrics[metric].value for method in summary.methods.values() if metric in method.metrics)
+    return max((value for value in found if value is not None), default=None)
 
 
 def _without_verdict(entry: Entry, paths: RunPaths, states: Mapping[str, str]) -> Entry:
@@ -124,7 +130,7 @@ def _without_verdict(entry: Entry, paths: RunPaths, states: Mapping[str, str]) -
 
 
 def with_changes(entries: Sequence[Entry]) -> list[Entry]:
-    """Each entry with its change against the last one before that has a verdict."""
+    """Each entry that says whether there is a leak, with its change against the last one before that does."""
     changed = []
     before: Entry | None = None
     for entry in entries:
@@ -157,7 +163,7 @@ def table(entries: Sequence[Entry]) -> str:
 
 
 def _table_row(entry: Entry) -> tuple[str, ...]:
-    verdict = entry.state if entry.leak is None else "leak" if entry.leak else "no leak"
+    verdict = entry.outcome or entry.state
     auc = "" if entry.auc is None else f"{entry.auc:.4f}"
     change = "" if entry.auc_change is None else f"{entry.auc_change:+.4f}"
     note = entry.detail if entry.leak is None else entry.verdict_change
@@ -178,9 +184,9 @@ def print_history(entries: Sequence[Entry], form: str) -> None:
         print(table(entries))
 
 
-def newest_leaks(entries: Sequence[Entry]) -> bool:
-    """Whether the newest audit that has a verdict found a leak."""
-    return next((bool(entry.leak) for entry in reversed(entries) if entry.leak is not None), False)
+def exit_code(entries: Sequence[Entry]) -> int:
+    """That of the newest audit that has a verdict; 0 without one."""
+    return next((BY_OUTCOME[entry.outcome] for entry in reversed(entries) if entry.outcome), OK)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -195,4 +201,4 @@ def run(args: argparse.Namespace) -> int:
     if not entries:
         log.info("no run directory in %s", args.runs)
     print_history(entries, args.format)
-    return LEAK if newest_leaks(entries) else OK
+    return exit_code(entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,7 +62,8 @@ def in_group(group: str) -> tuple[str, ...]:
 
 
 def evaluate(
-    member: ArrayLike, predicted: ArrayLike, scores: ArrayLike, *, level: float = LEVEL
+    member: ArrayLike, predicted: ArrayLike, scores: ArrayLike, *, level: float = LEVEL,
+    names: Collection[str] | None = None,
 ) -> dict[str, Estimate]:
     """Every metric of one attack on the samples that it was not fitted on.
 
@@ -71,6 +72,7 @@ def evaluate(
         predicted: predicted membership, 0 or 1, shape (n_samples,).
         scores: shape (n_samples,), any number except NaN, higher for members.
         level: confidence level of every interval, in (0, 1).
+        names: which metrics; None for all.
 
     Returns:
         By name, in the order of the registry.
@@ -83,5 +85,5 @@ def evaluate(
     """
     return {
         name: metric.compute(member, scores if metric.of_scores else predicted, level=level)
-        for name, metric in METRICS.items()
+        for name, metric in METRICS.items() if names is None or name in names
     }

@@ -14,6 +14,7 @@ from mia_batch.process.stop import StopRequest
 
 OK, FAILED, BAD_INPUT, LEAK = 0, 1, 2, 3
 INCONCLUSIVE = 4  # the audit cannot say; also where an attack could not be evaluated
+BY_OUTCOME = {"no leak": OK, "leak": LEAK, "inconclusive": INCONCLUSIVE}  # of an audit
 RESUME = os.EX_TEMPFAIL  # 75: stopped by a signal, state saved, run the same command again
 INTERRUPTED = 130
 # What a system refuses its user, not a fault of the program: one line, no traceback.

@@ -1,4 +1,7 @@
-"""The summary of an audit as one plain object, and that object as JSON, CSV and the tutorial's printed lines."""
+"""The summary of an audit: what its file holds, how it is written and read, and its CSV.
+
+Read by commands that list many audits: nothing here imports SciPy, which takes a second.
+"""
 
 from __future__ import annotations
 
@@ -6,94 +9,96 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
-from mia_batch.attacks.base import AttackResult
-from mia_batch.metrics.base import LEVEL, Estimate
-from mia_batch.verdict.rules import Verdict
+from mia_batch.errors import InputError, one_line
+from mia_batch.verdict.rules import OUTCOMES, Gate, MethodVerdict
 
-if TYPE_CHECKING:
-    from mia_batch.settings.schema import GateConfig
-
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 COLUMNS = ("method", "metric", "value", "low", "high", "reason")
-# The order of the printed lines, see `method_line`.
-LINE_ORDER = ("recall", "precision", "accuracy", "balanced_accuracy", "auc", "advantage", "tpr_at_fpr")
-Summary = dict[str, Any]
 
 
-def build_summary(
-    results: Mapping[str, AttackResult],
-    evaluations: Mapping[str, Mapping[str, Estimate]],
-    verdict: Verdict,
-    gate: GateConfig,
-    provenance: Mapping[str, Any],
-    *,
-    augment_members: bool,
-    level: float = LEVEL,
-) -> Summary:
-    """Everything that the audit found, and from what, as plain JSON types.
-
-    Args:
-        results: by method; all score the same rows.
-        evaluations: metrics by method.
-        verdict: the audit's outcome by `gate`.
-        gate: the rule.
-        provenance: resolved config, SHA-256 of checkpoint and data, versions, launches, seeds.
-        augment_members: whether members, and only they, were cropped and flipped.
-        level: confidence level of the intervals.
-
-    Returns:
-        `schema`, `verdict`, `level`, `samples`, `augment_members`, `methods`, `provenance`. Numbers that are NaN or
-        infinite are None, with a reason beside them.
-    """
-    scored = next(iter(results.values()))
-    return plain({
-        "schema": SCHEMA,
-        "verdict": {**asdict(verdict), "rule": _rule(gate)},
-        "level": level,
-        "samples": _samples(scored),
-        "augment_members": augment_members,
-        "methods": {name: _method(results[name], evaluations[name]) for name in verdict.methods},
-        "provenance": provenance,
-    })  # fmt: skip
+class _Part(BaseModel):
+    # Keys that a later version adds are not a fault of the file.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-def _rule(gate: GateConfig) -> dict[str, Any]:
-    return {name: getattr(gate, name) for name in ("rule", "threshold", "metrics", "bound")}
+class MetricSummary(_Part):
+    """A metric's value and interval, None where there is none: then `reason` says why."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None
+
+    @model_validator(mode="after")
+    def _value_or_reason(self) -> MetricSummary:
+        there = [number is not None for number in (self.value, self.low, self.high)]
+        if any(there) != all(there) or not (any(there) or self.reason):
+            raise ValueError("must have value, low and high, or a reason why they are null")
+        return self
 
 
-def _samples(result: AttackResult) -> dict[str, Any]:
-    n_members = int((result.evaluated & (result.member == 1)).sum())
-    n_scored = int(result.evaluated.sum())
-    return {
-        "n_fit": len(result.evaluated) - n_scored,
-        "n_scored": n_scored,
-        "n_members": n_members,
-        "n_nonmembers": n_scored - n_members,
-        "base_rate": n_members / n_scored if n_scored else math.nan,
-    }
+class MethodSummary(_Part):
+    """What one attack found; of one that is not evaluable `reason` says why, and no metric has a value."""
+
+    metrics: dict[str, MetricSummary]
+    best_params: dict[str, Any]
+    cv_score: float | None
+    cv_score_reason: str | None = None
+    n_candidates: int
+    n_fit: int
+    n_eval: int
+    n_nonconverged: dict[str, int] | int | None
+    seconds: float | None
+    provenance: dict[str, Any]
+    reason: str | None = None
 
 
-def _method(result: AttackResult, estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    lifted = ("n_nonconverged", "seconds")
-    score: dict[str, Any] = {"cv_score": result.best_score}
-    if not math.isfinite(result.best_score):
-        score["cv_score_reason"] = "no candidate of the grid search has a finite score"
-    return {
-        "metrics": {name: asdict(estimate) for name, estimate in estimates.items()},
-        "best_params": result.best_params,
-        **score,
-        "n_candidates": len(result.cv_results.get("params", ())),
-        "n_fit": int((~result.evaluated).sum()),
-        "n_eval": int(result.evaluated.sum()),
-        **{name: result.provenance.get(name) for name in lifted},
-        "provenance": {name: value for name, value in result.provenance.items() if name not in lifted},
-    }
+class SamplesSummary(_Part):
+    """How many samples fitted the attacks and scored them."""
+
+    n_fit: int
+    n_scored: int
+    n_members: int
+    n_nonmembers: int
+    base_rate: float | None
+    base_rate_reason: str | None = None
+
+
+class VerdictSummary(_Part):
+    """The verdict and its rule; `leak` is None where the audit is inconclusive."""
+
+    leak: bool | None
+    methods: dict[str, MethodVerdict]
+    sentence: str
+    cautions: tuple[str, ...]
+    not_evaluable: dict[str, str] = {}
+    rule: Gate
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def outcome(self) -> str:
+        """`leak` in a word, as in `OUTCOMES`."""
+        return OUTCOMES[self.leak]
+
+
+class Summary(_Part):
+    """Everything that the audit found, and from what: summary.json."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    verdict: VerdictSummary
+    level: float  # of the intervals
+    samples: SamplesSummary
+    augment_members: bool
+    methods: dict[str, MethodSummary]
+    provenance: dict[str, Any]
 
 
 def plain(value: Any) -> Any:
@@ -111,7 +116,37 @@ def plain(value: Any) -> Any:
 
 def to_json(summary: Summary) -> str:
     """Text of summary.json: strict JSON."""
-    return json.dumps(summary, indent=1, allow_nan=False) + "\n"
+    return json.dumps(summary.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False) + "\n"
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary in a file of this version or of one before.
+
+    Raises:
+        InputError: it is not there, damaged or of another schema; says which of its fields.
+    """
+    try:
+        return Summary.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_problem(error)}") from error
+    except OSError as error:
+        raise InputError(f"{path}: must be a summary that can be read, got: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: must be JSON text in UTF-8, got {one_line(error)}") from error
+
+
+def _problem(error: ValidationError) -> str:
+    """Field, rule and value of the first of pydantic's errors."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "json_invalid":
+        return f"must be JSON, got {first['msg'].removeprefix('Invalid JSON: ')}"
+    if first["type"] == "missing":
+        return f"{field}: is required"
+    rule = re.sub(r"^(Input should be|Value error, must be)", "must be", first["msg"].removeprefix("Value error, "))
+    rule = re.sub(r"an object|a valid dictionary or instance of \w+", "a mapping", rule)
+    value = " ".join(repr(first["input"]).split())
+    return f"{field or 'summary'}: {rule}, got {value if len(value) <= 120 else f'{value[:117]}...'}"
 
 
 def to_csv(summary: Summary) -> str:
@@ -119,33 +154,7 @@ def to_csv(summary: Summary) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for method, found in summary["methods"].items():
-        for metric, numbers in found["metrics"].items():
-            writer.writerow({"method": method, "metric": metric, **numbers})
+    for method, found in summary.methods.items():
+        for metric, numbers in found.metrics.items():
+            writer.writerow({"method": method, "metric": metric, **numbers.model_dump()})
     return text.getvalue()
-
-
-def method_line(summary: Summary, method: str, metrics: Sequence[str]) -> str:
-    """The line that MindArmour's tutorial prints for a method: four decimals, nan where there is no value.
-
-    MindArmour keeps the metrics in a set, so its order is an accident; users know the tutorial's page: recall,
-    precision, accuracy. That order is kept whatever order the configuration names them in; the metrics that MindArmour
-    does not have follow, `tpr_at_fpr` standing for all its limits.
-
-    Args:
-        summary: of `build_summary`.
-        method: one of its methods.
-        metrics: `report.metrics` of the configuration: what to print.
-    """
-    found = summary["methods"][method]["metrics"]
-    wanted = [name for group in LINE_ORDER if group in metrics for name in found if _belongs(name, group)]
-    values = [f"'{name}': {_number(found[name]['value']):.4f}" for name in wanted]
-    return f"Method: {method}, {{{','.join(values)}}}"
-
-
-def _belongs(name: str, group: str) -> bool:
-    return name == group or (group == "tpr_at_fpr" and name.startswith("tpr_at_fpr_"))
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

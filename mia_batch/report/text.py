@@ -1,19 +1,49 @@
-"""The summary as plain text for a terminal or a batch log: metrics by method, notes, verdict. ASCII alone."""
+"""The summary as plain text for a terminal or a batch log, ASCII alone.
+
+The tutorial's line for each method, and a table of metrics by method with notes and the verdict.
+"""
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from mia_batch.report.summary import Summary
+from mia_batch.metrics.registry import METRICS, groups, in_group
+from mia_batch.report.summary import MetricSummary, Summary
 
-LABELS = {"balanced_accuracy": "balanced acc.", "auc": "AUC"}
+TUTORIAL = ("recall", "precision", "accuracy")  # see `method_line`
 MARKS = "*+#~^!%&"
 LABEL_WIDTH = 15  # "TPR @ FPR 0.001"
 CELL_WIDTH = 16  # gap, ".713 .690-.735", mark
 NARROW_CELL_WIDTH = 7  # gap, ".713", mark: without the interval
 MIN_WIDTH = LABEL_WIDTH + NARROW_CELL_WIDTH
+
+
+def method_line(summary: Summary, method: str, metrics: Sequence[str]) -> str:
+    """The line that MindArmour's tutorial prints for a method: four decimals, nan where there is no value.
+
+    MindArmour keeps the metrics in a set, so its order is an accident; users know the tutorial's page: recall,
+    precision, accuracy. That order is kept whatever order the configuration names them in; the metrics that MindArmour
+    does not have follow in the registry's order, `tpr_at_fpr` standing for all its limits. A method that is not
+    evaluable has its reason there.
+
+    Args:
+        summary: of the audit.
+        method: one of its methods.
+        metrics: `report.metrics` of the configuration: what to print.
+    """
+    if reason := summary.methods[method].reason:
+        return f"Method: {method}, not evaluable: {reason}"
+    found = summary.methods[method].metrics
+    order = dict.fromkeys(TUTORIAL + groups())
+    wanted = [name for group in order if group in metrics for name in in_group(group) if name in found]
+    values = [f"'{name}': {_number(found[name].value):.4f}" for name in wanted]
+    return f"Method: {method}, {{{','.join(values)}}}"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def render(summary: Summary, *, width: int = 80) -> str:
@@ -26,7 +56,7 @@ def render(summary: Summary, *, width: int = 80) -> str:
     marks = _marks(summary)
     cell = CELL_WIDTH if width >= LABEL_WIDTH + CELL_WIDTH else NARROW_CELL_WIDTH
     per_block = (width - LABEL_WIDTH) // cell
-    methods = list(summary["methods"])
+    methods = list(summary.methods)
     blocks = [_block(summary, methods[i : i + per_block], cell, marks) for i in range(0, len(methods), per_block)]
     notes = [f"{mark} {reason}" for reason, mark in marks.items()] + list(_notes(summary))
     return "\n".join([
@@ -39,26 +69,24 @@ def render(summary: Summary, *, width: int = 80) -> str:
 
 def verdict_lines(summary: Summary) -> list[str]:
     """The verdict in plain words and what to know about it, a paragraph each."""
-    verdict = summary["verdict"]
-    return [verdict["sentence"], *(f"Caution: {text}" for text in verdict["cautions"])]
+    return [summary.verdict.sentence, *(f"Caution: {text}" for text in summary.verdict.cautions)]
 
 
 def _heading(summary: Summary, cell: int) -> str:
-    interval = f" and {summary['level']:.0%} interval" if cell == CELL_WIDTH else ""
-    samples = summary["samples"]
-    sides = f"{samples['n_members']} members and {samples['n_nonmembers']} non-members"
+    interval = f" and {summary.level:.0%} interval" if cell == CELL_WIDTH else ""
+    sides = f"{summary.samples.n_members} members and {summary.samples.n_nonmembers} non-members"
     return f"Value{interval}, scored on {sides} that no attack was fitted on:"
 
 
 def _marks(summary: Summary) -> dict[str, str]:
     """A footnote mark for each distinct reason; the last mark serves all that are left over."""
-    found = [numbers["reason"] for method in summary["methods"].values() for numbers in method["metrics"].values()]
+    found = [numbers.reason for method in summary.methods.values() for numbers in method.metrics.values()]
     reasons = dict.fromkeys(reason for reason in found if reason)
     return {reason: MARKS[min(i, len(MARKS) - 1)] for i, reason in enumerate(reasons)}
 
 
 def _block(summary: Summary, methods: list[str], cell: int, marks: dict[str, str]) -> str:
-    found = [summary["methods"][method]["metrics"] for method in methods]
+    found = [summary.methods[method].metrics for method in methods]
     header = " " * LABEL_WIDTH + "".join(f" {method[: cell - 2]:<{cell - 1}}" for method in methods)
     rows = [
         f"{_label(metric):<{LABEL_WIDTH}}" + "".join(_cell(each[metric], cell, marks) for each in found)
@@ -67,17 +95,16 @@ def _block(summary: Summary, methods: list[str], cell: int, marks: dict[str, str
     return "\n".join(line.rstrip() for line in [header, *rows])
 
 
-def _cell(numbers: dict[str, Any], cell: int, marks: dict[str, str]) -> str:
-    value, low, high = (_short(numbers[key]) for key in ("value", "low", "high"))
-    interval = f" {low}-{high}" if cell == CELL_WIDTH and numbers["value"] is not None else ""
-    text = f"{value}{interval}{marks.get(numbers['reason'] or '', '')}"
+def _cell(numbers: MetricSummary, cell: int, marks: dict[str, str]) -> str:
+    value, low, high = map(_short, (numbers.value, numbers.low, numbers.high))
+    interval = f" {low}-{high}" if cell == CELL_WIDTH and numbers.value is not None else ""
+    text = f"{value}{interval}{marks.get(numbers.reason or '', '')}"
     return f" {text:<{cell - 1}}"
 
 
 def _label(metric: str) -> str:
-    if metric.startswith("tpr_at_fpr_"):
-        return f"TPR @ FPR {metric.removeprefix('tpr_at_fpr_')}"
-    return LABELS.get(metric, metric)
+    known = METRICS.get(metric)  # a file of another version may have others
+    return known.label or metric if known else metric
 
 
 def _short(value: float | None) -> str:
@@ -89,8 +116,8 @@ def _short(value: float | None) -> str:
 
 
 def _notes(summary: Summary) -> Iterable[str]:
-    for method, found in summary["methods"].items():
-        failed = found["n_nonconverged"]
+    for method, found in summary.methods.items():
+        failed = found.n_nonconverged
         count = sum(failed.values()) if isinstance(failed, dict) else failed
         if count:
             yield f"{method}: {count} fits did not converge (details in summary.json)"

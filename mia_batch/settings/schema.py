@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,11 +19,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from mia_batch.settings.grids import expand_values, normalise_grid
 
-METRICS = ("precision", "accuracy", "recall", "balanced_accuracy", "auc", "advantage", "tpr_at_fpr")
-GATE_METRICS = ("accuracy", "precision", "recall", "balanced_accuracy", "auc", "advantage")
+if TYPE_CHECKING:
+    from mia_batch.verdict.rules import Gate
+
 MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
 
@@ -86,6 +88,38 @@ def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
     if repeated:
         raise ValueError(f"must name each once, {', '.join(repeated)} repeated")
     return values
+
+
+def _one_of(names: Callable[[], Collection[str]]) -> Callable[[Any], str]:
+    """A validator that asks a registry what there is, each time: a new entry is one line there and none here."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in names():
+            quoted = [f"'{name}'" for name in names()]
+            choices = " or ".join([*filter(None, [", ".join(quoted[:-1])]), quoted[-1]])
+            raise PydanticCustomError("unknown_name", "Input should be {choices}", {"choices": choices})
+        return value
+
+    return check
+
+
+# The registries import SciPy: only when a configuration names something of theirs.
+def _gate_rules() -> Collection[str]:
+    from mia_batch.verdict.rules import GATE_RULES
+
+    return GATE_RULES
+
+
+def _report_metrics() -> Collection[str]:
+    from mia_batch.metrics.registry import groups
+
+    return groups()
+
+
+def _gate_metrics() -> Collection[str]:
+    from mia_batch.metrics.registry import in_gate
+
+    return in_gate()
 
 
 ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
@@ -253,7 +287,7 @@ class ReportConfig(_Section):
     """What the reducer prints."""
 
     metrics: Annotated[
-        tuple[Literal[METRICS], ...],  # type: ignore[valid-type]
+        tuple[Annotated[str, BeforeValidator(_one_of(_report_metrics))], ...],
         BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
     ] = ("precision", "accuracy", "recall")
 
@@ -261,13 +295,19 @@ class ReportConfig(_Section):
 class GateConfig(_Section):
     """The rule of the verdict; a metric is above when it is greater than `threshold`."""
 
-    rule: Literal["all_above", "any_above"] = "all_above"
+    rule: Annotated[str, BeforeValidator(_one_of(_gate_rules))] = "all_above"
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.6
     metrics: Annotated[
-        tuple[Literal[GATE_METRICS], ...],  # type: ignore[valid-type]
+        tuple[Annotated[str, BeforeValidator(_one_of(_gate_metrics))], ...],
         BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
     ] = ("accuracy", "precision", "recall")
     bound: Literal["point", "lower"] = "point"
+
+    def gate(self) -> Gate:
+        """As the verdict takes it."""
+        from mia_batch.verdict.rules import Gate
+
+        return Gate(self.rule, self.threshold, self.metrics, self.bound)
 
 
 class TrainConfig(_Section):

@@ -1,4 +1,7 @@
-"""Turn the attacks' scores into metrics, a summary and the verdict: exit code 0 no leak, 3 leak, 2 bad input."""
+"""Turn the attacks' scores into metrics, a summary and the verdict.
+
+Exit code 0 no leak, 3 leak, 4 inconclusive (no leak found, but an attack could not be evaluated), 2 bad input.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,9 +19,10 @@ from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
 from mia_batch.metrics.registry import evaluate
-from mia_batch.process.exit_codes import LEAK, OK
-from mia_batch.report.summary import Summary, build_summary, method_line, to_csv, to_json
-from mia_batch.report.text import render
+from mia_batch.process.exit_codes import BY_OUTCOME
+from mia_batch.report.build import build_summary
+from mia_batch.report.summary import Summary, to_csv, to_json
+from mia_batch.report.text import method_line, render
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.identity import run_digest
 from mia_batch.rundir.manifest import check_same_run
@@ -40,17 +45,27 @@ def read_results(config: Config, paths: RunPaths, features: Features) -> dict[st
     missing = [name for name in names if not paths.attack(name).exists()]
     if missing:
         raise InputError([_missing(config, paths, name) for name in missing])
-    results = {name: read_attack(paths.attack(name)) for name in names}
+    results = {name: _read_result(paths, name) for name in names}
     problems = [line for name in names if (line := _foreign(results[name], name, paths, features))]
-    rows = results[names[0]].evaluated
-    if not problems:
-        problems = [
-            f"{paths.attack(name)}: evaluated: must be the rows that {names[0]} scores; remove it and run attack again"
-            for name in names if not np.array_equal(results[name].evaluated, rows)
-        ]  # fmt: skip
-    if problems:
+    if problems or (problems := _other_rows(results, paths)):
         raise InputError(problems)
     return results
+
+
+def _read_result(paths: RunPaths, name: str) -> AttackResult:
+    """Its reason in one line: it stands in tables and sentences."""
+    result = read_attack(paths.attack(name))
+    return replace(result, reason=" ".join(result.reason.split()))
+
+
+def _other_rows(results: Mapping[str, AttackResult], paths: RunPaths) -> list[str]:
+    """A line for each attack that scores other rows than the first; one that is not evaluable scores none."""
+    rows = {name: result.evaluated for name, result in results.items() if not result.reason}
+    first = next(iter(rows), "")
+    return [
+        f"{paths.attack(name)}: evaluated: must be the rows that {first} scores; remove it and run attack again"
+        for name in rows if not np.array_equal(rows[name], rows[first])
+    ]  # fmt: skip
 
 
 def _missing(config: Config, paths: RunPaths, name: str) -> str:
@@ -68,9 +83,12 @@ def _foreign(result: AttackResult, name: str, paths: RunPaths, features: Feature
 
 
 def evaluate_all(results: Mapping[str, AttackResult]) -> dict[str, dict[str, Estimate]]:
-    """Metrics of each method on the rows that it was not fitted on; those without a value are logged by method."""
+    """Metrics of each evaluable method on rows that it was not fitted on; what has no value is logged by method."""
     found = {}
     for name, result in results.items():
+        if result.reason:
+            log.warning("%s: not evaluable: %s", name, result.reason)
+            continue
         rows = result.evaluated
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UndefinedMetricWarning)
@@ -88,18 +106,19 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         raise InputError(f"{paths.features}: must belong to {paths.manifest}, got rows of another run")
     results = read_results(config, paths, features)
     evaluations = evaluate_all(results)
-    scored = next(iter(results.values()))
+    scored = next((result for result in results.values() if not result.reason), next(iter(results.values())))
     verdict = decide(
         evaluations,
-        config.gate,
+        config.gate.gate(),
         methods=list(results),
         n_members=int((scored.evaluated & (scored.member == 1)).sum()),
         n_nonmembers=int((scored.evaluated & (scored.member == 0)).sum()),
         augment_members=config.data.augment_members,
+        reasons={name: result.reason for name, result in results.items() if result.reason},
     )
     origin = {**manifest, "run": features.attrs["run"], "seeds": {"attack": config.attack.seed}}
     return build_summary(
-        results, evaluations, verdict, config.gate, origin, augment_members=config.data.augment_members
+        results, evaluations, verdict, config.gate.gate(), origin, augment_members=config.data.augment_members
     )
 
 
@@ -109,8 +128,8 @@ def reduce(args: argparse.Namespace) -> int:
     summary = summarise(config, paths)
     write_text(paths.summary_csv, to_csv(summary))
     write_text(paths.summary_json, to_json(summary))  # last: it is what says that the stage is done
-    for name in summary["methods"]:
+    for name in summary.methods:
         print(method_line(summary, name, config.report.metrics))
     print()
     print(render(summary, width=shutil.get_terminal_size((80, 24)).columns), flush=True)
-    return LEAK if summary["verdict"]["leak"] else OK
+    return BY_OUTCOME[summary.verdict.outcome]

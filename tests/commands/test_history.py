@@ -17,9 +17,11 @@ from mia_batch.rundir.jobs import record
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler import slurm as scheduler
 
+BEFORE = Path(__file__).parents[1] / "report" / "files" / "summary_0_1.json"
 
-def write_run(root: Path, day: int, leak: bool | None, auc: float | None = 0.5) -> RunPaths:
-    """A run directory as far as history looks; `leak` None is one without a verdict."""
+
+def write_run(root: Path, day: int, outcome: bool | str | None, auc: float | None = 0.5) -> RunPaths:
+    """A run directory as far as history looks; `outcome` None is one without a verdict."""
     paths = RunPaths(root)
     paths.create()
     manifest: dict[str, Any] = {
@@ -31,11 +33,17 @@ def write_run(root: Path, day: int, leak: bool | None, auc: float | None = 0.5) 
         "launches": [],
     }
     paths.manifest.write_text(json.dumps(manifest))
-    if leak is not None:
-        low, high = ({"metrics": {"auc": {"value": value}, "accuracy": {"value": value}}} for value in (None, auc))
-        verdict = {"leak": leak, "sentence": "Said."}
-        paths.summary_json.write_text(json.dumps({"verdict": verdict, "methods": {"lr": low, "rf": high}}))
+    if outcome is not None:
+        summary = json.loads(BEFORE.read_text())
+        summary["verdict"] |= {"leak": outcome if isinstance(outcome, bool) else None, "sentence": "Said."}
+        low, high = ({"metrics": dict.fromkeys(("auc", "accuracy"), numbers(value))} for value in (None, auc))
+        summary["methods"] = {name: summary["methods"][name] | more for name, more in (("lr", low), ("rf", high))}
+        paths.summary_json.write_text(json.dumps(summary))
     return paths
+
+
+def numbers(value: float | None) -> dict[str, Any]:
+    return {"value": value, "low": value, "high": value, "reason": "why" if value is None else None}
 
 
 def run(capsys: pytest.CaptureFixture[str], runs: Path, form: str) -> tuple[int, str]:
@@ -60,6 +68,24 @@ def test_the_exit_code_is_the_newest_verdict(tmp_path: Path, capsys: pytest.Capt
     assert run(capsys, tmp_path, "table")[0] == 3
     write_run(tmp_path / "c", 3, False)
     assert run(capsys, tmp_path, "table")[0] == 0
+    write_run(tmp_path / "d", 4, "inconclusive")
+    assert run(capsys, tmp_path, "table")[0] == 4
+    write_run(tmp_path / "e", 5, None)
+    assert run(capsys, tmp_path, "table")[0] == 4
+
+
+def test_an_inconclusive_audit_is_said_and_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day, outcome in ((1, False), (2, "inconclusive"), (3, True)):
+        write_run(tmp_path / f"run{day}", day, outcome)
+    lines = run(capsys, tmp_path, "table")[1].splitlines()
+    assert [line.split()[4:6] for line in lines[1:]] == [["no", "leak"], ["inconclusive", "0.5000"], ["leak", "0.5000"]]
+    assert lines[2].endswith("Said.")
+    entries = json.loads(run(capsys, tmp_path, "json")[1])
+    assert [entry["outcome"] for entry in entries] == ["no leak", "inconclusive", "leak"]
+    assert [entry["leak"] for entry in entries] == [False, None, True]
+    assert [entry["verdict_change"] for entry in entries] == ["new", "", "worse"]
 
 
 def test_the_three_forms_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,6 +126,6 @@ def test_what_is_no_run_is_left_out_and_a_damaged_one_is_shown(tmp_path: Path) -
         "good": "done", "torn": "damaged", "odd": "damaged", "list": "damaged", "jobs": "damaged"
     }  # fmt: skip
     (said,) = [entry.detail for entry in history.read_history(tmp_path) if entry.run == "list"]
-    assert said.startswith("run.json or summary.json: must be as a run writes it, got AttributeError")
+    assert said == f"{tmp_path / 'list' / 'summary.json'}: schema: is required"
     with pytest.raises(InputError, match="RUNS: must be a directory"):
         history.read_history(tmp_path / "nowhere")

@@ -91,7 +91,17 @@ LINES = [
     ({"data.path": "x" * 300}, "data.path: must exist and be readable, got "),
     ({"attack.methods": [{"method": "lr"}, {"method": "lr"}]}, "attack.methods: must name each once, lr repeated"),
     ({"attack.backend": "dask"}, "attack: scheduler (an address or a scheduler file) goes with backend: dask"),
-    ({"report.metrics": ["precisoin"]}, "report.metrics[0]: must be 'precision', 'accuracy'"),
+    ({"report.metrics": ["auc", "precisoin"]},
+     "report.metrics[1]: must be 'accuracy', 'precision', 'recall', 'balanced_accuracy', 'auc', 'advantage' or "
+     "'tpr_at_fpr', got 'precisoin'"),
+    ({"report.metrics": [{"auc": 1}]}, "report.metrics[0]: must be 'accuracy', 'precision'"),
+    ({"report.metrics": []}, "report.metrics: must have at least 1, got []"),
+    ({"report.metrics": "auc"}, "report.metrics: must be a list, got 'auc'"),
+    ({"gate.metrics": ["tpr_at_fpr"]},
+     "gate.metrics[0]: must be 'accuracy', 'precision', 'recall', 'balanced_accuracy', 'auc' or 'advantage', got "
+     "'tpr_at_fpr'"),
+    ({"gate.rule": "most"}, "gate.rule: must be 'all_above' or 'any_above', got 'most'"),
+    ({"gate.rule": ["all_above"]}, "gate.rule: must be 'all_above' or 'any_above', got ['all_above']"),
     ({"gate.threshold": 60}, "gate.threshold: must be less than or equal to 1, got 60"),
     ({"gate.metrics": ["accuracy", "accuracy"]}, "gate.metrics: must name each once, accuracy repeated"),
 ]

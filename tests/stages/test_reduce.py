@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,12 @@ import pytest
 from running import run_job
 
 from mia_batch.attacks.base import AttackResult
+from mia_batch.cli import main
 from mia_batch.process.exit_codes import run_main
+from mia_batch.report.summary import read_summary
 from mia_batch.rundir.features import FeatureStore, block_dtype
 from mia_batch.rundir.identity import run_digest
-from mia_batch.rundir.manifest import claim
+from mia_batch.rundir.manifest import claim, read_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack, write_attack
 from mia_batch.settings.loading import load_config
@@ -108,6 +112,7 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
     assert summary["verdict"]["leak"] is True
     assert summary["samples"] == {
         "n_fit": 80, "n_scored": 80, "n_members": 45, "n_nonmembers": 35, "base_rate": 0.5625,
+        "base_rate_reason": None,
     }  # fmt: skip
     assert "56.2% of the scored samples are members" in " ".join(printed.split())
     assert set(summary["provenance"]["digests"]) >= {"model.checkpoint"}
@@ -245,3 +250,43 @@ def test_as_the_scheduler_runs_it(make_run: Callable[..., Run]) -> None:
     assert done.stdout.startswith("Method: lr, {'recall': ")
     assert max(map(len, done.stdout.splitlines()[2:])) <= 80
     assert done.stderr == ""
+
+
+def make_not_evaluable(run: Run, name: str, reason: str = "no candidate\ncould be fitted") -> None:
+    none = {"scores": np.full(N, np.nan), "predicted": np.full(N, -1, dtype=np.int8), "evaluated": np.zeros(N, bool)}
+    run.attack(name, **none, best_score=np.nan, best_params={}, cv_results={}, reason=reason)
+
+
+@pytest.mark.parametrize(("signal", "code", "outcome"), [(5.0, 3, "leak"), (0.0, 4, "inconclusive")])
+@pytest.mark.parametrize("name", ["lr", "knn"])
+def test_an_attack_that_is_not_evaluable(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, signal: float, code: int, outcome: str, name: str
+) -> None:
+    """Another's leak is a leak all the same; without one the audit is no clean bill."""
+    run = make_run(signal)
+    make_not_evaluable(run, name)
+    assert reduce_main(run.arguments) == code
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"Method: {name}, not evaluable: no candidate could be fitted" in printed
+    assert re.search(r"nan\S .*\S not evaluable: no candidate could be fitted", printed)
+    assert f"{name} (no candidate" in printed or f"{name} is not evaluable (no candidate" in printed
+    summary = read_summary(run.paths.summary_json)
+    assert (summary.verdict.outcome, summary.methods[name].reason) == (outcome, "no candidate could be fitted")
+    assert summary.samples.n_scored == 80
+
+
+
+def test_no_attack_is_evaluable(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
+    run = make_run(5.0)
+    for name in ("lr", "knn"):
+        make_not_evaluable(run, name)
+    assert reduce_main(run.arguments) == 4
+    assert "INCONCLUSIVE: lr is not evaluable" in capsys.readouterr().out
+
+
+def test_mia_batch_run_passes_the_code_on(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(0.0)
+    make_not_evaluable(run, "knn")
+    plan = SimpleNamespace(manifest=read_manifest(run.paths))  # the fixture's checkpoint is no real one
+    monkeypatch.setattr("mia_batch.commands.run.make_plan", lambda _config: plan)
+    assert main(["run", *run.arguments]) == 4

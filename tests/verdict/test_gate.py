@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from mia_batch.metrics import registry
 from mia_batch.metrics.base import Estimate
 from mia_batch.settings.schema import GateConfig
+from mia_batch.verdict import gate as gate_module
 from mia_batch.verdict.gate import decide
-from mia_batch.verdict.rules import Verdict
+from mia_batch.verdict.rules import GATE_RULES, Gate, GateRule, Verdict
 
 UNDEFINED = Estimate(math.nan, math.nan, math.nan, "no sample is predicted a member")
 
@@ -22,7 +24,7 @@ def estimates(accuracy: float, precision: float, recall: float, *, reach: float 
 
 
 def judge(evaluations: dict[str, Any], *, n: tuple[int, int] = (1000, 1000), **gate: Any) -> Verdict:
-    return decide(evaluations, GateConfig(**gate), methods=list(evaluations), n_members=n[0], n_nonmembers=n[1])
+    return decide(evaluations, GateConfig(**gate).gate(), methods=list(evaluations), n_members=n[0], n_nonmembers=n[1])
 
 
 def test_the_tutorials_rule() -> None:
@@ -91,7 +93,7 @@ def test_undefined_is_never_above() -> None:
 @pytest.mark.parametrize("methods", [["lr", "rf"], []])
 def test_a_method_without_a_result_is_an_error(methods: list[str]) -> None:
     with pytest.raises(ValueError, match=r"missing (rf|all)"):
-        decide({"lr": estimates(0.5, 0.5, 0.5)}, GateConfig(), methods=methods, n_members=9, n_nonmembers=9)
+        decide({"lr": estimates(0.5, 0.5, 0.5)}, GateConfig().gate(), methods=methods, n_members=9, n_nonmembers=9)
 
 
 @pytest.mark.parametrize("gate", [{}, {"rule": "any_above", "metrics": ("accuracy",)}])
@@ -125,5 +127,53 @@ def test_unequal_sides_are_said_and_equal_ones_are_not() -> None:
 
 def test_augmented_members_are_said() -> None:
     found = {"lr": estimates(0.7, 0.7, 0.7)}
-    verdict = decide(found, GateConfig(), methods=["lr"], n_members=9, n_nonmembers=9, augment_members=True)
+    verdict = decide(found, GateConfig().gate(), methods=["lr"], n_members=9, n_nonmembers=9, augment_members=True)
     assert "augment_members" in verdict.cautions[0]
+
+
+def test_a_new_rule_is_one_function_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GATE_RULES, "most_above", GateRule(lambda above: 2 * sum(above) > len(above), "most of", "and"))
+    leak = judge({"lr": estimates(0.7, 0.7, 0.5)}, rule="most_above")
+    clear = judge({"lr": estimates(0.7, 0.5, 0.5)}, rule="most_above")
+    assert leak.sentence == (
+        "LEAK FOUND: lr has accuracy 0.7000 and precision 0.7000. The rule for a leak is most of accuracy, precision "
+        "and recall above 0.6 in any one attack."
+    )
+    assert not clear.leak
+    assert "lr does not have most of accuracy, precision and recall above 0.6" in clear.sentence
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rule": "some_above"}, "gate.rule: must be one of all_above, any_above, got 'some_above'"),
+        ({"bound": "upper"}, "gate.bound: must be one of point, lower, got 'upper'"),
+        ({"threshold": math.nan}, r"gate.threshold: must be in \[0, 1\], got nan"),
+        ({"metrics": ()}, "gate.metrics: must name at least one"),
+    ],
+)
+def test_a_gate_that_is_none(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Gate(**({"rule": "all_above", "threshold": 0.6, "metrics": ("auc",)} | fields))
+
+
+def test_without_a_leak_an_attack_that_is_not_evaluable_leaves_the_audit_inconclusive() -> None:
+    counts: dict[str, Any] = {"n_members": 1000, "n_nonmembers": 1000, "reasons": {"mlp": "every candidate fails"}}
+    gate = GateConfig().gate()
+    verdict = decide({"lr": estimates(0.5, 0.5, 0.5)}, gate, methods=["lr", "mlp"], **counts)
+    assert (verdict.leak, verdict.outcome) == (None, "inconclusive")
+    assert list(verdict.methods) == ["lr"]
+    assert verdict.sentence == (
+        "INCONCLUSIVE: mlp is not evaluable (every candidate fails); lr does not have all of accuracy, precision and "
+        "recall above 0.6."
+    )
+    leak = decide({"lr": estimates(0.7, 0.7, 0.7)}, gate, methods=["lr", "mlp"], **counts)
+    assert (leak.leak, leak.outcome) == (True, "leak")
+    assert leak.cautions == ("not evaluable, and therefore not judged: mlp (every candidate fails).",)
+    assert leak.not_evaluable == {"mlp": "every candidate fails"}
+
+
+@pytest.mark.parametrize("room", ["metrics", "verdict", "report"])
+def test_the_settings_stand_above(room: str) -> None:
+    folder = Path(gate_module.__file__).parents[1] / room
+    assert not [file.name for file in folder.glob("*.py") if "mia_batch.settings" in file.read_text()]

@@ -1,0 +1,102 @@
+"""From an audit's results to its summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from mia_batch.attacks.base import AttackResult
+from mia_batch.metrics.base import LEVEL, Estimate
+from mia_batch.metrics.registry import METRICS
+from mia_batch.report.summary import (
+    SCHEMA,
+    MethodSummary,
+    MetricSummary,
+    SamplesSummary,
+    Summary,
+    VerdictSummary,
+    plain,
+)
+from mia_batch.verdict.rules import Gate, Verdict
+
+
+def build_summary(
+    results: Mapping[str, AttackResult],
+    evaluations: Mapping[str, Mapping[str, Estimate]],
+    verdict: Verdict,
+    gate: Gate,
+    provenance: Mapping[str, Any],
+    *,
+    augment_members: bool,
+    level: float = LEVEL,
+) -> Summary:
+    """Everything that the audit found, and from what.
+
+    Args:
+        results: by method; all that are evaluable score the same rows.
+        evaluations: metrics by method, of those that are evaluable.
+        verdict: the audit's outcome by `gate`.
+        gate: the rule.
+        provenance: resolved config, SHA-256 of checkpoint and data, versions, launches, seeds.
+        augment_members: whether members, and only they, were cropped and flipped.
+        level: confidence level of the intervals.
+    """
+    scored = next((result for result in results.values() if not result.reason), None)
+    return Summary(
+        schema=SCHEMA,
+        verdict=VerdictSummary(**asdict(verdict), rule=gate),
+        level=level,
+        samples=_samples(scored),
+        augment_members=augment_members,
+        methods={name: _method(result, evaluations.get(name, {})) for name, result in results.items()},
+        provenance=plain(provenance),
+    )
+
+
+def _samples(result: AttackResult | None) -> SamplesSummary:
+    if result is None:
+        none = "no attack is evaluable"
+        return SamplesSummary(n_fit=0, n_scored=0, n_members=0, n_nonmembers=0, base_rate=None, base_rate_reason=none)
+    n_members = int((result.evaluated & (result.member == 1)).sum())
+    n_scored = int(result.evaluated.sum())
+    return SamplesSummary(
+        n_fit=len(result.evaluated) - n_scored, n_scored=n_scored, n_members=n_members,
+        n_nonmembers=n_scored - n_members, base_rate=n_members / n_scored,
+    )  # fmt: skip
+
+
+def _method(result: AttackResult, estimates: Mapping[str, Estimate]) -> MethodSummary:
+    lifted = ("n_nonconverged", "seconds")
+    return MethodSummary(
+        metrics=_no_metrics(result.reason) if result.reason else {n: _metric(e) for n, e in estimates.items()},
+        best_params=plain(result.best_params),
+        cv_score=plain(result.best_score),
+        cv_score_reason=_why_no_cv_score(result),
+        n_candidates=len(result.cv_results.get("params", ())),
+        n_fit=0 if result.reason else int((~result.evaluated).sum()),
+        n_eval=int(result.evaluated.sum()),
+        n_nonconverged=plain(result.provenance.get("n_nonconverged")),
+        seconds=plain(result.provenance.get("seconds")),
+        provenance=plain({name: value for name, value in result.provenance.items() if name not in lifted}),
+        reason=result.reason or None,
+    )
+
+
+def _metric(estimate: Estimate) -> MetricSummary:
+    return MetricSummary(**plain(asdict(estimate)))
+
+
+def _no_metrics(reason: str) -> dict[str, MetricSummary]:
+    """The metrics of an attack that is not evaluable: every reader finds each, and why it has no value."""
+    none = MetricSummary(value=None, low=None, high=None, reason=f"not evaluable: {reason}")
+    return dict.fromkeys(METRICS, none)
+
+
+def _why_no_cv_score(result: AttackResult) -> str | None:
+    if math.isfinite(result.best_score):
+        return None
+    return f"not evaluable: {result.reason}" if result.reason else (
+        "no candidate of the grid search has a finite score" if result.cv_results else "no grid was searched"
+    )
