@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mia_batch.errors import InputError
+from mia_batch.files import not_written
 
 
 class Journal:
@@ -24,7 +25,7 @@ class Journal:
         try:
             self._file = open(path, "a+b")  # noqa: SIM115  (open until the attack ends)
         except OSError as error:
-            raise InputError(f"{path}: must be writable, got: {error.strerror}") from error
+            raise not_written(path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -58,7 +59,7 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise InputError(f"{self.path}: must be writable, got: {error.strerror}") from error
+            raise not_written(self.path, error) from error
 
     def __len__(self) -> int:
         return len(self._found)
