@@ -32,7 +32,7 @@ def test_no_room_is_one_line_wherever_it_is_met(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match=r"images: the disk is full$"), Prepared(tmp_path).appending(1):
         fail()
     monkeypatch.setattr(Path, "mkdir", fail)
-    with pytest.raises(InputError, match="run: the disk is full$"):
+    with pytest.raises(InputError, match=r"run: the disk is full$"):
         RunPaths(tmp_path / "run").create()
 
 
@@ -44,7 +44,7 @@ def test_a_journal_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "run")
     journal.close()
     journal._file = Full()  # type: ignore[assignment]
-    with pytest.raises(InputError, match="journal: the disk is full$"):
+    with pytest.raises(InputError, match=r"journal: the disk is full$"):
         journal.put("lr/0", {})
 
 

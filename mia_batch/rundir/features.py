@@ -31,6 +31,7 @@ from mia_batch.rundir.hdf5 import (
     set_attrs,
     sync,
 )
+from mia_batch.rundir.identity import Origin
 
 
 @dataclass(frozen=True)
@@ -180,3 +181,12 @@ def features_progress(path: Path) -> tuple[int, int] | None:
         check_schema(file, path, "features")
         done = file["done"][:]
     return int(done.sum()), len(done)
+
+
+def features_origin(path: Path) -> Origin | None:
+    """What features.h5 was made from, also while it is being written; None without a file."""
+    if not path.exists():
+        return None
+    with reading(path), h5py.File(path, "r", locking=False) as file:
+        check_schema(file, path, "features")
+        return Origin.of(get_attrs(file))

@@ -12,6 +12,7 @@ import numpy as np
 from mia_batch.attacks.base import AttackResult
 from mia_batch.files import atomic_path
 from mia_batch.rundir.hdf5 import SCHEMA, as_input_error, check_room, check_schema, get_attrs, reading, set_attrs
+from mia_batch.rundir.identity import mark_of
 
 
 def write_attack(path: Path, result: AttackResult) -> None:
@@ -32,6 +33,18 @@ def write_attack(path: Path, result: AttackResult) -> None:
 def _new_file(temporary: Path, result: AttackResult) -> h5py.File:
     check_room(temporary.parent, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
     return h5py.File(temporary, "w")
+
+
+def read_mark(path: Path) -> tuple[str | None, str]:
+    """What attacks/<name>.h5 is a result of, see `identity.attack_marks`, and why it has no score, if it has none.
+
+    Raises:
+        InputError: missing, damaged or of another schema.
+    """
+    with reading(path), h5py.File(path, "r") as file:
+        check_schema(file, path, "attack")
+        attrs = get_attrs(file)
+        return mark_of(attrs["provenance"]), attrs.get("reason", "")
 
 
 def _is_text(column: Any) -> bool:

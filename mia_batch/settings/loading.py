@@ -52,6 +52,19 @@ def load_config(
     return Config(path=path.absolute(), **parts)
 
 
+def with_checkpoint(config: Config, checkpoint: str | Path) -> Config:
+    """`config` of another checkpoint, relative to the current folder; only what that changes is checked.
+
+    Raises:
+        InputError: the checkpoint cannot be read.
+    """
+    changed = config.model.model_copy(update={"checkpoint": Path(checkpoint).absolute()})
+    problems = _missing_files(config.path, {"model": changed}, ("checkpoint",))
+    if problems:
+        raise InputError(problems)
+    return config.model_copy(update={"model": changed})
+
+
 class Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-4 as a number and refuses a key given twice."""
 

@@ -18,11 +18,13 @@ from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import LEAK, OK
 from mia_batch.report.summary import Summary, build_summary, method_line, to_csv, to_json
 from mia_batch.report.text import render
+from mia_batch.rundir.claim import in_force_with, put_in_force
 from mia_batch.rundir.features import Features, read_features
-from mia_batch.rundir.identity import run_digest
-from mia_batch.rundir.manifest import check_same_run
+from mia_batch.rundir.identity import features_digest
+from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack
+from mia_batch.rundir.state import attack_status
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.verdict.gate import decide
@@ -30,7 +32,9 @@ from mia_batch.verdict.gate import decide
 log = logging.getLogger(__name__)
 
 
-def read_results(config: Config, paths: RunPaths, features: Features) -> dict[str, AttackResult]:
+def read_results(
+    config: Config, paths: RunPaths, manifest: Manifest, features: Features
+) -> dict[str, AttackResult]:
     """Every configured attack's result, in the order of the configuration.
 
     Raises:
@@ -41,7 +45,7 @@ def read_results(config: Config, paths: RunPaths, features: Features) -> dict[st
     if missing:
         raise InputError([_missing(config, paths, name) for name in missing])
     results = {name: read_attack(paths.attack(name)) for name in names}
-    problems = [line for name in names if (line := _foreign(results[name], name, paths, features))]
+    problems = [line for name in names if (line := _foreign(results[name], name, paths, manifest, features))]
     rows = results[names[0]].evaluated
     if not problems:
         problems = [
@@ -58,12 +62,16 @@ def _missing(config: Config, paths: RunPaths, name: str) -> str:
     return f"{paths.attack(name)}: must be there for method {name}; make it with: {command}"
 
 
-def _foreign(result: AttackResult, name: str, paths: RunPaths, features: Features) -> str | None:
+def _foreign(
+    result: AttackResult, name: str, paths: RunPaths, manifest: Manifest, features: Features
+) -> str | None:
     path = paths.attack(name)
     if result.method != name:
         return f"{path}: method: must be {name}, got {result.method}"
-    if result.provenance.get("run") != features.attrs["run"] or not np.array_equal(result.member, features.member):
-        return f"{path}: must come from {paths.features}, got a result of another run; remove it and run attack"
+    done = attack_status(paths, manifest, name).state == "done"
+    if not done or not np.array_equal(result.member, features.member):
+        rule = f"must come from {paths.features} and this config"
+        return f"{path}: {rule}, got a result of another run or of other settings; run attack again"
     return None
 
 
@@ -82,11 +90,10 @@ def evaluate_all(results: Mapping[str, AttackResult]) -> dict[str, dict[str, Est
 
 def summarise(config: Config, paths: RunPaths) -> Summary:
     """Read the run's files and build its summary."""
-    manifest = check_same_run(paths, config)
+    manifest = in_force_with(paths, config)
     features = read_features(paths.features)
-    if features.attrs["run"] != run_digest(manifest):
-        raise InputError(f"{paths.features}: must belong to {paths.manifest}, got rows of another run")
-    results = read_results(config, paths, features)
+    results = read_results(config, paths, manifest, features)
+    put_in_force(paths, manifest)
     evaluations = evaluate_all(results)
     scored = next(iter(results.values()))
     verdict = decide(
@@ -97,7 +104,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         n_nonmembers=int((scored.evaluated & (scored.member == 0)).sum()),
         augment_members=config.data.augment_members,
     )
-    origin = {**manifest, "run": features.attrs["run"], "seeds": {"attack": config.attack.seed}}
+    origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
     return build_summary(
         results, evaluations, verdict, config.gate, origin, augment_members=config.data.augment_members
     )
