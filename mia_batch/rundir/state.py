@@ -18,7 +18,7 @@ from mia_batch.rundir.identity import Origin, attack_marks, differences, feature
 from mia_batch.rundir.journal import tasks_done
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.rundir.results import result_mark
+from mia_batch.rundir.results import read_mark
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,8 @@ def attack_status(paths: RunPaths, manifest: Manifest, name: str) -> StageStatus
             return fits
         if mark in marks:
             return "failed", f"not evaluable: {reason}"
-        return fits or (("stale", f"{file.name} is of other features or settings") if file.exists() else ("missing", ""))
+        stale = "stale", f"{file.name} is of other features or settings"
+        return fits or (stale if file.exists() else ("missing", ""))
 
     return _status(f"attack {name}", file, look)
 

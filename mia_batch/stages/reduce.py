@@ -20,11 +20,11 @@ from mia_batch.report.summary import Summary, build_summary, method_line, to_csv
 from mia_batch.report.text import render
 from mia_batch.rundir.claim import in_force_with, put_in_force
 from mia_batch.rundir.features import Features, read_features
-from mia_batch.rundir.identity import features_digest
+from mia_batch.rundir.identity import features_digest, mark_of
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack
-from mia_batch.rundir.state import attack_status
+from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.verdict.gate import decide
@@ -68,8 +68,8 @@ def _foreign(
     path = paths.attack(name)
     if result.method != name:
         return f"{path}: method: must be {name}, got {result.method}"
-    done = attack_status(paths, manifest, name).state == "done"
-    if not done or not np.array_equal(result.member, features.member):
+    ours = mark_of(result.provenance) in accepted_marks(paths, manifest, name)
+    if not ours or not np.array_equal(result.member, features.member):
         rule = f"must come from {paths.features} and this config"
         return f"{path}: {rule}, got a result of another run or of other settings; run attack again"
     return None
