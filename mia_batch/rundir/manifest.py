@@ -113,6 +113,7 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"{field}: is required"
     rule = problem["msg"].replace("Input should be", "must be").replace("a valid dictionary", "a mapping")
+    rule = rule.replace("a valid tuple", "a list").replace("a valid string", "text")
     return f"{field}: {rule.removeprefix('Value error, ')}, got {repr(problem['input'])[:80]}"
 
 

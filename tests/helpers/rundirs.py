@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -79,6 +83,24 @@ def write_rows(paths: RunPaths, manifest: Manifest, *, done: int = N, total: int
     with FeatureStore.create(paths.features, columns, 10, {**origin, **whose}) as store:
         if done:
             store.write(rows)
+
+
+@contextmanager
+def a_writer(paths: RunPaths) -> Iterator[None]:
+    """Another process has features.h5 open to write."""
+    code = """
+import sys, pathlib
+from mia_batch.rundir.features import FeatureStore
+with FeatureStore(pathlib.Path(sys.argv[1])):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code, str(paths.features)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        yield
+        writer.communicate("")
 
 
 def write_result(paths: RunPaths, manifest: Manifest, name: str, **provenance: Any) -> None:
