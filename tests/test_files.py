@@ -41,7 +41,7 @@ def test_a_journal_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
         def write(self, _: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    journal = Journal(tmp_path / "journal", "run")
+    journal = Journal(tmp_path / "journal", ("mark",))
     journal.close()
     journal._file = Full()  # type: ignore[assignment]
     with pytest.raises(InputError, match=r"journal: the disk is full$"):

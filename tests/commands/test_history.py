@@ -7,12 +7,13 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from rundirs import a_manifest, make_run, write_verdict
 
 from mia_batch.commands import history
 from mia_batch.errors import InputError
+from mia_batch.rundir.claim import claim
 from mia_batch.rundir.jobs import record
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler import slurm as scheduler
@@ -20,21 +21,11 @@ from mia_batch.scheduler import slurm as scheduler
 
 def write_run(root: Path, day: int, leak: bool | None, auc: float | None = 0.5) -> RunPaths:
     """A run directory as far as history looks; `leak` None is one without a verdict."""
-    paths = RunPaths(root)
-    paths.create()
-    manifest: dict[str, Any] = {
-        "schema": 1,
-        "created": f"2030-01-{day:02d}T01:00:00+00:00",
-        "config": {"model": {"checkpoint": f"/watch/net{day}.ckpt"}},
-        "digests": {"model.checkpoint": f"{day:064x}"},
-        "versions": {},
-        "launches": [],
-    }
-    paths.manifest.write_text(json.dumps(manifest))
+    checkpoint = {"model.checkpoint": f"/watch/net{day}.ckpt", "digests.model.checkpoint": f"{day:064x}"}
+    manifest = a_manifest(created=f"2030-01-{day:02d}T01:00:00+00:00", **checkpoint)
+    paths = make_run(RunPaths(root), manifest)
     if leak is not None:
-        low, high = ({"metrics": {"auc": {"value": value}, "accuracy": {"value": value}}} for value in (None, auc))
-        verdict = {"leak": leak, "sentence": "Said."}
-        paths.summary_json.write_text(json.dumps({"verdict": verdict, "methods": {"lr": low, "rf": high}}))
+        write_verdict(paths, manifest, leak=leak, auc=auc)
     return paths
 
 
@@ -88,13 +79,22 @@ def test_a_run_whose_jobs_slurm_has_forgotten_is_incomplete(tmp_path: Path, monk
         assert (entry.state, entry.detail) == expected
 
 
+def test_a_verdict_of_another_gate_is_not_the_run_in_forces(tmp_path: Path) -> None:
+    paths = write_run(tmp_path / "a", 1, True)
+    claim(paths, a_manifest(**{"digests.model.checkpoint": f"{1:064x}", "gate.threshold": 0.9}))
+    (entry,) = history.read_history(tmp_path)
+    assert (entry.state, entry.leak) == ("incomplete", None)
+    assert entry.detail == "verdict of another config: gate.threshold was 0.6 and is now 0.9"
+
+
 def test_what_is_no_run_is_left_out_and_a_damaged_one_is_shown(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "file").touch()
     write_run(tmp_path / "good", 1, False)
     write_run(tmp_path / "torn", 2, False).summary_json.write_text("{")
     write_run(tmp_path / "odd", 2, False).manifest.write_text("[]")
-    write_run(tmp_path / "list", 2, False).summary_json.write_text('{"verdict": {}, "methods": []}')
+    listed = write_run(tmp_path / "list", 2, False).summary_json
+    listed.write_text(json.dumps({**json.loads(listed.read_text()), "methods": []}))
     write_run(tmp_path / "jobs", 2, None).jobs.write_text('{"submissions": [{"jobs": []}]}')
     assert {entry.run: entry.state for entry in history.read_history(tmp_path)} == {
         "good": "done", "torn": "damaged", "odd": "damaged", "list": "damaged", "jobs": "damaged"
