@@ -21,6 +21,18 @@ def shipped(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether a write failed for want of room: on the disk, in a quota, under a limit on a file's size."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in full or "No space left" in str(error)  # HDF5 has the number in its text
+
+
+def not_written(path: Path, error: Exception, rule: str = "must be writable") -> InputError:
+    """What the file system objects to, as one line."""
+    said = "the disk is full" if is_full(error) else f"{rule}, got: {getattr(error, 'strerror', None) or error}"
+    return InputError(f"{path}: {said}")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is synced and renamed to `path`, else removed.
@@ -36,9 +48,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_directory(path.parent)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        rule = "the disk is full" if full else f"must be writable, got: {error.strerror or error}"
-        raise InputError(f"{path}: {rule}") from error
+        raise not_written(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 

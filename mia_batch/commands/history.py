@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, one_line
 from mia_batch.process.exit_codes import BY_OUTCOME, OK
 from mia_batch.report.summary import Summary, read_summary
 from mia_batch.rundir.jobs import latest_jobs
-from mia_batch.rundir.manifest import read_manifest, what_is_damaged
+from mia_batch.rundir.manifest import read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
+from mia_batch.rundir.state import reduce_status
 from mia_batch.scheduler import slurm as scheduler
 from mia_batch.scheduler.queue import states_now
 
@@ -36,8 +37,8 @@ class Entry:
         created: when the run was set up, ISO 8601, UTC.
         checkpoint: file name of the checkpoint.
         sha256: of the checkpoint.
-        state: done, queued (jobs are waiting or running), incomplete (no verdict and no job), unknown (no verdict, and
-            Slurm does not answer) or damaged.
+        state: done, queued (jobs are waiting or running), incomplete (no job, and no verdict of the configuration in
+            force), unknown (no verdict, and Slurm does not answer) or damaged.
         leak: the verdict; None until there is one, and where it is inconclusive.
         auc: the highest over the attacks, in [0, 1]; None where undefined.
         accuracy: likewise.
@@ -70,46 +71,43 @@ def read_history(runs: Path) -> list[Entry]:
     """
     if not runs.is_dir():
         raise InputError(f"{runs}: RUNS: must be a directory of run directories")
-    found = runs_in(runs)
-    states = _job_states(found)
-    entries = [_read_entry(paths, states) for paths in found]
+    found = [_by_files(paths) for paths in runs_in(runs)]
+    states = states_now(job for _, jobs in found for job in jobs.values())
+    entries = [_with_jobs(entry, jobs, states) if entry.state == "incomplete" else entry for entry, jobs in found]
     return with_changes(sorted(entries, key=lambda entry: (entry.created, entry.run)))
 
 
-def _job_states(found: Sequence[RunPaths]) -> Mapping[str, str]:
-    """States of the jobs of runs without a verdict, asked for at once."""
-    jobs: list[str] = []
-    for paths in found:
-        if not paths.summary_json.exists():
-            try:
-                jobs += latest_jobs(paths).values()
-            except InputError:
-                continue
-    return states_now(jobs)
-
-
-def _read_entry(paths: RunPaths, states: Mapping[str, str]) -> Entry:
+def _by_files(paths: RunPaths) -> tuple[Entry, dict[str, str]]:
+    """An audit as its files say, and if it is incomplete its last jobs, by stage."""
+    name = paths.root.name
     try:
-        manifest = read_manifest(paths) or {}
+        manifest = read_manifest(paths)
+        assert manifest is not None  # runs_in has seen it
+        verdict = reduce_status(paths, manifest)
         entry = Entry(
-            run=paths.root.name,
-            created=str(manifest["created"]),
-            checkpoint=Path(manifest["config"]["model"]["checkpoint"]).name,
-            sha256=str(manifest["digests"]["model.checkpoint"]),
-            state="incomplete",
+            run=name,
+            created=manifest.created,
+            checkpoint=Path(manifest.config["model"]["checkpoint"]).name,
+            sha256=manifest.digests["model.checkpoint"],
+            state={"done": "done", "damaged": "damaged"}.get(verdict.state, "incomplete"),
+            detail=verdict.detail,
         )
-        return _with_verdict(entry, paths) if paths.summary_json.exists() else _without_verdict(entry, paths, states)
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Entry(paths.root.name, "", "", "", "damaged", detail=what_is_damaged(error))
+        if entry.state == "done":
+            return _with_verdict(entry, paths), {}
+        return entry, latest_jobs(paths) if entry.state == "incomplete" else {}
+    except InputError as error:
+        said = " ".join(str(error).split())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said = f"run.json or summary.json: must be as a run writes it, got {one_line(error)}"
+    return Entry(name, "", "", "", "damaged", detail=said), {}
 
 
 def _with_verdict(entry: Entry, paths: RunPaths) -> Entry:
     summary = read_summary(paths.summary_json)
     verdict, auc, accuracy = summary.verdict, _highest(summary, "auc"), _highest(summary, "accuracy")
     return replace(
-        entry, state="done", leak=verdict.leak, outcome=verdict.outcome, detail=verdict.sentence, auc=auc,
-        accuracy=accuracy,
-    )  # fmt: skip
+        entry, leak=verdict.leak, outcome=verdict.outcome, detail=verdict.sentence, auc=auc, accuracy=accuracy
+    )
 
 
 def _highest(summary: Summary, metric: str) -> float | None:
@@ -117,8 +115,9 @@ def _highest(summary: Summary, metric: str) -> float | None:
     return max((value for value in found if value is not None), default=None)
 
 
-def _without_verdict(entry: Entry, paths: RunPaths, states: Mapping[str, str]) -> Entry:
-    jobs = [(stage, job, states.get(job, scheduler.UNKNOWN)) for stage, job in latest_jobs(paths).items()]
+def _with_jobs(entry: Entry, last: Mapping[str, str], states: Mapping[str, str]) -> Entry:
+    """An audit without a verdict, with what a scheduler says of its last jobs."""
+    jobs = [(stage, job, states.get(job, scheduler.UNKNOWN)) for stage, job in last.items()]
     active = [(stage, job, state) for stage, job, state in jobs if state in scheduler.ACTIVE]
     if active:
         stage, job, state = active[0]
@@ -126,7 +125,7 @@ def _without_verdict(entry: Entry, paths: RunPaths, states: Mapping[str, str]) -
     if any(state == scheduler.UNKNOWN for _, _, state in jobs):
         return replace(entry, state="unknown", detail="Slurm does not answer whether its jobs are queued")
     stopped = [f"{stage} job {job} {state}" for stage, job, state in jobs if state != "COMPLETED"]
-    return replace(entry, detail=stopped[0] if stopped else "no job is queued")
+    return replace(entry, detail=stopped[0] if stopped else entry.detail or "no job is queued")
 
 
 def with_changes(entries: Sequence[Entry]) -> list[Entry]:

@@ -12,9 +12,8 @@ from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
 from mia_batch.process.resources import available_memory
-from mia_batch.rundir.features import features_progress
-from mia_batch.rundir.manifest import claim
-from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.claim import claim
+from mia_batch.rundir.state import Left, left_to_do, read_state
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_run_arguments, load_run
 from mia_batch.stages.plan import make_plan
@@ -35,11 +34,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
     config, paths = load_run(args, need=("checkpoint", "data"))
     check_memory(config, args.ranks)
-    claim(paths, make_plan(config).manifest)
+    stages = read_state(paths, claim(paths, make_plan(config).manifest))
     arguments = [args.config, "--out", args.out]
     arguments += ["--checkpoint", args.checkpoint] if args.checkpoint else []
     arguments += ["--verbose"] if args.verbose else []
-    for stage, command in _commands(args.ranks, arguments, config, paths):
+    for stage, command in _commands(args.ranks, arguments, left_to_do(stages)):
         log.info("stage %s", stage)
         code = run_stage(command, mpi_environment())
         if code != OK:
@@ -65,16 +64,13 @@ def check_memory(config: Config, ranks: int) -> None:
         )
 
 
-def _commands(
-    ranks: int, arguments: list[str], config: Config, paths: RunPaths
-) -> list[tuple[str, list[str]]]:
+def _commands(ranks: int, arguments: list[str], left: Left) -> list[tuple[str, list[str]]]:
     """The stages before the reducer that are still to be run."""
     commands = []
-    if any(not paths.attack(method.method).exists() for method in config.attack.methods):
+    if "extract" in left.stages:
+        commands.append(("extract", mpirun_command(ranks, stage_command("extract", arguments))))
+    if "attack" in left.stages:
         commands.append(("attack", stage_command("attack", arguments)))
-    rows = features_progress(paths.features)
-    if rows is None or rows[0] < rows[1]:
-        commands.insert(0, ("extract", mpirun_command(ranks, stage_command("extract", arguments))))
     return commands
 
 

@@ -10,7 +10,7 @@ import argparse
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,13 +18,10 @@ from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.jobs import latest_jobs
 from mia_batch.rundir.paths import RunPaths, runs_in
-from mia_batch.rundir.state import StageStatus, _by_files
-from mia_batch.scheduler import slurm as scheduler
-from mia_batch.scheduler.queue import states_now
+from mia_batch.rundir.state import StageStatus, read_state, with_jobs
+from mia_batch.scheduler.queue import jobs_now
 
 log = logging.getLogger(__name__)
-
-SAID = {scheduler.FORGOTTEN: "forgotten by Slurm", scheduler.UNKNOWN: "unknown: Slurm does not answer"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,15 +79,9 @@ def _printable(name: str) -> str:
 
 def statuses(runs: Sequence[RunPaths]) -> list[list[StageStatus]]:
     """The stages of each run in order, the attacks one by one; Slurm is asked once, for all that is not done."""
-    by_files = [_by_files(paths) for paths in runs]
-    jobs = [_jobs(paths, stages) for paths, stages in zip(runs, by_files, strict=True)]
-    states = states_now(job for each in jobs for job in each.values())
-    why = scheduler.reasons(job for job, state in states.items() if state in scheduler.WAITING)
-    said = {job: SAID.get(state, state) + (f" ({why[job]})" if job in why else "") for job, state in states.items()}
-    return [
-        [_with_job(stage, each.get(stage.stage), states, said) for stage in stages]
-        for stages, each in zip(by_files, jobs, strict=True)
-    ]
+    by_files = {paths: read_state(paths) for paths in runs}
+    jobs = jobs_now({paths: _jobs(paths, stages) for paths, stages in by_files.items()})
+    return [with_jobs(stages, jobs[paths]) for paths, stages in by_files.items()]
 
 
 def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
@@ -101,21 +92,3 @@ def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
         log.warning("%s", error)
         return {}
     return {each.stage: jobs[each.stage] for each in stages if each.state != "done" and each.stage in jobs}
-
-
-def _with_job(
-    stage: StageStatus, job: str | None, states: Mapping[str, str], said: Mapping[str, str]
-) -> StageStatus:
-    if job is None:
-        return stage
-    state = stage.state if stage.state == "running" else _state(stage.state, states[job])
-    return StageStatus(stage.stage, state, stage.detail, f"{job} {said[job]}")
-
-
-def _state(by_files: str, job: str) -> str:
-    if job in scheduler.WAITING:
-        return "queued"
-    if job in scheduler.ACTIVE:
-        return "running"
-    nothing_known = (scheduler.FORGOTTEN, scheduler.UNKNOWN, "COMPLETED")
-    return by_files if job in nothing_known else "failed"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.paths import RunPaths
@@ -30,17 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, then queue what is not done."""
     site, out = site_from(args), named_folder("--out", args.out)
-    config_file = Path(args.config)
-    if args.checkpoints:
-        runs = still_to_do(config_file, name_runs(find_checkpoints(args.checkpoints), out))
-    else:
-        config = load_config(config_file, checkpoint=args.checkpoint)
-        runs = still_to_do(config_file, [Run(config.model.checkpoint, RunPaths(out))])
+    named = name_runs(find_checkpoints(args.checkpoints), out) if args.checkpoints else []
+    config = load_config(args.config, checkpoint=named[0].checkpoint if named else args.checkpoint)
+    runs = still_to_do(config, named or [Run(config.model.checkpoint, RunPaths(out))])
     if not runs:
         log.info("nothing to do: every checkpoint has its verdict in %s", out)
         show_nothing(args)
     elif args.checkpoints:
-        show(args, submit_runs(config_file, runs, out, site, dry_run=args.dry_run), runs)
+        show(args, submit_runs(config, runs, out, site, dry_run=args.dry_run), runs)
     else:
         words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
         show(args, submit_run(config, out, site, words=words, dry_run=args.dry_run), runs)

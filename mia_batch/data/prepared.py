@@ -6,7 +6,6 @@ that its length says how far a stopped process came.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -20,7 +19,7 @@ import numpy as np
 
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
-from mia_batch.files import atomic_path, sync_directory, write_text
+from mia_batch.files import atomic_path, is_full, not_written, sync_directory, write_text
 from mia_batch.settings.schema import SOURCES, DataConfig
 
 COLUMNS = ("sample_index", "split", "label", "member")
@@ -64,7 +63,7 @@ class Prepared:
         """The samples, and their images mapped from the file.
 
         Args:
-            identity: of the data that is wanted, as `provenance.data_digest` gives it.
+            identity: of the data that is wanted, as `rundir.identity.data_digest` gives it.
 
         Raises:
             InputError: not complete, removed, or of other data.
@@ -102,8 +101,8 @@ class Prepared:
         except BlockingIOError:
             raise InputError(f"{self.folder}: another process is preparing this data") from None
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise InputError(f"{self.images}: the disk is full") from error
+            if is_full(error):
+                raise not_written(self.images, error) from error
             raise
 
     def finish(self, selection: Selection, identity: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,12 +21,3 @@ def owed_rows(done: NDArray[np.bool_], rank_id: int, rank_size: int) -> NDArray[
     owed = np.flatnonzero(~done)
     first, end = (len(owed) * part // rank_size for part in (rank_id, rank_id + 1))
     return owed[first:end]
-
-
-def contiguous_runs(rows: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
-    """Cut `rows` into runs of consecutive numbers: (where the run stands in `rows`, the rows as a slice)."""
-    if not len(rows):
-        return
-    starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
-    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-        yield slice(start, end), slice(int(rows[start]), int(rows[end - 1]) + 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
 from mia_batch.files import sync_directory
-from mia_batch.mpi.shards import contiguous_runs
 from mia_batch.rundir.hdf5 import (
     SCHEMA,
-    _as_input_error,
-    _check_schema,
-    _get_attrs,
-    _reading,
-    _set_attrs,
-    _sync,
+    as_input_error,
     check_room,
+    check_schema,
+    get_attrs,
+    reading,
+    set_attrs,
+    sync,
 )
+from mia_batch.rundir.identity import Origin
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class FeatureStore:
             InputError: not a features file of this schema, or another process writes it.
         """
         self.path = path
-        with _reading(path):
+        with reading(path):
             if not h5py.is_hdf5(path):  # "r+" would make an empty file into one
                 raise OSError("not an HDF5 file")
             self._file = h5py.File(path, "r+")
-        _check_schema(self._file, path, "features")
+        check_schema(self._file, path, "features")
 
     @classmethod
     def create(
@@ -76,10 +76,10 @@ class FeatureStore:
         text_bytes = np.asarray(rows["split"], dtype=str).nbytes + len(json.dumps(dict(attrs)))
         try:
             check_room(path.parent, len(rows["member"]) * (32 + 4 * n_classes) + text_bytes)
-            with _as_input_error(path), h5py.File(temporary, "w") as file:
+            with as_input_error(path), h5py.File(temporary, "w") as file:
                 _lay_out(file, rows, n_classes)
-                _set_attrs(file, {"schema": SCHEMA, "kind": "features", **attrs})
-                _sync(file)
+                set_attrs(file, {"schema": SCHEMA, "kind": "features", **attrs})
+                sync(file)
             os.link(temporary, path)  # unlike a rename it never replaces another run's file
             sync_directory(path.parent)
         except FileExistsError:
@@ -96,7 +96,7 @@ class FeatureStore:
     @property
     def attrs(self) -> dict[str, Any]:
         """Provenance."""
-        return _get_attrs(self._file)
+        return get_attrs(self._file)
 
     def done(self) -> NDArray[np.bool_]:
         """Shape (n_rows,): which rows are computed."""
@@ -105,14 +105,14 @@ class FeatureStore:
     def write(self, block: NDArray[Any]) -> None:
         """Store rows (dtype of `block_dtype`); when it returns they are on disk and marked done."""
         block = block[np.argsort(block["row"], kind="stable")]
-        with _as_input_error(self.path):
+        with as_input_error(self.path):
             for here, there in contiguous_runs(block["row"]):
                 self._file["logits"][there] = block["logits"][here]
                 self._file["loss"][there] = block["loss"][here]
-            _sync(self._file)  # the rows before the marks that vouch for them
+            sync(self._file)  # the rows before the marks that vouch for them
             for _, there in contiguous_runs(block["row"]):
                 self._file["done"][there] = 1
-            _sync(self._file)
+            sync(self._file)
 
     def close(self) -> None:
         """Release the file and its lock."""
@@ -125,6 +125,15 @@ class FeatureStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def contiguous_runs(rows: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
+    """Cut `rows` into runs of consecutive numbers: (where the run stands in `rows`, the rows as a slice)."""
+    if not len(rows):
+        return
+    starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
+    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        yield slice(start, end), slice(int(rows[start]), int(rows[end - 1]) + 1)
 
 
 def _lay_out(file: h5py.File, rows: Mapping[str, NDArray[Any]], n_classes: int) -> None:
@@ -153,8 +162,8 @@ def read_features(path: Path) -> Features:
     Raises:
         InputError: missing, of another schema, in use by a writer, or with rows still to be computed.
     """
-    with _reading(path), h5py.File(path, "r") as file:
-        _check_schema(file, path, "features")
+    with reading(path), h5py.File(path, "r") as file:
+        check_schema(file, path, "features")
         done = file["done"][:]
         if not done.all():
             raise InputError(f"{path}: rows: must all be done, got {int(done.sum())} of {len(done)}; run extract again")
@@ -167,7 +176,7 @@ def read_features(path: Path) -> Features:
             member=file["member"][:],
             logits=mapped,
             loss=file["loss"][:],
-            attrs=_get_attrs(file),
+            attrs=get_attrs(file),
         )
 
 
@@ -176,7 +185,16 @@ def features_progress(path: Path) -> tuple[int, int] | None:
     if not path.exists():
         return None
     # Rows and marks are written in place in a file of fixed layout, so that reading beside the writer is safe.
-    with _reading(path), h5py.File(path, "r", locking=False) as file:
-        _check_schema(file, path, "features")
+    with reading(path), h5py.File(path, "r", locking=False) as file:
+        check_schema(file, path, "features")
         done = file["done"][:]
     return int(done.sum()), len(done)
+
+
+def features_origin(path: Path) -> Origin | None:
+    """What features.h5 was made from, also while it is being written; None without a file."""
+    if not path.exists():
+        return None
+    with reading(path), h5py.File(path, "r", locking=False) as file:
+        check_schema(file, path, "features")
+        return Origin.of(get_attrs(file))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any
 import h5py
 
 from mia_batch.errors import InputError
+from mia_batch.files import is_full, not_written
 
 SCHEMA = 1
 HDF5_OVERHEAD = 64 * 1024  # bytes, more than the headers of our files take
@@ -28,17 +28,18 @@ def check_room(directory: Path, n_bytes: int) -> None:
     Raises:
         InputError: it has not, or the directory cannot be written.
     """
-    with _as_input_error(directory), tempfile.TemporaryFile(dir=directory) as file:
+    with as_input_error(directory), tempfile.TemporaryFile(dir=directory) as file:
         os.posix_fallocate(file.fileno(), 0, n_bytes + HDF5_OVERHEAD)
 
 
-def _sync(file: h5py.File) -> None:
-    """HDF5's flush hands the bytes to the kernel; fsync puts them on the disk."""
+def sync(file: h5py.File) -> None:
+    """Put what was written on the disk: HDF5's flush only hands it to the kernel."""
     file.flush()
     os.fsync(file.id.get_vfd_handle())
 
 
-def _set_attrs(file: h5py.File, attrs: Mapping[str, Any]) -> None:
+def set_attrs(file: h5py.File, attrs: Mapping[str, Any]) -> None:
+    """Write each of `attrs` as JSON."""
     for name, value in attrs.items():
         text = json.dumps(value, allow_nan=False)
         if len(text) < ATTRIBUTE_LIMIT:
@@ -47,14 +48,16 @@ def _set_attrs(file: h5py.File, attrs: Mapping[str, Any]) -> None:
             file.create_dataset(f"attrs/{name}", data=text)
 
 
-def _get_attrs(file: h5py.File) -> dict[str, Any]:
+def get_attrs(file: h5py.File) -> dict[str, Any]:
+    """What `set_attrs` has written."""
     attrs = {name: json.loads(text) for name, text in file.attrs.items()}
     for name, dataset in file.get("attrs", {}).items():
         attrs[name] = json.loads(dataset.asstr()[()])
     return attrs
 
 
-def _check_schema(file: h5py.File, path: Path, kind: str) -> None:
+def check_schema(file: h5py.File, path: Path, kind: str) -> None:
+    """Close and refuse a file of another kind ("features", "attack") or schema."""
     found = file.attrs.get("kind"), file.attrs.get("schema")
     if found != (json.dumps(kind), json.dumps(SCHEMA)):
         file.close()
@@ -62,7 +65,7 @@ def _check_schema(file: h5py.File, path: Path, kind: str) -> None:
 
 
 @contextmanager
-def _as_input_error(path: Path) -> Iterator[None]:
+def as_input_error(path: Path) -> Iterator[None]:
     """Say in one line what the file system or HDF5 objects to."""
     try:
         yield
@@ -71,20 +74,18 @@ def _as_input_error(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist") from error
     except (OSError, KeyError, RuntimeError) as error:
-        code = getattr(error, "errno", None)
-        full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
-        if full:
-            raise InputError(f"{path}: the disk is full") from error
+        if is_full(error):
+            raise not_written(path, error) from error
         if isinstance(error, PermissionError):
             raise InputError(f"{path}: must be a file that can be read and written") from error
         raise _unreadable(path, error) from error
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """The same, where what is found in a damaged file may also be of a wrong kind; when writing that is our mistake."""
     try:
-        with _as_input_error(path):
+        with as_input_error(path):
             yield
     except InputError:
         raise

@@ -1,56 +1,123 @@
-"""What must be equal for two runs to be the same one."""
+"""What must be equal for features, for an attack's result and for a verdict to be the same: an identity for each.
+
+An identity is a flat mapping. A key that has the value that its absence means is left out: results of a version that
+did not have the key yet keep their digests.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from mia_batch.errors import InputError
+from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Section
 
 # A run that moved to another mount is still the same run: files count by their digests, not by their names. Where the
 # search is computed, and in how much memory, changes no number, so that a run can go on elsewhere.
-NOT_IDENTITY = (
-    "train", "model.checkpoint", "model.factory", "data.path", "data.source",
-    "attack.memory_gib", "attack.backend", "attack.scheduler",
+NOT_IDENTITY = frozenset(
+    ("model.checkpoint", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
 )
+INDEX_FILE = re.compile(r"data\.(non)?members\[\d+\]\.indices")
+# What versions did that did not have a key yet, where that is not its default: {"data.some_key": value}. A default that
+# changes needs an entry here too, or results of the old default would be taken for results of the new one.
+BEFORE: dict[str, Any] = {}
+CONTENT = "SHA-256 of "
+NOTHING = object()
 
 
-def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for two manifests to be of the same run, as a flat mapping."""
-    flat = _flatten(manifest["config"])
-    kept = {
-        key: value for key, value in flat.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY) and not key.endswith(".indices")
-    }
-    functions = {f"{key} (function)": str(flat[key]).rpartition(":")[2] for key in ("model.factory", "data.source")}
-    modules = {key: flat[key] for key in ("model.factory", "data.source") if ".py:" not in str(flat[key])}
-    return kept | functions | modules | {f"SHA-256 of {key}": value for key, value in manifest["digests"].items()}
+def features_identity(manifest: Manifest) -> dict[str, Any]:
+    """Of features.h5: sections model, data and extract, and the content of the files that they name."""
+    return _of_sections(manifest, "model", "data", "extract")
 
 
-def run_digest(manifest: Mapping[str, Any]) -> str:
-    """Hex digest of a run's identity: what results carry to show which run they belong to."""
-    text = json.dumps(identity(manifest), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
+    """Of attacks/<method>.h5: the features, the section `attack` and, of its methods, this one.
+
+    Raises:
+        KeyError: the configuration has no such attack.
+    """
+    section = manifest.config.get("attack", {})
+    grids = {each["method"]: each for each in section.get("methods", [])}
+    own = {key: value for key, value in section.items() if key != "methods"} | {f"methods[{method}]": grids[method]}
+    return features_identity(manifest) | _identity({"attack": own})
 
 
-def data_digest(manifest: Mapping[str, Any]) -> str:
+def verdict_identity(manifest: Manifest) -> dict[str, Any]:
+    """Of summary.json: the features, every attack, and the sections `gate` and `report`."""
+    found = _of_sections(manifest, "model", "data", "extract", "gate", "report")
+    for method in manifest.methods:
+        found |= attack_identity(manifest, method)
+    return found
+
+
+def features_digest(manifest: Manifest) -> str:
+    """Hex digest of `features_identity`."""
+    return _digest(features_identity(manifest))
+
+
+def attack_digest(manifest: Manifest, method: str) -> str:
+    """Hex digest of `attack_identity`."""
+    return _digest(attack_identity(manifest, method))
+
+
+def data_digest(manifest: Manifest) -> str:
     """Hex digest of what a run's samples are: the same for runs that differ in model, attacks or gate alone."""
-    ours = ("data.", "SHA-256 of data")
-    text = json.dumps({key: value for key, value in identity(manifest).items() if key.startswith(ours)}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _digest(_of_sections(manifest, "data"))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a file was made from, as it says itself.
+
+    Attributes:
+        manifest: config and digests of then.
+        run: the digest that everything of this run carries, where the version before has made it.
+    """
+
+    manifest: Manifest
+    run: str | None
+
+    @staticmethod
+    def of(attrs: Mapping[str, Any]) -> Origin:
+        """Read the attributes of features.h5, or the provenance in summary.json."""
+        config, digests = attrs["config"], attrs["digests"]
+        manifest = Manifest(created="", config_file="", config=config, digests=digests, versions={})
+        return Origin(manifest, attrs.get("run"))
+
+
+def attack_marks(manifest: Manifest, method: str, origin: Origin | None) -> tuple[str, ...]:
+    """What results and journals of this attack carry: its digest, or what the version before has put there.
+
+    Args:
+        manifest: in force.
+        method: one of its attacks.
+        origin: of the features that are there.
+    """
+    own = attack_digest(manifest, method)
+    if origin is None or origin.run is None or method not in origin.manifest.methods:
+        return (own,)
+    return (own, origin.run) if attack_digest(origin.manifest, method) == own else (own,)
+
+
+def mark_of(found: Mapping[str, Any]) -> str | None:
+    """The mark in a result's provenance, or in a journal's first line: of this version, or of the one before."""
+    return found.get("identity", found.get("run"))
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """One phrase for each key that is not the same."""
+    """One phrase for each key that is not the same; a key that one side lacks is what its absence means."""
     keys = [*there, *(key for key in here if key not in there)]
-    absent = "nothing"
-    return [
-        f"{key} is {_brief(there.get(key, absent))} there and {_brief(here.get(key, absent))} here"
-        for key in keys if there.get(key, absent) != here.get(key, absent)
-    ]
+    pairs = [(key, there.get(key, _absent(key)), here.get(key, _absent(key))) for key in keys]
+    return [_phrase(key, was, now) for key, was, now in pairs if not _same(was, now)]
 
 
 def refuse_differences(paths: RunPaths, found: list[str]) -> None:
@@ -60,16 +127,87 @@ def refuse_differences(paths: RunPaths, found: list[str]) -> None:
         raise InputError([f"{paths.root}: --out: holds another run: {phrase}{advice}" for phrase in found])
 
 
+def _of_sections(manifest: Manifest, *sections: str) -> dict[str, Any]:
+    contents = {
+        f"{CONTENT}{_file_of(field)}": digest
+        for field, digest in manifest.digests.items() if re.split("[.:]", field)[0] in sections
+    }
+    return _identity({name: manifest.config.get(name, {}) for name in sections}) | contents
+
+
+def _file_of(field: str) -> str:
+    """How a file is called: `field` is "model.checkpoint", "data:train.bin", or "data:path" for a source's one file."""
+    section, _, name = field.partition(":")
+    return section if not name else f"{section}.path" if name == "path" else f"{name} in {section}.path"
+
+
+def _identity(sections: Mapping[str, Any]) -> dict[str, Any]:
+    flat = _flatten(sections)
+    for key in ("model.factory", "data.source"):
+        location, _, function = str(flat.get(key)).rpartition(":")
+        if location.endswith(".py"):
+            flat[key] = f"*.py:{function}"
+    return {
+        key: value for key, value in flat.items()
+        if key not in NOT_IDENTITY and not INDEX_FILE.fullmatch(key) and not _same(value, _absent(key))
+    }
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _absent(key: str) -> Any:
+    """What it means that a manifest has no such key."""
+    plain = re.sub(r"\[[^\]]*\]", "", key)
+    return BEFORE.get(plain, _defaults().get(plain, NOTHING))
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    blocks = {"data.members": SampleBlock, "data.nonmembers": SampleBlock}
+    sections: dict[str, type[Section]] = {**SECTIONS, **blocks, "attack.methods": MethodConfig}
+    found: dict[str, Any] = {}
+    for where, section in sections.items():
+        for name, field in section.model_fields.items():
+            if not field.is_required() and not field.exclude:
+                default = to_jsonable_python(field.get_default(call_default_factory=True))
+                found |= _flatten(default, f"{where}.{name}")
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are the same in JSON, where 1, 1.0 and true are not."""
+    if one is NOTHING or other is NOTHING:
+        return one is other
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
         items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
     elif isinstance(value, list) and value and isinstance(value[0], Mapping):
         items = [(f"{prefix}[{i}]", item) for i, item in enumerate(value)]
     else:
-        return {prefix: value}
+        return {prefix: value} if prefix else {}
     return {name: leaf for key, item in items for name, leaf in _flatten(item, key).items()}
 
 
+def _phrase(key: str, was: Any, now: Any) -> str:
+    name = key.removeprefix(CONTENT)
+    if _is_digest(was) and _is_digest(now):
+        return f"the content of {name} has changed"
+    if key.startswith(CONTENT):
+        return f"{name} is read now and was not" if was is NOTHING else f"{name} was read and is not now"
+    return f"{key} was {_brief(was)} and is now {_brief(now)}"
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 def _brief(value: Any) -> str:
+    if value is NOTHING or _is_digest(value):
+        return "nothing" if value is NOTHING else "a file"
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,17 +5,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mia_batch.errors import InputError
+from mia_batch.files import not_written
+from mia_batch.rundir.identity import mark_of
 
 
 class Journal:
     """Finished tasks of one attack, a line of JSON each; it belongs to this process until it is closed."""
 
-    def __init__(self, path: Path, run: str) -> None:
-        """Read what an earlier process of the same `run` has left; the journal of any other run starts anew.
+    def __init__(self, path: Path, marks: Sequence[str]) -> None:
+        """Read what an earlier process has left under one of `marks`; any other journal starts anew, under the first.
 
         Raises:
             InputError: another process is at this attack.
@@ -24,32 +27,29 @@ class Journal:
         try:
             self._file = open(path, "a+b")  # noqa: SIM115  (open until the attack ends)
         except OSError as error:
-            raise InputError(f"{path}: must be writable, got: {error.strerror}") from error
+            raise not_written(path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
             raise InputError(f"{path}: another process is fitting this attack") from None
-        self._found = self._read({"run": run})
+        self._found = self._read(marks)
 
-    def _read(self, header: dict[str, str]) -> dict[str, Any]:
+    def _read(self, marks: Sequence[str]) -> dict[str, Any]:
         """The entries up to the first line that a kill has torn, which is cut off."""
         self._file.seek(0)
         found: dict[str, Any] = {}
         good = 0
         for number, line in enumerate(self._file):
-            try:
-                entry = json.loads(line) if line.endswith(b"\n") else None
-                if number and entry:
-                    found[entry["key"]] = entry["value"]
-            except (ValueError, TypeError, KeyError):
-                entry = None
-            if not entry or (number == 0 and entry != header):
+            entry = _entry(line)
+            if entry is None or (number == 0 and mark_of(entry) not in marks):
                 break
+            if number:
+                found[entry["key"]] = entry["value"]
             good += len(line)
         self._file.truncate(good)
         if not good:
-            self._append(header)
+            self._append({"identity": marks[0]})
         return found
 
     def _append(self, entry: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise InputError(f"{self.path}: must be writable, got: {error.strerror}") from error
+            raise not_written(self.path, error) from error
 
     def __len__(self) -> int:
         return len(self._found)
@@ -78,6 +78,25 @@ class Journal:
     def close(self) -> None:
         """Let other processes have it."""
         self._file.close()
+
+
+def tasks_done(path: Path, marks: Sequence[str]) -> int:
+    """How many finished tasks a journal holds for an attack of these marks, also while it is being written."""
+    with open(path, "rb") as file:
+        head = _entry(file.readline())
+        if head is None or mark_of(head) not in marks:
+            return 0
+        return sum(line.endswith(b"\n") for line in file)
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What a line says: a mark, or key and value; None for one that a kill has torn."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    whole = isinstance(entry, dict) and (mark_of(entry) is not None or {"key", "value"} <= entry.keys())
+    return entry if whole else None
 
 
 class Journals:

@@ -1,4 +1,4 @@
-"""What a run is: resolved config, digests of what it reads, versions. Two runs never mix in one directory."""
+"""run.json: what a run is, as resolved config, digests of what it reads and versions, and how it was launched."""
 
 from __future__ import annotations
 
@@ -10,16 +10,60 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
 import mia_batch
 from mia_batch.errors import InputError, one_line
-from mia_batch.files import sha256, write_text
-from mia_batch.rundir.identity import differences, identity, refuse_differences
+from mia_batch.files import write_text
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.settings.schema import Config
 
-SCHEMA = 1
-PARTS = {"config": dict, "digests": dict}  # of run.json: what its identity is made of
+SCHEMA = 2
+READABLE = (1, 2)  # 1 is of the version whose files carry the digest of a whole run; it holds the same
 PACKAGES = ("mindspore", "scikit-learn", "numpy", "scipy", "joblib", "mpi4py", "h5py", "numba")
+
+
+class Manifest(BaseModel):
+    """What a run is.
+
+    Attributes:
+        created: when the run was set up, ISO 8601, UTC.
+        config_file: the configuration's file.
+        config: section by section, every key with its value, as plain JSON types.
+        digests: SHA-256 of the checkpoint, the data files, index files and factories given as files, by field.
+        versions: of Python, the product and what computes its numbers, when the run was set up.
+        launches: how each extraction was started and what was measured, oldest first.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    created: str
+    config_file: str
+    config: dict[str, dict[str, Any]]
+    digests: dict[str, str]
+    versions: dict[str, str]
+    launches: tuple[dict[str, Any], ...] = ()
+
+    @field_validator("config")
+    @classmethod
+    def _names_its_methods(cls, config: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        methods = config.get("attack", {}).get("methods", [])
+        named = isinstance(methods, list) and all(isinstance(each, dict) and "method" in each for each in methods)
+        if not named or not all(isinstance(each["method"], str) for each in methods):
+            raise ValueError("attack.methods must be a list of methods with their names")
+        return config
+
+    @property
+    def methods(self) -> list[str]:
+        """The attacks, in the order of the configuration."""
+        return [method["method"] for method in self.config.get("attack", {}).get("methods", [])]
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return {"schema": SCHEMA, **self.model_dump(mode="json")}
+
+    def text(self) -> str:
+        """The text of run.json."""
+        return json.dumps(self.as_json(), indent=1) + "\n"
 
 
 def versions() -> dict[str, str]:
@@ -40,80 +84,64 @@ def launch(stage: str, *, environ: Mapping[str, str] = os.environ, **layout: Any
     return {"stage": stage, "started": started, "host": platform.node(), **job, **layout}
 
 
-def claim(paths: RunPaths, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the directory this run's; if it is one already it must be the same.
-
-    Returns:
-        The manifest in force: the one found there, or else `manifest`, now written.
-
-    Raises:
-        InputError: the directory holds another run; says what differs.
-    """
-    paths.create()
-    found = read_manifest(paths)
-    if found is None:
-        stray = [file.name for file in (paths.features, paths.summary_json) if file.exists()]
-        if stray:
-            rule = "--out: must be empty or a run of this config"
-            raise InputError(f"{paths.root}: {rule}, got {stray[0]} without {paths.manifest.name}")
-        write_text(paths.manifest, json.dumps(manifest, indent=1) + "\n")
-        return dict(manifest)
-    refuse_differences(paths, differences(identity(found), identity(manifest)))
-    return found
-
-
-def check_same_run(paths: RunPaths, config: Config, *, checkpoint: bool = False) -> dict[str, Any]:
-    """The manifest of the run in `paths`, which must have been made with `config`.
-
-    No file is read again but, if asked for, the checkpoint.
-    """
-    found = read_manifest(paths)
-    if found is None:
-        raise InputError(f"{paths.root}: must be a run directory with {paths.manifest.name}; run extract first")
-    digests_here = {"model.checkpoint": sha256(config.model.checkpoint)} if checkpoint else {}
-    here = {**found, "config": config.resolved(), "digests": found["digests"] | digests_here}
-    refuse_differences(paths, differences(identity(found), identity(here)))
-    return found
-
-
-def read_manifest(paths: RunPaths) -> dict[str, Any] | None:
+def read_manifest(paths: RunPaths) -> Manifest | None:
     """run.json, or None where there is none.
 
     Raises:
-        InputError: it cannot be read as one.
+        InputError: it cannot be read as one; one line with the first field that is wrong.
     """
     try:
-        manifest = json.loads(paths.manifest.read_text(encoding="utf-8"))
-        if manifest["schema"] != SCHEMA:
-            raise InputError(f"{paths.manifest}: schema: must be {SCHEMA}, got {manifest['schema']!r}")
-        if not all(isinstance(manifest[key], kind) for key, kind in PARTS.items()):
-            raise InputError(f"{paths.manifest}: must have {', '.join(PARTS)} as a run writes them")
-        return dict(manifest)
+        raw = json.loads(paths.manifest.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (OSError, ValueError) as error:
         raise InputError(f"{paths.manifest}: must be a run's manifest, got {one_line(error)}") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{paths.manifest}: must be a run's manifest, a mapping, got {json.dumps(raw)[:80]}")
+    if raw.get("schema") not in READABLE:
+        readable = " or ".join(map(str, READABLE))
+        raise InputError(f"{paths.manifest}: schema: must be {readable}, got {raw.get('schema')!r}")
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{paths.manifest}: {_first_problem(error)}") from error
 
 
-def what_is_damaged(error: Exception) -> str:
-    """The line for a run of which run.json or summary.json cannot be used; other files have said it themselves."""
-    if isinstance(error, InputError):
-        return " ".join(str(error).split())
-    return f"run.json or summary.json: must be as a run writes it, got {one_line(error)}"
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "missing":
+        return f"{field}: is required"
+    rule = problem["msg"].replace("Input should be", "must be").replace("a valid dictionary", "a mapping")
+    rule = rule.replace("a valid tuple", "a list").replace("a valid string", "text")
+    return f"{field}: {rule.removeprefix('Value error, ')}, got {repr(problem['input'])[:80]}"
 
 
-def add_launch(paths: RunPaths, entry: Mapping[str, Any]) -> dict[str, Any]:
+def write_manifest(paths: RunPaths, manifest: Manifest) -> None:
+    """Put run.json in place, whole or not at all."""
+    write_text(paths.manifest, manifest.text())
+
+
+def add_launch(paths: RunPaths, entry: Mapping[str, Any]) -> Manifest:
     """Append one stage's start to run.json; returns the new manifest."""
-    manifest = read_manifest(paths) or {}
-    manifest["launches"] = [*manifest.get("launches", []), dict(entry)]
-    write_text(paths.manifest, json.dumps(manifest, indent=1) + "\n")
-    return manifest
+    found = _required(paths)
+    return _with_launches(paths, found, (*found.launches, dict(entry)))
 
 
 def end_launch(paths: RunPaths, measured: Mapping[str, Any]) -> None:
     """Add what was measured to the entry that `add_launch` appended last."""
-    manifest = read_manifest(paths) or {}
-    manifest["launches"] = [*manifest["launches"][:-1], {**manifest["launches"][-1], **measured}]
-    write_text(paths.manifest, json.dumps(manifest, indent=1) + "\n")
+    found = _required(paths)
+    _with_launches(paths, found, (*found.launches[:-1], {**found.launches[-1], **measured}))
+
+
+def _required(paths: RunPaths) -> Manifest:
+    found = read_manifest(paths)
+    if found is None:
+        raise InputError(f"{paths.manifest}: must stay there while a stage runs")
+    return found
+
+
+def _with_launches(paths: RunPaths, found: Manifest, launches: tuple[dict[str, Any], ...]) -> Manifest:
+    manifest = found.model_copy(update={"launches": launches})
+    write_manifest(paths, manifest)
+    return manifest

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mia_batch.errors import InputError
+from mia_batch.files import not_written
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ class RunPaths:
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
-            rule = "--out: must be a directory that can be written"
-            raise InputError(f"{self.root}: {rule}, got: {error.strerror}") from error
+            raise not_written(self.root, error, "--out: must be a directory that can be written") from error
 
 
 def runs_in(folder: Path) -> list[RunPaths]:

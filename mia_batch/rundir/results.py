@@ -11,18 +11,19 @@ import numpy as np
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.files import atomic_path
-from mia_batch.rundir.hdf5 import SCHEMA, _as_input_error, _check_schema, _get_attrs, _reading, _set_attrs, check_room
+from mia_batch.rundir.hdf5 import SCHEMA, as_input_error, check_room, check_schema, get_attrs, reading, set_attrs
+from mia_batch.rundir.identity import mark_of
 
 
 def write_attack(path: Path, result: AttackResult) -> None:
     """Write attacks/<name>.h5, whole or not at all."""
-    with atomic_path(path) as temporary, _as_input_error(path), _new_file(temporary, result) as file:
+    with atomic_path(path) as temporary, as_input_error(path), _new_file(temporary, result) as file:
         for name in ("scores", "predicted", "evaluated", "member"):
             file.create_dataset(name, data=getattr(result, name))
         table = file.create_group("cv_results", track_order=True)
         for name, column in result.cv_results.items():
             table.create_dataset(name, data=column, dtype=h5py.string_dtype() if _is_text(column) else None)
-        _set_attrs(file, {
+        set_attrs(file, {
             "schema": SCHEMA, "kind": "attack", "method": result.method, "best_params": result.best_params,
             "best_score": None if np.isnan(result.best_score) else result.best_score, "reason": result.reason,
             "provenance": result.provenance,
@@ -32,6 +33,18 @@ def write_attack(path: Path, result: AttackResult) -> None:
 def _new_file(temporary: Path, result: AttackResult) -> h5py.File:
     check_room(temporary.parent, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
     return h5py.File(temporary, "w")
+
+
+def read_mark(path: Path) -> tuple[str | None, str]:
+    """What attacks/<name>.h5 is a result of, see `identity.attack_marks`, and why it has no score, if it has none.
+
+    Raises:
+        InputError: missing, damaged or of another schema.
+    """
+    with reading(path), h5py.File(path, "r") as file:
+        check_schema(file, path, "attack")
+        attrs = get_attrs(file)
+        return mark_of(attrs["provenance"]), attrs.get("reason", "")
 
 
 def _is_text(column: Any) -> bool:
@@ -44,9 +57,9 @@ def read_attack(path: Path) -> AttackResult:
     Raises:
         InputError: missing, damaged or of another schema.
     """
-    with _reading(path), h5py.File(path, "r") as file:
-        _check_schema(file, path, "attack")
-        attrs = _get_attrs(file)
+    with reading(path), h5py.File(path, "r") as file:
+        check_schema(file, path, "attack")
+        attrs = get_attrs(file)
         table = {
             name: (column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]).tolist()
             for name, column in file["cv_results"].items()

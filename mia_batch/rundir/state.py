@@ -1,15 +1,26 @@
-"""What of a run is done, running or missing, as its files say."""
+"""THE answer to what of a run is done, running, queued, failed, partial, stale or missing, and why.
+
+It is what the files say, by a manifest that is in force: the one in run.json, or the one that a command is about to put
+there. What a scheduler says of the jobs is passed in.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, one_line
 from mia_batch.files import in_use
-from mia_batch.rundir.features import features_progress
-from mia_batch.rundir.manifest import read_manifest, what_is_damaged
+from mia_batch.report.summary import read_summary
+from mia_batch.rundir.features import features_origin, features_progress
+from mia_batch.rundir.identity import Origin, attack_marks, differences, features_identity, verdict_identity
+from mia_batch.rundir.journal import tasks_done
+from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.results import read_mark
+
+SAID_OF = {"no leak": "no leak found"}  # of a verdict's outcome
 
 
 @dataclass(frozen=True)
@@ -17,10 +28,11 @@ class StageStatus:
     """One stage, or one attack.
 
     Attributes:
-        stage: "extract", "attack lr", "reduce".
+        stage: "extract", "attack lr", "reduce"; "run" where run.json cannot be read.
         state: done; running (a process writes, or the job runs); queued; failed (the job has ended without a result);
-            partial (some of it is done, and no job is known to go on); missing; damaged.
-        detail: how much is done.
+            partial (some of it is done, and no job is known to go on); stale (done with another config); missing;
+            damaged.
+        detail: how much is done, or what is wrong.
         job: the last job, its state and why it waits, such as "12_3 PENDING (Resources)"; empty without one.
     """
 
@@ -29,39 +41,182 @@ class StageStatus:
     detail: str
     job: str = ""
 
+    @property
+    def attack(self) -> str | None:
+        """The attack's name, if it is one."""
+        return self.stage.removeprefix("attack ") if self.stage.startswith("attack ") else None
 
-def _by_files(paths: RunPaths) -> list[StageStatus]:
+
+@dataclass(frozen=True)
+class JobState:
+    """What a scheduler says of a stage's last job.
+
+    Attributes:
+        text: for people, such as "12_3 PENDING (Resources)".
+        state: "queued", "running" or "failed"; empty where it says nothing about the stage.
+    """
+
+    text: str
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is not done: stages, of extract, attack and reduce, in their order; and attacks."""
+
+    stages: tuple[str, ...]
+    attacks: tuple[str, ...]
+
+
+def read_state(paths: RunPaths, manifest: Manifest | None = None) -> list[StageStatus]:
+    """The stages of a run in order, the attacks one by one.
+
+    Args:
+        paths: of the run.
+        manifest: in force; without one, the one in run.json.
+    """
     try:
-        manifest = read_manifest(paths) or {}
-        methods = [method["method"] for method in manifest["config"]["attack"]["methods"]]
-        return [_extract(paths), *(_attack(paths, name) for name in methods), _reduce(paths)]
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [StageStatus("run", "damaged", what_is_damaged(error))]
+        manifest = manifest or read_manifest(paths)
+    except InputError as error:
+        return [StageStatus("run", "damaged", str(error))]
+    if manifest is None:
+        return [StageStatus("run", "missing", f"no {paths.manifest.name}")]
+    attacks = [attack_status(paths, manifest, name) for name in manifest.methods]
+    return [extract_status(paths, manifest), *attacks, reduce_status(paths, manifest)]
 
 
-def _extract(paths: RunPaths) -> StageStatus:
-    rows = features_progress(paths.features)
-    if rows is None:
-        return StageStatus("extract", "missing", "no rows yet")
-    done, total = rows
-    state = "done" if done == total else "running" if in_use(paths.features) else "partial"
-    return StageStatus("extract", state, f"{done} of {total} rows")
+def with_jobs(stages: Sequence[StageStatus], jobs: Mapping[str, JobState]) -> list[StageStatus]:
+    """The stages, and for those that are not done what a scheduler says of their jobs; a writer's lock says more."""
+    return [
+        replace(each, job=job.text, state=each.state if each.state == "running" else job.state or each.state)
+        if each.state != "done" and (job := jobs.get(each.stage)) else each
+        for each in stages
+    ]
 
 
-def _attack(paths: RunPaths, name: str) -> StageStatus:
-    stage, journal = f"attack {name}", paths.journal(name)
-    if paths.attack(name).exists():
-        return StageStatus(stage, "done", paths.attack(name).name)
+def left_to_do(stages: Sequence[StageStatus]) -> Left:
+    """What is to be computed. A verdict that cannot be read is written anew.
+
+    Raises:
+        InputError: with a line for each file of another stage that is damaged, which nobody overwrites.
+    """
+    damaged = [each.detail for each in stages if each.state == "damaged" and each.stage != "reduce"]
+    if damaged:
+        raise InputError(list(dict.fromkeys(damaged)))
+    undone = [each for each in stages if each.state != "done"]
+    attacks = tuple(each.attack for each in undone if each.attack)
+    wanted = {"extract": undone and undone[0].stage == "extract", "attack": attacks, "reduce": undone}
+    return Left(tuple(stage for stage, wants in wanted.items() if wants), attacks)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """features.h5, also while it is being written: rows done, rows in all, whether a process writes, and of what."""
+
+    done: int
+    total: int
+    writing: bool
+    origin: Origin
+
+    @property
+    def held(self) -> bool:
+        """Whether the run directory is somebody's: before the first row it is not."""
+        return self.done > 0 or self.writing
+
+    def differences(self, manifest: Manifest) -> list[str]:
+        """What is other than in `manifest`, in words."""
+        return differences(features_identity(self.origin.manifest), features_identity(manifest))
+
+
+def read_rows(paths: RunPaths) -> Rows | None:
+    """The rows of a run; None without features.h5.
+
+    Raises:
+        InputError: it cannot be read as such.
+    """
+    progress, origin = features_progress(paths.features), features_origin(paths.features)
+    if progress is None or origin is None:
+        return None
+    done, total = progress
+    return Rows(done, total, done < total and in_use(paths.features), origin)
+
+
+def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
+    """The stage extract: done when every row of features.h5 is, and of this model, data and extraction."""
+
+    def look() -> tuple[str, str]:
+        rows = read_rows(paths)
+        found = rows.differences(manifest) if rows else []
+        if rows is None or (found and not rows.held):
+            return "missing", "no rows yet"
+        if found:
+            return "stale", f"rows of another run: {found[0]}"
+        state = "done" if rows.done == rows.total else "running" if rows.writing else "partial"
+        return state, f"{rows.done} of {rows.total} rows"
+
+    return _status("extract", paths.features, look)
+
+
+def attack_status(paths: RunPaths, manifest: Manifest, name: str) -> StageStatus:
+    """One attack: done when its result is of these features and of its settings in `manifest`."""
+    file = paths.attack(name)
+
+    def look() -> tuple[str, str]:
+        marks = accepted_marks(paths, manifest, name)
+        fits = _fits(paths.journal(name), marks)  # first: the result is there before its journal goes
+        mark, reason = read_mark(file) if file.exists() else (None, "")
+        if mark in marks and not reason:
+            return "done", file.name
+        if fits and fits[0] == "running":
+            return fits
+        if mark in marks:
+            return "failed", f"not evaluable: {reason}"
+        stale = "stale", f"{file.name} is of other features or settings"
+        return fits or (stale if file.exists() else ("missing", ""))
+
+    return _status(f"attack {name}", file, look)
+
+
+def _fits(journal: Path, marks: Sequence[str]) -> tuple[str, str] | None:
+    """The state that a journal of these marks gives, or that a process is at."""
     try:
-        tasks = max(0, journal.read_bytes().count(b"\n") - 1)  # the first line says whose they are
-        return StageStatus(stage, "running" if in_use(journal) else "partial", f"{tasks} fits done")
-    except FileNotFoundError:  # not begun, or just finished
-        done = paths.attack(name).exists()
-        return StageStatus(stage, "done" if done else "missing", paths.attack(name).name if done else "")
+        tasks, writing = tasks_done(journal, marks), in_use(journal)
+    except FileNotFoundError:  # not begun, or finished
+        return None
+    return ("running" if writing else "partial", f"{tasks} fits done") if writing or tasks else None
 
 
-def _reduce(paths: RunPaths) -> StageStatus:
-    if not paths.summary_json.exists():
-        return StageStatus("reduce", "missing", "")
-    verdict = json.loads(paths.summary_json.read_text(encoding="utf-8"))["verdict"]
-    return StageStatus("reduce", "done", "leak" if verdict["leak"] else "no leak found")
+def accepted_marks(paths: RunPaths, manifest: Manifest, name: str) -> tuple[str, ...]:
+    """What a result or journal of this attack carries; the first is what a new one gets."""
+    return attack_marks(manifest, name, features_origin(paths.features))
+
+
+def reduce_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
+    """The verdict: done when it is of these features, attacks, gate and report."""
+
+    def look() -> tuple[str, str]:
+        if not paths.summary_json.exists():
+            return "missing", ""
+        summary = read_summary(paths.summary_json)
+        made_from = Origin.of(summary.provenance).manifest
+        found = differences(verdict_identity(made_from), verdict_identity(manifest))
+        if found:
+            return "stale", f"verdict of another config: {found[0]}"
+        return "done", SAID_OF.get(summary.verdict.outcome, summary.verdict.outcome)
+
+    return _status("reduce", paths.summary_json, look)
+
+
+def has_verdict(paths: RunPaths) -> bool:
+    """Whether an audit has ended with a verdict, be it of the configuration that is in force now or of another."""
+    return paths.summary_json.exists()
+
+
+def _status(stage: str, file: Path, look: Callable[[], tuple[str, str]]) -> StageStatus:
+    """What `look` finds; a damaged file is a state too, which must not hide the other stages or runs."""
+    try:
+        return StageStatus(stage, *look())
+    except InputError as error:
+        return StageStatus(stage, "damaged", " ".join(str(error).split()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return StageStatus(stage, "damaged", f"{file}: must be as a run writes it, got {one_line(error)}")

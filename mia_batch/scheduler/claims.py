@@ -12,6 +12,7 @@ from mia_batch.errors import InputError
 from mia_batch.files import sha256
 from mia_batch.network.checkpoint_bytes import SUFFIXES, check_whole
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import has_verdict
 from mia_batch.scheduler.queue import active_jobs
 from mia_batch.scheduler.submission import Run
 
@@ -87,7 +88,7 @@ def claim(paths: RunPaths, *, retry: bool = False) -> bool:
         paths.root.mkdir(parents=True)
     except FileExistsError:
         marks = len(_marks(paths))  # before the look: who claims in between takes this number
-        return _came_to_nothing(paths, retry) and _mark_claim(paths, marks)
+        return came_to_nothing(paths, retry) and _mark_claim(paths, marks)
     return _mark_claim(paths, 0)
 
 
@@ -103,9 +104,9 @@ def _mark_claim(paths: RunPaths, number: int) -> bool:
     return True
 
 
-def _came_to_nothing(paths: RunPaths, retry: bool) -> bool:
+def came_to_nothing(paths: RunPaths, retry: bool) -> bool:
     """Whether who claimed the run last died before queueing it, or (with `retry`) its jobs did."""
-    if paths.summary_json.exists():
+    if has_verdict(paths):
         return False
     try:
         claimed = max(mark.stat().st_mtime for mark in (_marks(paths) or [paths.root]))

@@ -12,30 +12,31 @@ from pathlib import Path
 
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK
-from mia_batch.rundir.manifest import check_same_run
+from mia_batch.rundir.claim import in_force_with
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.arguments import add_site_arguments, named_folder, show, show_nothing, site_from
-from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, _came_to_nothing, claim, complete_checkpoints, release
+from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, came_to_nothing, claim, complete_checkpoints, release
 from mia_batch.scheduler.submission import Run, submit_runs
-from mia_batch.settings.loading import load_config
+from mia_batch.settings.loading import load_config, with_checkpoint
+from mia_batch.settings.schema import Config
 
 log = logging.getLogger(__name__)
 
 
-def find_new(args: argparse.Namespace, runs: Path) -> list[Run]:
+def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
     """The runs to queue, claimed for this process unless it is a dry run."""
     found: dict[str, Path] = {}
     for path, digest in complete_checkpoints(named_folder("--watch", args.watch), quiet_s=args.quiet):
         found.setdefault(digest, path)
     named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
     if args.dry_run:
-        new = [run for run in named if not run.paths.root.exists() or _came_to_nothing(run.paths, args.retry)]
-        return [run for run in new if _is_of(args.config, run)]
+        new = [run for run in named if not run.paths.root.exists() or came_to_nothing(run.paths, args.retry)]
+        return [run for run in new if _is_of(config, run)]
     claimed: list[Run] = []
     try:
         for run in named:
             claimed += [run] if claim(run.paths, retry=args.retry) else []
-        foreign = [run for run in claimed if not _is_of(args.config, run)]
+        foreign = [run for run in claimed if not _is_of(config, run)]
     except BaseException:
         release(claimed)
         raise
@@ -43,12 +44,12 @@ def find_new(args: argparse.Namespace, runs: Path) -> list[Run]:
     return [run for run in claimed if run not in foreign]
 
 
-def _is_of(config_file: str, run: Run) -> bool:
-    """Whether an audit that is to be begun again is of this config; one that is not must not stop the others."""
+def _is_of(config: Config, run: Run) -> bool:
+    """Whether an audit that is to be begun again can be of this config; one that cannot must not stop the others."""
     if not run.paths.manifest.exists():
         return True
     try:
-        check_same_run(run.paths, load_config(config_file, checkpoint=run.checkpoint))
+        in_force_with(run.paths, with_checkpoint(config, run.checkpoint))
     except InputError as error:
         for problem in error.problems:
             log.warning("not queued again: %s", problem)
@@ -69,27 +70,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_site_arguments(parser)
 
 
-def _refuse_unusable(args: argparse.Namespace, runs: Path) -> None:
-    """Refuse what would be wrong with any checkpoint, before one is there."""
-    load_config(args.config, checkpoint=args.watch, need=("data",))  # whatever its own would be
+def _checked_config(args: argparse.Namespace, runs: Path) -> Config:
+    """The config; what would be wrong with any checkpoint is refused before one is there."""
+    config = load_config(args.config, checkpoint=args.watch, need=("data",))  # whatever its own would be
     there = next(folder for folder in (runs, *runs.parents) if folder.exists())
     if not there.is_dir():
         raise InputError(f"{runs}: --runs: must be a directory, got {there}, which is a file")
     if not args.quiet >= 0:
         raise InputError(f"--quiet: must be 0 or more, got {args.quiet:g}")
+    return config
 
 
 def run(args: argparse.Namespace) -> int:
     """Queue the audits of new checkpoints as one array."""
     site, runs = site_from(args), named_folder("--runs", args.runs)
-    _refuse_unusable(args, runs)
-    new = find_new(args, runs)
+    config = _checked_config(args, runs)
+    new = find_new(args, config, runs)
     if not new:
         log.info("no new checkpoint in %s", args.watch)
         show_nothing(args)
         return OK
     try:
-        submission = submit_runs(Path(args.config), new, runs, site, dry_run=args.dry_run)
+        submission = submit_runs(config, new, runs, site, dry_run=args.dry_run)
     except BaseException:
         if not args.dry_run:
             release(new)

@@ -1,13 +1,16 @@
-"""Which jobs of a run Slurm still has."""
+"""Which jobs of a run Slurm still has, and what it says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mia_batch.errors import InputError
 from mia_batch.rundir.jobs import latest_jobs
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import JobState
 from mia_batch.scheduler import slurm as scheduler
+
+SAID = {scheduler.FORGOTTEN: "forgotten by Slurm", scheduler.UNKNOWN: "unknown: Slurm does not answer"}
 
 
 def states_now(jobs: Iterable[str]) -> dict[str, str]:
@@ -17,6 +20,26 @@ def states_now(jobs: Iterable[str]) -> dict[str, str]:
         return scheduler.job_states(wanted)
     except ConnectionError:
         return dict.fromkeys(wanted, scheduler.UNKNOWN)
+
+
+def jobs_now(wanted: Mapping[RunPaths, Mapping[str, str]]) -> dict[RunPaths, dict[str, JobState]]:
+    """What Slurm says of the jobs of stages, by run; it is asked once for all of them."""
+    states = states_now(job for jobs in wanted.values() for job in jobs.values())
+    why = scheduler.reasons(job for job, state in states.items() if state in scheduler.WAITING)
+
+    def said(job: str) -> JobState:
+        text = f"{job} {SAID.get(states[job], states[job])}" + (f" ({why[job]})" if job in why else "")
+        return JobState(text, _stage_state(states[job]))
+
+    return {paths: {stage: said(job) for stage, job in jobs.items()} for paths, jobs in wanted.items()}
+
+
+def _stage_state(job: str) -> str:
+    if job in scheduler.WAITING:
+        return "queued"
+    if job in scheduler.ACTIVE:
+        return "running"
+    return "" if job in (scheduler.FORGOTTEN, scheduler.UNKNOWN, "COMPLETED") else "failed"
 
 
 def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:

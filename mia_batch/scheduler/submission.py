@@ -7,27 +7,30 @@ import hashlib
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from mia_batch.data.prepared import Prepared, is_worth_it
 from mia_batch.errors import InputError
 from mia_batch.files import sha256, write_text
-from mia_batch.rundir.features import features_progress
+from mia_batch.rundir.claim import claim, in_force, in_force_with
 from mia_batch.rundir.jobs import latest_jobs, record
-from mia_batch.rundir.manifest import check_same_run, claim
+from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import left_to_do, read_state
 from mia_batch.scheduler import slurm as scheduler
 from mia_batch.scheduler.queue import refuse_active, states_now
 from mia_batch.scheduler.sbatch_commands import Request, Step, plan_chain
 from mia_batch.scheduler.site import STAGES, Site
-from mia_batch.settings.loading import load_config
+from mia_batch.settings.loading import with_checkpoint
 from mia_batch.settings.schema import Config
 from mia_batch.stages.plan import make_plan
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,27 +77,18 @@ def submit_run(
     """
     paths = RunPaths(out)
     _refuse_unusable(paths)
-    manifest = make_plan(config).manifest
-    stages, methods = left_to_do(paths, config)
-    steps = plan_chain(Request(config.path, paths.root, site, tuple(words), stages, methods))
+    manifest = in_force(paths, make_plan(config).manifest)
+    left = left_to_do(read_state(paths, manifest))
+    steps = plan_chain(Request(config.path, paths.root, site, tuple(words), left.stages, left.attacks))
     if dry_run:
         return Submission(steps)
+    refuse_active([paths])  # before the directory becomes this run's: they may be of the one before
     claim(paths, manifest)
-    refuse_active([paths])
     paths.logs.mkdir(exist_ok=True)
     with queued(steps) as job_ids:
-        attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(methods)}
+        attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(left.attacks)}
         record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)
     return Submission(steps, job_ids)
-
-
-def left_to_do(paths: RunPaths, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The stages that are not done, and the attacks that are not."""
-    rows = features_progress(paths.features)
-    methods = tuple(m.method for m in config.attack.methods if not paths.attack(m.method).exists())
-    if rows is None or rows[0] < rows[1]:
-        return STAGES, methods or tuple(m.method for m in config.attack.methods)
-    return (("attack", "reduce") if methods else ("reduce",)), methods
 
 
 def _refuse_unusable(paths: RunPaths) -> None:
@@ -130,48 +124,53 @@ def name_runs(checkpoints: Sequence[Path], out: Path) -> list[Run]:
     return [Run(path, RunPaths(out / name(path))) for path in checkpoints]
 
 
-def submit_runs(
-    config_file: Path, runs: Sequence[Run], out: Path, site: Site, *, dry_run: bool = False
-) -> Submission:
+def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, dry_run: bool = False) -> Submission:
     """Queue many audits as one array per stage; in each, a task that fails takes only its own successors with it.
+
+    Args:
+        config: of all; its own checkpoint is not used.
+        runs: to be queued, each with something left to do.
 
     Raises:
         InputError: with every run that cannot be queued; then none is.
     """
     _refuse_unusable(RunPaths(out))
-    configs = [load_config(config_file, checkpoint=run.checkpoint) for run in runs]
-    manifests = _manifests(configs)
+    manifests = _manifests(config, runs)
+    left = _each(lambda run: left_to_do(read_state(run.paths, in_force(run.paths, manifests[run]))), runs)
+    stages = tuple(stage for stage in STAGES if any(stage in each.stages for each in left))
     array = out / ".arrays" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
-    stages = max((left_to_do(run.paths, config)[0] for run, config in zip(runs, configs, strict=True)), key=len)
-    prepared = array if "extract" in stages and is_worth_it(configs[0].data) else None
+    prepared = array if "extract" in stages and is_worth_it(config.data) else None
     request = Request(
-        config_file.absolute(), out, site, (f"list={array / 'list'}",), (("prepare",) if prepared else ()) + stages,
+        config.path, out, site, (f"list={array / 'list'}",), (("prepare",) if prepared else ()) + stages,
         n_tasks=len(runs), prepared=prepared,
     )  # fmt: skip
     steps = plan_chain(request)
     if dry_run:
         return Submission(steps)
-    _claim_all(runs, manifests)
+    refuse_active([run.paths for run in runs])
+    _each(lambda run: claim(run.paths, manifests[run]), runs)
     remove_old_data(out)
     _write_list(array / "list", runs)
     (out / "logs").mkdir(exist_ok=True)
     with queued(steps) as job_ids:
         record(RunPaths(array), job_ids)
-        for task, (run, config) in enumerate(zip(runs, configs, strict=True)):
+        for task, run in enumerate(runs):
             record(run.paths, _jobs_of_task(job_ids, task, config))
     return Submission(steps, job_ids)
 
 
-def _claim_all(runs: Sequence[Run], manifests: Sequence[Mapping[str, Any]]) -> None:
+def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
+    """What `work` gives for each run; every InputError is collected first."""
+    found: list[T] = []
     problems: list[str] = []
-    for run, manifest in zip(runs, manifests, strict=True):
+    for run in runs:
         try:
-            claim(run.paths, manifest)
+            found.append(work(run))
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
-    refuse_active([run.paths for run in runs])
+    return found
 
 
 def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict[str, str]:
@@ -181,17 +180,16 @@ def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict
     return jobs | ({f"attack {method.method}": attack for method in config.attack.methods} if attack else {})
 
 
-def _manifests(configs: Sequence[Config]) -> list[dict[str, Any]]:
+def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:
     """Each run's manifest; the data, which all share, is read once."""
-    shared = make_plan(configs[0], whole_checkpoint=False).manifest
-    return [
-        {
-            **shared,
-            "config": config.resolved(),
-            "digests": {**shared["digests"], "model.checkpoint": sha256(config.model.checkpoint)},
-        }
-        for config in configs
-    ]
+    shared = make_plan(with_checkpoint(config, runs[0].checkpoint), whole_checkpoint=False).manifest
+
+    def manifest(run: Run) -> Manifest:
+        resolved = with_checkpoint(config, run.checkpoint).resolved()
+        digests = {**shared.digests, "model.checkpoint": sha256(run.checkpoint)}
+        return shared.model_copy(update={"config": resolved, "digests": digests})
+
+    return dict(zip(runs, _each(manifest, runs), strict=True))
 
 
 def _write_list(listing: Path, runs: Sequence[Run]) -> None:
@@ -211,23 +209,17 @@ def remove_old_data(out: Path) -> None:
             images[paths].unlink(missing_ok=True)
 
 
-def still_to_do(config_file: Path, runs: Sequence[Run]) -> list[Run]:
-    """The runs without a verdict, or without one of the results that it is of.
+def still_to_do(config: Config, runs: Sequence[Run]) -> list[Run]:
+    """The runs with something left to do.
 
     Raises:
-        InputError: a verdict is of another config, or of what the checkpoint was before.
+        InputError: a directory holds another run, or what the checkpoint was before.
     """
-    left = []
-    problems: list[str] = []
-    for run in runs:
-        config = load_config(config_file, checkpoint=run.checkpoint)
-        if not run.paths.summary_json.exists() or left_to_do(run.paths, config)[0] != ("reduce",):
-            left.append(run)
-            continue
-        try:
-            check_same_run(run.paths, config, checkpoint=True)
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return left
+
+    def is_left(run: Run) -> bool:
+        if not run.paths.manifest.exists():
+            return True
+        manifest = in_force_with(run.paths, with_checkpoint(config, run.checkpoint), checkpoint=True)
+        return bool(left_to_do(read_state(run.paths, manifest)).stages)
+
+    return [run for run, left in zip(runs, _each(is_left, runs), strict=True) if left]

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from mia_batch.errors import InputError, one_line
-from mia_batch.settings.schema import SECTIONS, Config, MethodConfig, ModelConfig, SampleBlock, _Section, factory_file
+from mia_batch.settings.schema import SECTIONS, Config, MethodConfig, ModelConfig, SampleBlock, Section, factory_file
 
 REQUIRED = ("model", "data", "attack")
 
@@ -50,6 +50,19 @@ def load_config(
     if problems:
         raise InputError(problems)
     return Config(path=path.absolute(), **parts)
+
+
+def with_checkpoint(config: Config, checkpoint: str | Path) -> Config:
+    """`config` of another checkpoint, relative to the current folder; only what that changes is checked.
+
+    Raises:
+        InputError: the checkpoint cannot be read.
+    """
+    changed = config.model.model_copy(update={"checkpoint": Path(checkpoint).absolute()})
+    problems = _missing_files(config.path, {"model": changed}, ("checkpoint",))
+    if problems:
+        raise InputError(problems)
+    return config.model_copy(update={"model": changed})
 
 
 class Loader(yaml.SafeLoader):
@@ -98,7 +111,7 @@ def _unknown(path: Path, field: str, valid: Collection[str]) -> str:
     return f"{path}: {field}: unknown key; valid keys: {', '.join(valid)}"
 
 
-def _lines(path: Path, name: str, section: type[_Section], item: Any) -> list[str]:
+def _lines(path: Path, name: str, section: type[Section], item: Any) -> list[str]:
     """The lines for one of pydantic's errors."""
     location = [name, *(str(part) for part in item["loc"] if not str(part).startswith("function-"))]
     field = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(location))
@@ -111,7 +124,7 @@ def _lines(path: Path, name: str, section: type[_Section], item: Any) -> list[st
         if isinstance(reasons, list):
             split = (reason.partition(" ") for reason in reasons)
             return [f"{path}: {field}.{name}: {rule}" for name, _, rule in split]
-        shown = "" if isinstance(item["input"], Mapping | _Section | tuple) else f", got {_brief(item['input'])}"
+        shown = "" if isinstance(item["input"], Mapping | Section | tuple) else f", got {_brief(item['input'])}"
         return [f"{path}: {field}: {reasons}{shown}"]
     rule = re.sub(r"^Input should be", "must be", item["msg"])
     rule = re.sub(r"a valid dictionary or instance of \w+", "a mapping", rule)
@@ -125,9 +138,9 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _keys_at(section: type[_Section], location: tuple[Any, ...]) -> list[str]:
-    nested: dict[str, type[_Section]] = {"members": SampleBlock, "nonmembers": SampleBlock, "methods": MethodConfig}
-    where: type[_Section] = next((nested[part] for part in location if part in nested), section)
+def _keys_at(section: type[Section], location: tuple[Any, ...]) -> list[str]:
+    nested: dict[str, type[Section]] = {"members": SampleBlock, "nonmembers": SampleBlock, "methods": MethodConfig}
+    where: type[Section] = next((nested[part] for part in location if part in nested), section)
     return [name for name, field in where.model_fields.items() if not field.exclude]
 
 

@@ -129,11 +129,13 @@ Positive = Annotated[int, Field(ge=1)]
 Kwargs = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of the configuration: what cannot be changed, and takes no key that it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The network and the checkpoint that is audited."""
 
     factory: Annotated[str, BeforeValidator(_resolve_factory)]
@@ -145,7 +147,7 @@ class ModelConfig(_Section):
         return factory_file(self.factory)
 
 
-class SampleBlock(_Section):
+class SampleBlock(Section):
     """Samples of one split, in file order (`num_samples`, `range`) or in the order of an index file."""
 
     split: str
@@ -166,7 +168,7 @@ class SampleBlock(_Section):
 Blocks = Annotated[tuple[SampleBlock, ...], BeforeValidator(_as_blocks), Field(min_length=1)]
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where samples come from, which are members, and how they are preprocessed."""
 
     source: str
@@ -208,14 +210,14 @@ class DataConfig(_Section):
         return self
 
 
-class ExtractConfig(_Section):
+class ExtractConfig(Section):
     """The forward pass over members and non-members."""
 
     device: Literal["auto", "Ascend", "GPU", "CPU"] = "auto"
     batch_size: Positive = 64
 
 
-class MethodConfig(_Section):
+class MethodConfig(Section):
     """One attack and its grid: every parameter's distinct values."""
 
     method: str
@@ -256,7 +258,7 @@ def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[s
     return params, notes, ATTACKS[method].check(params)
 
 
-class AttackConfig(_Section):
+class AttackConfig(Section):
     """Fit and evaluation split, and grid search of the attacks."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
@@ -283,7 +285,7 @@ class AttackConfig(_Section):
         return self
 
 
-class ReportConfig(_Section):
+class ReportConfig(Section):
     """What the reducer prints."""
 
     metrics: Annotated[
@@ -292,7 +294,7 @@ class ReportConfig(_Section):
     ] = ("precision", "accuracy", "recall")
 
 
-class GateConfig(_Section):
+class GateConfig(Section):
     """The rule of the verdict; a metric is above when it is greater than `threshold`."""
 
     rule: Annotated[str, BeforeValidator(_one_of(_gate_rules))] = "all_above"
@@ -310,7 +312,7 @@ class GateConfig(_Section):
         return Gate(self.rule, self.threshold, self.metrics, self.bound)
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How `jobs/train.py` trains the network on the members."""
 
     epochs: Positive = 100
@@ -323,7 +325,7 @@ class TrainConfig(_Section):
     checkpoint_every: Positive = 10
 
 
-class Config(_Section):
+class Config(Section):
     """A whole configuration and the file that it came from."""
 
     path: Path = Field(exclude=True)
@@ -340,7 +342,7 @@ class Config(_Section):
         return self.model_dump(mode="json")
 
 
-SECTIONS: dict[str, type[_Section]] = {
+SECTIONS: dict[str, type[Section]] = {
     "model": ModelConfig, "data": DataConfig, "extract": ExtractConfig, "attack": AttackConfig,
     "report": ReportConfig, "gate": GateConfig, "train": TrainConfig,
 }

@@ -23,13 +23,14 @@ from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.resources import available_cpus
 from mia_batch.process.stop import StopRequest
+from mia_batch.rundir.claim import in_force_with, put_in_force
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.hdf5 import check_room
-from mia_batch.rundir.identity import run_digest
 from mia_batch.rundir.journal import Journal, Journals
-from mia_batch.rundir.manifest import check_same_run, launch
+from mia_batch.rundir.manifest import Manifest, launch
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.rundir.results import read_attack, write_attack
+from mia_batch.rundir.results import write_attack
+from mia_batch.rundir.state import accepted_marks, attack_status, left_to_do
 from mia_batch.samples import Samples
 from mia_batch.search.order_of_work import Journal as TaskJournal
 from mia_batch.search.order_of_work import OrderOfWork, Stopped, do_all
@@ -148,30 +149,22 @@ def feature_rows(features: Features, kind: str) -> NDArray[np.float64]:
     return np.column_stack([loss, features.logits]).astype(np.float64)
 
 
-def to_do(config: Config, paths: RunPaths, run: str, only: str | None) -> list[str]:
-    """The attacks that have no result yet.
+def to_do(config: Config, paths: RunPaths, manifest: Manifest, only: str | None) -> tuple[str, ...]:
+    """The attacks that have no result of these features and settings yet; what was not evaluable is tried again.
 
     Raises:
-        InputError: an unknown name, or a result of another run.
+        InputError: an unknown name, or a damaged result.
     """
     names = [method.method for method in config.attack.methods]
     if only is not None and only not in names:
         raise InputError(f"--method: must be one of {', '.join(names)}, got {only!r}")
-    left = []
-    for name in names if only is None else [only]:
-        if not paths.attack(name).exists():
-            left.append(name)
-            continue
-        found = read_attack(paths.attack(name))
-        if found.provenance.get("run") != run:
-            raise InputError(f"{paths.attack(name)}: is the result of another run; remove it or choose another --out")
-        left += [name] if found.reason else []  # what was not evaluable is tried again
-    return left
+    wanted = names if only is None else [only]
+    return left_to_do([attack_status(paths, manifest, name) for name in wanted]).attacks
 
 
-def keep(result: AttackResult, *, paths: RunPaths, run: dict[str, Any], journal: Journal) -> None:
+def keep(result: AttackResult, *, paths: RunPaths, more: dict[str, Any], journal: Journal) -> None:
     """Write attacks/<name>.h5; its journal is not needed any more, unless the attack is to be tried again."""
-    write_attack(paths.attack(result.method), dataclasses.replace(result, provenance={**result.provenance, **run}))
+    write_attack(paths.attack(result.method), dataclasses.replace(result, provenance={**result.provenance, **more}))
     if not result.reason:
         journal.remove()
     log.info("%s: written", paths.attack(result.method).name)
@@ -179,38 +172,41 @@ def keep(result: AttackResult, *, paths: RunPaths, run: dict[str, Any], journal:
 
 def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest) -> int:
     """The whole stage; returns the exit code."""
-    manifest = check_same_run(paths, config)
-    run = run_digest(manifest)
-    left = to_do(config, paths, run, only)
+    manifest = in_force_with(paths, config)
+    left = to_do(config, paths, manifest, only)
     if not left:
         log.info("attack: nothing to do")
         return OK
     features = read_features(paths.features)
-    if features.attrs.get("run") != run:
-        raise InputError(f"{paths.features}: must be of this run, got the features of another one")
+    put_in_force(paths, manifest)
     methods = tuple(method for method in config.attack.methods if method.method in left)
     for note in (note for method in methods for note in method.notes):
         log.info("%s", note)
-    return fit(config.attack.model_copy(update={"methods": methods}), features, paths, run, stop)
+    return fit(config.attack.model_copy(update={"methods": methods}), features, paths, manifest, stop)
 
 
-def fit(settings: AttackConfig, features: Features, paths: RunPaths, run: str, stop: StopRequest) -> int:
+def fit(settings: AttackConfig, features: Features, paths: RunPaths, manifest: Manifest, stop: StopRequest) -> int:
     """Do what is left, on all cores of this job."""
     n_jobs = available_cpus()
     samples = make_samples(feature_rows(features, settings.features), features.member, settings)
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
+    marks = {method.method: accepted_marks(paths, manifest, method.method) for method in settings.methods}
+    started = launch("attack", n_jobs=n_jobs)
+
+    def on_result(result: AttackResult) -> None:
+        more = {"identity": marks[result.method][0], "launch": started}
+        keep(result, paths=paths, more=more, journal=journals[result.method])
+
     with ExitStack() as stack:
-        journals = {method.method: Journal(paths.journal(method.method), run) for method in settings.methods}
+        journals = {name: Journal(paths.journal(name), marks[name]) for name in marks}
         for name, journal in journals.items():
             stack.callback(journal.close)
             if len(journal):
                 log.info("%s: goes on after %d finished tasks", name, len(journal))
-        more = {"run": run, "launch": launch("attack", n_jobs=n_jobs)}
         try:
             run_attacks(
-                samples, settings, n_jobs=n_jobs,
-                on_result=lambda result: keep(result, paths=paths, run=more, journal=journals[result.method]),
-                journal=Journals(journals), stop=partial(bool, stop), directory=str(paths.root),
+                samples, settings, n_jobs=n_jobs, on_result=on_result, journal=Journals(journals),
+                stop=partial(bool, stop), directory=str(paths.root),
             )
         except Stopped:
             log.warning("stopped by signal %s; finished fits are kept, the same command goes on", stop.signal)

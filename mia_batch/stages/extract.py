@@ -25,10 +25,12 @@ from mia_batch.mpi.rank_log import labelled
 from mia_batch.mpi.world import World, connect
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME, print_problems
 from mia_batch.process.stop import StopRequest
-from mia_batch.rundir.features import FeatureStore, features_progress
-from mia_batch.rundir.identity import data_digest, run_digest
-from mia_batch.rundir.manifest import add_launch, claim, end_launch, launch
+from mia_batch.rundir.claim import claim
+from mia_batch.rundir.features import FeatureStore
+from mia_batch.rundir.identity import data_digest, features_digest
+from mia_batch.rundir.manifest import Manifest, add_launch, end_launch, launch
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import read_rows
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
@@ -48,7 +50,7 @@ class Work:
     config: Config
     paths: RunPaths
     selection: Selection
-    manifest: dict[str, Any]
+    manifest: Manifest
     done: NDArray[np.bool_]
     n_classes: int | None
     prepared: Prepared | None = None
@@ -60,26 +62,24 @@ class RootFile:
     def __init__(self) -> None:
         self.store: FeatureStore | None = None
 
-    def rows_done(self, paths: RunPaths, n_rows: int, run: str) -> NDArray[np.bool_]:
-        """Which rows of the run with the digest `run` need no work."""
-        rows = features_progress(paths.features)
+    def rows_done(self, paths: RunPaths, n_rows: int) -> NDArray[np.bool_]:
+        """Which rows of the run that has claimed this directory need no work."""
+        rows = read_rows(paths)
         if rows is None:
             return np.zeros(n_rows, dtype=bool)
-        if rows[1] != n_rows:
-            raise InputError(f"{paths.features}: must have {n_rows} rows for this config, got {rows[1]}")
-        if rows[0] == n_rows:  # a complete file is not opened for writing again
+        if rows.total != n_rows:
+            raise InputError(f"{paths.features}: must have {n_rows} rows for this config, got {rows.total}")
+        if rows.done == n_rows:  # a complete file is not opened for writing again
             return np.ones(n_rows, dtype=bool)
         self.store = FeatureStore(paths.features)
-        if self.store.attrs.get("run") != run:
-            rule = "must hold rows of this run, got another run's; remove it or choose another --out"
-            raise InputError(f"{paths.features}: {rule}")
         return self.store.done()
 
     def open(self, work: Work, n_classes: int) -> FeatureStore:
         """The store to write to."""
         if self.store is None:
-            attrs = {key: work.manifest[key] for key in ("config", "digests", "versions")}
-            attrs |= {"run": run_digest(work.manifest), "launch": work.manifest["launches"][-1]}
+            manifest = work.manifest
+            attrs = {key: getattr(manifest, key) for key in ("config", "digests", "versions")}
+            attrs |= {"identity": features_digest(manifest), "launch": manifest.launches[-1]}
             self.store = FeatureStore.create(work.paths.features, _columns(work.selection), n_classes, attrs)
         return self.store
 
@@ -95,7 +95,7 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     prepared = Prepared(Path(args.prepared).absolute()) if args.prepared else None
     selection, manifest = _look_at(config, prepared)
     manifest = claim(paths, manifest)
-    done = file.rows_done(paths, len(selection), run_digest(manifest))
+    done = file.rows_done(paths, len(selection))
     if not done.all():
         entry = launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
         manifest = add_launch(paths, entry)
@@ -103,7 +103,7 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     return Work(config, paths, selection, manifest, done, width, prepared)
 
 
-def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, dict[str, Any]]:
+def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Manifest]:
     """The samples, and what the run is; the labels of a user's source are not read again where they are prepared."""
     if prepared is None:
         planned = make_plan(config)

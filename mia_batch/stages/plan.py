@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from mia_batch.data.sources import open_source
 from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import check_whole
 from mia_batch.network.datasets import open_dataset
-from mia_batch.rundir.manifest import SCHEMA, versions
+from mia_batch.rundir.manifest import Manifest, versions
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import AttackConfig, Config, DataConfig
 
@@ -29,7 +29,7 @@ class Plan:
     """A config whose files have been looked at."""
 
     selection: Selection
-    manifest: dict[str, Any]
+    manifest: Manifest
 
 
 def make_plan(config: Config, *, whole_checkpoint: bool = True) -> Plan:
@@ -87,10 +87,9 @@ def check_attack(attack: AttackConfig, member: NDArray[np.int8]) -> None:
     check_grids(member[fit], attack.cv, {method.method: dict(method.params) for method in attack.methods})
 
 
-def make_manifest(config: Config) -> dict[str, Any]:
-    """The content of run.json for `config` as it and its files are now."""
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {
-        "schema": SCHEMA, "created": created, "config_file": str(config.path), "config": config.resolved(),
-        "digests": digests(config), "versions": versions(), "launches": [],
-    }
+def make_manifest(config: Config) -> Manifest:
+    """What a run of `config` is, as it and its files are now."""
+    return Manifest(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"), config_file=str(config.path),
+        config=config.resolved(), digests=digests(config), versions=versions(),
+    )  # fmt: skip

@@ -23,11 +23,13 @@ from mia_batch.process.exit_codes import BY_OUTCOME
 from mia_batch.report.build import build_summary
 from mia_batch.report.summary import Summary, to_csv, to_json
 from mia_batch.report.text import method_line, render
+from mia_batch.rundir.claim import in_force_with, put_in_force
 from mia_batch.rundir.features import Features, read_features
-from mia_batch.rundir.identity import run_digest
-from mia_batch.rundir.manifest import check_same_run
+from mia_batch.rundir.identity import features_digest, mark_of
+from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack
+from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.verdict.gate import decide
@@ -35,7 +37,9 @@ from mia_batch.verdict.gate import decide
 log = logging.getLogger(__name__)
 
 
-def read_results(config: Config, paths: RunPaths, features: Features) -> dict[str, AttackResult]:
+def read_results(
+    config: Config, paths: RunPaths, manifest: Manifest, features: Features
+) -> dict[str, AttackResult]:
     """Every configured attack's result, in the order of the configuration.
 
     Raises:
@@ -46,7 +50,7 @@ def read_results(config: Config, paths: RunPaths, features: Features) -> dict[st
     if missing:
         raise InputError([_missing(config, paths, name) for name in missing])
     results = {name: _read_result(paths, name) for name in names}
-    problems = [line for name in names if (line := _foreign(results[name], name, paths, features))]
+    problems = [line for name in names if (line := _foreign(results[name], name, paths, manifest, features))]
     if problems or (problems := _other_rows(results, paths)):
         raise InputError(problems)
     return results
@@ -73,12 +77,16 @@ def _missing(config: Config, paths: RunPaths, name: str) -> str:
     return f"{paths.attack(name)}: must be there for method {name}; make it with: {command}"
 
 
-def _foreign(result: AttackResult, name: str, paths: RunPaths, features: Features) -> str | None:
+def _foreign(
+    result: AttackResult, name: str, paths: RunPaths, manifest: Manifest, features: Features
+) -> str | None:
     path = paths.attack(name)
     if result.method != name:
         return f"{path}: method: must be {name}, got {result.method}"
-    if result.provenance.get("run") != features.attrs["run"] or not np.array_equal(result.member, features.member):
-        return f"{path}: must come from {paths.features}, got a result of another run; remove it and run attack"
+    ours = mark_of(result.provenance) in accepted_marks(paths, manifest, name)
+    if not ours or not np.array_equal(result.member, features.member):
+        rule = f"must come from {paths.features} and this config"
+        return f"{path}: {rule}, got a result of another run or of other settings; run attack again"
     return None
 
 
@@ -100,11 +108,10 @@ def evaluate_all(results: Mapping[str, AttackResult]) -> dict[str, dict[str, Est
 
 def summarise(config: Config, paths: RunPaths) -> Summary:
     """Read the run's files and build its summary."""
-    manifest = check_same_run(paths, config)
+    manifest = in_force_with(paths, config)
     features = read_features(paths.features)
-    if features.attrs["run"] != run_digest(manifest):
-        raise InputError(f"{paths.features}: must belong to {paths.manifest}, got rows of another run")
-    results = read_results(config, paths, features)
+    results = read_results(config, paths, manifest, features)
+    put_in_force(paths, manifest)
     evaluations = evaluate_all(results)
     scored = next((result for result in results.values() if not result.reason), next(iter(results.values())))
     verdict = decide(
@@ -116,7 +123,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         augment_members=config.data.augment_members,
         reasons={name: result.reason for name, result in results.items() if result.reason},
     )
-    origin = {**manifest, "run": features.attrs["run"], "seeds": {"attack": config.attack.seed}}
+    origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
     return build_summary(
         results, evaluations, verdict, config.gate.gate(), origin, augment_members=config.data.augment_members
     )

@@ -7,43 +7,26 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from rundirs import a_manifest, make_run, write_verdict
 
 from mia_batch.commands import history
 from mia_batch.errors import InputError
+from mia_batch.rundir.claim import claim
 from mia_batch.rundir.jobs import record
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler import slurm as scheduler
 
-BEFORE = Path(__file__).parents[1] / "report" / "files" / "summary_0_1.json"
-
 
 def write_run(root: Path, day: int, outcome: bool | str | None, auc: float | None = 0.5) -> RunPaths:
     """A run directory as far as history looks; `outcome` None is one without a verdict."""
-    paths = RunPaths(root)
-    paths.create()
-    manifest: dict[str, Any] = {
-        "schema": 1,
-        "created": f"2030-01-{day:02d}T01:00:00+00:00",
-        "config": {"model": {"checkpoint": f"/watch/net{day}.ckpt"}},
-        "digests": {"model.checkpoint": f"{day:064x}"},
-        "versions": {},
-        "launches": [],
-    }
-    paths.manifest.write_text(json.dumps(manifest))
+    checkpoint = {"model.checkpoint": f"/watch/net{day}.ckpt", "digests.model.checkpoint": f"{day:064x}"}
+    manifest = a_manifest(created=f"2030-01-{day:02d}T01:00:00+00:00", **checkpoint)
+    paths = make_run(RunPaths(root), manifest)
     if outcome is not None:
-        summary = json.loads(BEFORE.read_text())
-        summary["verdict"] |= {"leak": outcome if isinstance(outcome, bool) else None, "sentence": "Said."}
-        low, high = ({"metrics": dict.fromkeys(("auc", "accuracy"), numbers(value))} for value in (None, auc))
-        summary["methods"] = {name: summary["methods"][name] | more for name, more in (("lr", low), ("rf", high))}
-        paths.summary_json.write_text(json.dumps(summary))
+        write_verdict(paths, manifest, leak=outcome if isinstance(outcome, bool) else None, auc=auc)
     return paths
-
-
-def numbers(value: float | None) -> dict[str, Any]:
-    return {"value": value, "low": value, "high": value, "reason": "why" if value is None else None}
 
 
 def run(capsys: pytest.CaptureFixture[str], runs: Path, form: str) -> tuple[int, str]:
@@ -114,18 +97,27 @@ def test_a_run_whose_jobs_slurm_has_forgotten_is_incomplete(tmp_path: Path, monk
         assert (entry.state, entry.detail) == expected
 
 
+def test_a_verdict_of_another_gate_is_not_the_run_in_forces(tmp_path: Path) -> None:
+    paths = write_run(tmp_path / "a", 1, True)
+    claim(paths, a_manifest(**{"digests.model.checkpoint": f"{1:064x}", "gate.threshold": 0.9}))
+    (entry,) = history.read_history(tmp_path)
+    assert (entry.state, entry.leak) == ("incomplete", None)
+    assert entry.detail == "verdict of another config: gate.threshold was 0.6 and is now 0.9"
+
+
 def test_what_is_no_run_is_left_out_and_a_damaged_one_is_shown(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "file").touch()
     write_run(tmp_path / "good", 1, False)
     write_run(tmp_path / "torn", 2, False).summary_json.write_text("{")
     write_run(tmp_path / "odd", 2, False).manifest.write_text("[]")
-    write_run(tmp_path / "list", 2, False).summary_json.write_text('{"verdict": {}, "methods": []}')
+    listed = write_run(tmp_path / "list", 2, False).summary_json
+    listed.write_text(json.dumps({**json.loads(listed.read_text()), "methods": []}))
     write_run(tmp_path / "jobs", 2, None).jobs.write_text('{"submissions": [{"jobs": []}]}')
     assert {entry.run: entry.state for entry in history.read_history(tmp_path)} == {
         "good": "done", "torn": "damaged", "odd": "damaged", "list": "damaged", "jobs": "damaged"
     }  # fmt: skip
     (said,) = [entry.detail for entry in history.read_history(tmp_path) if entry.run == "list"]
-    assert said == f"{tmp_path / 'list' / 'summary.json'}: schema: is required"
+    assert said == f"{tmp_path / 'list' / 'summary.json'}: methods: must be a mapping, got []"
     with pytest.raises(InputError, match="RUNS: must be a directory"):
         history.read_history(tmp_path / "nowhere")

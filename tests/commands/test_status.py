@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 
 import pytest
-from test_history import write_run
+from rundirs import a_manifest, make_run, write_result, write_verdict
 
 from mia_batch.commands import status
 from mia_batch.errors import InputError
+from mia_batch.rundir.identity import attack_digest
 from mia_batch.rundir.jobs import record
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import StageStatus
@@ -22,10 +23,9 @@ JOBS = {"extract": "7", "attack lr": "8_0", "attack knn": "8_1", "reduce": "9"}
 
 def a_run(root: Path, leak: bool | None = None) -> RunPaths:
     """A run of two attacks, of which nothing is done unless it has a verdict."""
-    paths = write_run(root, 1, leak)
-    manifest = json.loads(paths.manifest.read_text())
-    manifest["config"]["attack"] = {"methods": [{"method": "lr"}, {"method": "knn"}]}
-    paths.manifest.write_text(json.dumps(manifest))
+    paths = make_run(RunPaths(root), a_manifest())
+    if leak is not None:
+        write_verdict(paths, a_manifest(), leak=leak)
     return paths
 
 
@@ -70,8 +70,9 @@ def test_what_is_done_needs_no_job_and_a_lock_says_what_runs(tmp_path: Path, mon
     paths = a_run(tmp_path, leak=True)
     record(paths, JOBS)
     slurm_says(monkeypatch, {"8_0": "FAILED", "9": "FAILED"})
-    paths.attack("lr").touch()
-    paths.journal("knn").write_text("{}\n{}\n{}\n")
+    write_result(paths, a_manifest(), "lr")
+    fits = [{"identity": attack_digest(a_manifest(), "knn")}, *({"key": f"knn/{i}", "value": {}} for i in range(2))]
+    paths.journal("knn").write_text("".join(json.dumps(fit) + "\n" for fit in fits))
     with open(paths.journal("knn")) as journal:
         fcntl.flock(journal, fcntl.LOCK_EX)
         ((_, lr, knn, reduce),) = status.statuses([paths])

@@ -171,7 +171,7 @@ def test_another_config_into_the_same_directory_is_refused(tmp_path: Path, sourc
     assert run_job("extract", source_config(), "--out", out, ranks=2).returncode == 0
     before = (out / "features.h5").read_bytes()
     line = one_line(run_job("extract", source_config(n=80), "--out", out, ranks=2))
-    assert "data.kwargs.n is nothing there and 80 here" in line
+    assert "--out: holds another run: data.kwargs.n was nothing and is now 80" in line
     assert (out / "features.h5").read_bytes() == before
 
 
@@ -185,7 +185,7 @@ def test_unfinished_rows_of_another_run_are_refused_and_kept(tmp_path: Path, sou
     assert run_job("extract", config, "--out", other).returncode == 0
     shutil.copy(one / "features.h5", other / "features.h5")
     line = one_line(run_job("extract", config, "--out", other))
-    assert "features.h5: must hold rows of this run, got another run's" in line
+    assert "--out: holds another run: extract.batch_size was 16 and is now 32" in line
     assert (other / "features.h5").read_bytes() == (one / "features.h5").read_bytes()
 
 
@@ -197,7 +197,8 @@ def test_a_checkpoint_that_has_changed_is_refused(tmp_path: Path, checkpoint: Pa
     content = bytearray(own.read_bytes())
     content[len(content) // 2] ^= 1  # a weight's
     own.write_bytes(content)
-    assert "SHA-256 of model.checkpoint is" in one_line(run_job("extract", config, "--out", out))
+    line = one_line(run_job("extract", config, "--out", out))
+    assert "--out: holds another run: the content of model.checkpoint has changed; choose another --out" in line
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which needs root")

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mia_batch.mpi.shards import contiguous_runs, owed_rows
+from mia_batch.mpi.shards import owed_rows
+from mia_batch.rundir.features import contiguous_runs
 
 
 @given(st.lists(st.booleans(), max_size=200), st.integers(1, 9))

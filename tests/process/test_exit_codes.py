@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -17,8 +16,6 @@ from mia_batch.errors import InputError
 from mia_batch.process.child import run_stage
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, RESUME, run_main
 from mia_batch.process.stop import StopRequest
-from mia_batch.rundir.manifest import SCHEMA, add_launch, end_launch, read_manifest
-from mia_batch.rundir.paths import RunPaths
 
 
 def raises(error: BaseException) -> int:
@@ -84,23 +81,3 @@ def test_a_stage_ends_with_the_process_that_runs_it() -> None:
         stage_process = psutil.Process(int(runner.stdout.readline()))
         runner.kill()
         assert stage_process.wait(10) is None
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", "null", '{"schema": 1}', '{"schema": 1, "config": 3, "digests": {}}']
-)
-def test_a_damaged_manifest_is_one_line(tmp_path: Path, text: str) -> None:
-    (tmp_path / "run.json").write_text(text)
-    with pytest.raises(InputError, match=r"run\.json: (must be a run's manifest|must have)") as caught:
-        read_manifest(RunPaths(tmp_path))
-    assert len(caught.value.problems) == 1
-
-
-def test_a_launch_gets_its_measurements(tmp_path: Path) -> None:
-    paths = RunPaths(tmp_path)
-    (tmp_path / "run.json").write_text(
-        f'{{"schema": {SCHEMA}, "config": {{}}, "digests": {{}}, "versions": {{}}, "launches": [{{"stage": "x"}}]}}'
-    )
-    add_launch(paths, {"stage": "extract"})
-    end_launch(paths, {"seconds": 1.5})
-    assert (read_manifest(paths) or {})["launches"] == [{"stage": "x"}, {"stage": "extract", "seconds": 1.5}]

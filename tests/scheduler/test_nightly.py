@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from rundirs import write_rows
 
 from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import SUFFIXES
+from mia_batch.rundir.manifest import write_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler import claims, nightly
 from mia_batch.scheduler.submission import Run
-from mia_batch.settings.loading import load_config
+from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.stages.plan import make_manifest
 
 
@@ -204,16 +206,20 @@ def test_a_failed_audit_of_another_config_does_not_stop_the_others(
     parser = argparse.ArgumentParser()
     nightly.add_arguments(parser)
     args = parser.parse_args([str(write_config()), "--watch", str(watch), "--runs", str(runs), "--retry"])
-    failed, new = nightly.find_new(args, runs)
-    failed.paths.manifest.write_text(json.dumps(make_manifest(load_config(args.config))))
+    config = load_config(args.config)
+    failed, new = nightly.find_new(args, config, runs)
+    of_config = make_manifest(with_checkpoint(config, failed.checkpoint))
+    write_manifest(failed.paths, of_config)
     failed.paths.jobs.write_text("{}")
     args.dry_run = True
-    assert nightly.find_new(args, runs) == [failed]
-    write_config({"gate": {"threshold": 0.7}})
-    assert nightly.find_new(args, runs) == []
-    assert "holds another run: gate.threshold is 0.6 there and 0.7 here" in caplog.text
+    larger = load_config(write_config({"data.image_size": [64, 64]}))
+    assert nightly.find_new(args, larger, runs) == [failed]  # it holds no rows yet
+    write_rows(failed.paths, of_config, done=1)
+    assert nightly.find_new(args, config, runs) == [failed]
+    assert nightly.find_new(args, load_config(write_config({"gate": {"threshold": 0.7}})), runs) == [failed]
+    assert nightly.find_new(args, larger, runs) == []
+    assert "holds another run: data.image_size was [32, 32] and is now [64, 64]" in caplog.text
     claims.release([new])
     args.dry_run = False
-    assert nightly.find_new(args, runs) == [new]
-    write_config()
-    assert nightly.find_new(args, runs) == [failed]  # its claim was given up
+    assert nightly.find_new(args, larger, runs) == [new]
+    assert nightly.find_new(args, config, runs) == [failed]  # its claim was given up

@@ -12,17 +12,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rundirs import finish, write_rows
 
 from mia_batch.commands import submit
 from mia_batch.errors import InputError
 from mia_batch.files import shipped
 from mia_batch.rundir.jobs import latest_jobs, record, submissions
+from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.scheduler import slurm as scheduler
 from mia_batch.scheduler import submission
 from mia_batch.scheduler.sbatch_commands import Request, plan_chain, shell_lines
 from mia_batch.scheduler.site import Site, find_site, load_site
 from mia_batch.scheduler.submission import find_checkpoints, name_runs
+from mia_batch.settings.loading import load_config
 
 SITES = sorted((shipped("configs") / "sites").glob("*.yaml"))
 SLURM = shipped("slurm")
@@ -208,13 +211,6 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return said
 
 
-def finish(paths: RunPaths, *, reduced: bool) -> None:
-    """As if the run's attack, and perhaps its reduce, had ended."""
-    paths.attack("lr").touch()
-    if reduced:
-        paths.summary_json.write_text("{}")
-
-
 def submit_all(config: Path, out: Path, *words: str) -> int:
     parser = argparse.ArgumentParser()
     submit.add_arguments(parser)
@@ -222,15 +218,22 @@ def submit_all(config: Path, out: Path, *words: str) -> int:
     return submit.run(parser.parse_args([str(config), "--out", str(out), "--checkpoints", checkpoints, *words]))
 
 
+def in_force(paths: RunPaths) -> Manifest:
+    """What a submission has put into run.json."""
+    found = read_manifest(paths)
+    assert found is not None
+    return found
+
+
 def test_an_array_of_which_only_reduce_is_left(
     tmp_path: Path, write_config: WriteConfig, calls: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, out = write_config(), tmp_path / "runs"
-    monkeypatch.setattr(submission, "features_progress", lambda _: (1, 1))
     monkeypatch.setattr(submission, "refuse_active", lambda _: None)
     assert submit_all(config, out) == 0
     (run,) = runs_in(out)
-    finish(run, reduced=False)
+    finish(run, in_force(run))
+    run.summary_json.unlink()
     calls.unlink()
     assert submit_all(config, out) == 0
     assert len(calls.read_text().splitlines()) == 1
@@ -256,17 +259,74 @@ def test_a_verdict_counts_only_for_the_checkpoint_and_config_that_it_is_of(
     config, out = write_config(), tmp_path / "runs"
     assert submit_all(config, out) == 0
     (run,) = runs_in(out)
-    finish(run, reduced=True)
-    monkeypatch.setattr(submission, "features_progress", lambda _: (1, 1))
+    finish(run, in_force(run))
+    monkeypatch.setattr(submission, "refuse_active", lambda _: None)
     capsys.readouterr()
     assert submit_all(config, out, "--json") == 0
     assert capsys.readouterr().out == '{"jobs": {}, "runs": []}\n'
-    with pytest.raises(InputError, match=r"holds another run: gate\.threshold is"):
-        submit_all(write_config({"gate": {"threshold": 0.7}}), out)
+    for changes, stages in (
+        ({"gate": {"threshold": 0.7}}, ["reduce"]),
+        ({"attack.methods": [{"method": "lr", "params": {"C": [0.5]}}]}, ["attack", "reduce"]),
+    ):
+        assert submit_all(write_config(changes), out, "--json") == 0
+        assert list(json.loads(capsys.readouterr().out)["jobs"]) == stages
+        finish(run, in_force(run))
+    with pytest.raises(InputError, match=r"holds another run: data\.image_size was \[32, 32\] and is now \[64, 64\];"):
+        submit_all(write_config({"data.image_size": [64, 64]}), out)
     (checkpoint,) = config.parent.glob("*.ckpt")
     checkpoint.write_bytes(2 * checkpoint.read_bytes())
-    with pytest.raises(InputError, match=r"holds another run: SHA-256 of model\.checkpoint is"):
-        submit_all(write_config(), out)
+    for words in ([], ["--dry-run"]):
+        with pytest.raises(InputError, match=r"holds another run: the content of model\.checkpoint has changed;"):
+            submit_all(write_config(), out, *words)
+
+
+def test_what_jobs_in_the_queue_are_of_is_not_overwritten(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first row a directory is nobody's, but a job may be about to make it."""
+    out = tmp_path / "runs"
+    assert submit_all(write_config(), out) == 0
+    (run,) = runs_in(out)
+    before = run.manifest.read_bytes()
+    monkeypatch.setattr(scheduler, "job_states", lambda jobs: dict.fromkeys(jobs, "PENDING"))
+    with pytest.raises(InputError, match="--out: must have no jobs in the queue"):
+        submit_all(write_config({"data.image_size": [64, 64]}), out)
+    assert run.manifest.read_bytes() == before
+    monkeypatch.setattr(scheduler, "job_states", lambda jobs: dict.fromkeys(jobs, "FAILED"))
+    assert submit_all(write_config({"data.image_size": [64, 64]}), out) == 0
+    assert in_force(run).config["data"]["image_size"] == [64, 64]
+
+
+def test_a_config_is_read_once_for_all_checkpoints(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, loaded = write_config(), []
+
+    def load(*args: object, **options: object) -> object:
+        loaded.append(args)
+        return load_config(*args, **options)  # type: ignore[arg-type]
+
+    for number in range(5):
+        (tmp_path / f"net{number}.ckpt").write_bytes(b"%d" % number)
+    monkeypatch.setattr(submit, "load_config", load)
+    assert submit_all(config, tmp_path / "runs") == 0
+    assert len(loaded) == 1
+    found = [in_force(run) for run in runs_in(tmp_path / "runs")]
+    assert [Path(each.config["model"]["checkpoint"]).name for each in found] == ["net.ckpt"] + [
+        f"net{number}.ckpt" for number in range(5)
+    ]
+    assert len({each.digests["model.checkpoint"] for each in found}) == 6
+
+
+def test_every_run_that_cannot_be_queued_is_named(tmp_path: Path, write_config: WriteConfig, calls: Path) -> None:
+    config, out = write_config(), tmp_path / "runs"
+    (tmp_path / "b.ckpt").write_bytes(b"b")
+    assert submit_all(config, out) == 0
+    for run in runs_in(out):
+        write_rows(run, in_force(run), done=1)
+    with pytest.raises(InputError) as caught:
+        submit_all(write_config({"data.image_size": [64, 64]}), out)
+    assert [line.split(": ")[0] for line in caught.value.problems] == [str(run.root) for run in runs_in(out)]
 
 
 def test_a_run_with_its_verdict_is_not_queued_again(
@@ -278,8 +338,7 @@ def test_a_run_with_its_verdict_is_not_queued_again(
     parser = argparse.ArgumentParser()
     submit.add_arguments(parser)
     assert submit.run(parser.parse_args(argv)) == 0
-    finish(RunPaths(tmp_path / "run"), reduced=True)
-    monkeypatch.setattr(submission, "features_progress", lambda _: (1, 1))
+    finish(RunPaths(tmp_path / "run"), in_force(RunPaths(tmp_path / "run")))
     monkeypatch.setattr(submission, "refuse_active", lambda _: None)
     calls.unlink()
     capsys.readouterr()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mia_batch.errors import InputError
-from mia_batch.settings.loading import load_config
+from mia_batch.settings.loading import load_config, with_checkpoint
 
 Write = Callable[..., Path]
 
@@ -219,3 +219,19 @@ def test_the_tutorials_case_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {m.method: n_candidates(m.params) for m in config.attack.methods} == {"lr": 10, "knn": 3, "mlp": 6, "rf": 36}
     assert (config.data.image_size, config.extract.batch_size) == ((224, 224), 64)
     assert [block.num_samples for block in (*config.data.members, *config.data.nonmembers)] == [5000, 5000]
+
+
+def test_another_checkpoint_checks_only_what_it_changes(
+    tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(write_config())
+    (tmp_path / "other.ckpt").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mia_batch.settings.loading._read_yaml", None)
+    other = with_checkpoint(config, "other.ckpt")
+    assert other.model.checkpoint == tmp_path / "other.ckpt"
+    assert other.model_copy(update={"model": config.model}) == config
+    with pytest.raises(InputError) as caught:
+        with_checkpoint(config, tmp_path / "gone.ckpt")
+    rule = f"model.checkpoint: must be a file that can be read, got {tmp_path}/gone.ckpt, which does not exist"
+    assert caught.value.problems == (f"{config.path}: {rule}",)

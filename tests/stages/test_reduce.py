@@ -19,9 +19,10 @@ from mia_batch.attacks.base import AttackResult
 from mia_batch.cli import main
 from mia_batch.process.exit_codes import run_main
 from mia_batch.report.summary import read_summary
+from mia_batch.rundir.claim import claim
 from mia_batch.rundir.features import FeatureStore, block_dtype
-from mia_batch.rundir.identity import run_digest
-from mia_batch.rundir.manifest import claim, read_manifest
+from mia_batch.rundir.identity import attack_digest
+from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack, write_attack
 from mia_batch.settings.loading import load_config
@@ -54,18 +55,18 @@ class Run:
         write_attack(self.paths.attack(name), replace(read_attack(self.paths.attack(name)), **fields))
 
 
-def write_features(config: Config, paths: RunPaths, *, done: int = N) -> tuple[np.ndarray, str]:
+def write_features(config: Config, paths: RunPaths, *, done: int = N) -> tuple[np.ndarray, Manifest]:
     manifest = claim(paths, make_manifest(config))
     member = np.repeat([1, 0], [90, 70]).astype(np.int8)
     columns = {"sample_index": np.arange(N), "split": np.array(["train"] * N), "label": np.zeros(N), "member": member}
     rows = np.zeros(done, dtype=block_dtype(10))
     rows["row"] = np.arange(done)
-    with FeatureStore.create(paths.features, columns, 10, {"run": run_digest(manifest)}) as store:
+    with FeatureStore.create(paths.features, columns, 10, manifest.model_dump(include={"config", "digests"})) as store:
         store.write(rows)
-    return member, run_digest(manifest)
+    return member, manifest
 
 
-def attack_result(name: str, member: np.ndarray, run: str, signal: float) -> AttackResult:
+def attack_result(name: str, member: np.ndarray, run: Manifest, signal: float) -> AttackResult:
     rng = np.random.default_rng(3)
     evaluated = np.arange(N) % 2 == 0
     score = 1 / (1 + np.exp(-rng.normal(signal * (member - 0.5))))
@@ -78,7 +79,7 @@ def attack_result(name: str, member: np.ndarray, run: str, signal: float) -> Att
         best_params={"C": 1.0},
         best_score=0.6,
         cv_results={"params": ["{}"], "mean_test_score": [0.6]},
-        provenance={"run": run, "n_nonconverged": 0, "seconds": 0.1},
+        provenance={"identity": attack_digest(run, name), "n_nonconverged": 0, "seconds": 0.1},
     )
 
 
@@ -182,6 +183,7 @@ def test_missing_attacks_are_all_named_with_their_command(
     [
         ({"method": "rf"}, "method: must be knn, got rf"),
         ({"provenance": {"run": "of another checkpoint"}}, "got a result of another run"),
+        ({"provenance": {"identity": "of another checkpoint"}}, "got a result of another run"),
         ({"provenance": {}}, "got a result of another run"),
         ({"member": np.zeros(N, dtype=np.int8)}, "got a result of another run"),
     ],
@@ -209,15 +211,50 @@ def test_attacks_that_scored_other_rows(make_run: Callable[..., Run], capsys: py
     assert "evaluated: must be the rows that lr scores" in line
 
 
-def test_another_config(make_run: Callable[..., Run], capsys: pytest.CaptureFixture, write_config: Callable) -> None:
+def test_another_extraction(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, write_config: Callable
+) -> None:
     run = make_run(1.0)
-    other = write_config({"attack.methods": METHODS, "attack.seed": 2}, name="other.yaml")
+    other = write_config({"attack.methods": METHODS, "extract.batch_size": 8}, name="other.yaml")
     (line,) = refused(replace(run, config_path=other), capsys)
-    assert "attack.seed is 1 there and 2 here" in line
+    assert "--out: holds another run: extract.batch_size was 16 and is now 8" in line
+
+
+def test_results_of_other_settings(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, write_config: Callable
+) -> None:
+    run = make_run(1.0)
+    before = run.paths.manifest.read_bytes()
+    for changes, names in (
+        ({"attack.methods": METHODS, "attack.seed": 2}, ["lr", "knn"]),
+        ({"attack.methods": [METHODS[0], {"method": "knn", "params": {"n_neighbors": [5]}}]}, ["knn"]),
+    ):
+        lines = refused(replace(run, config_path=write_config(changes, name="other.yaml")), capsys)
+        rule = f"must come from {run.paths.features} and this config, got a result of another run or of other settings"
+        assert [line.split(": ", 1)[1] for line in lines] == [
+            f"{run.paths.attack(name)}: {rule}; run attack again" for name in names
+        ]
+    assert run.paths.manifest.read_bytes() == before
+
+
+def test_a_verdict_is_by_the_gate_of_now(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, write_config: Callable
+) -> None:
+    run = make_run(5.0)
+    assert reduce_main(run.arguments) == 3
+    high = {"attack.methods": METHODS, "gate.threshold": 0.999, "report.metrics": ["auc"]}
+    capsys.readouterr()
+    assert reduce_main(replace(run, config_path=write_config(high, name="other.yaml")).arguments) == 0
+    assert capsys.readouterr().out.startswith("Method: lr, {'auc': ")
+    assert json.loads(run.paths.manifest.read_text())["config"]["gate"]["threshold"] == 0.999
+    alone = {"attack.methods": METHODS[1:]}
+    assert reduce_main(replace(run, config_path=write_config(alone, name="other.yaml")).arguments) == 3
+    assert list(json.loads(run.paths.summary_json.read_text())["methods"]) == ["knn"]
+    assert run.paths.attack("lr").exists()
 
 
 def test_features_of_another_run_unfinished_or_missing(
-    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, tmp_path: Path
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, tmp_path: Path, write_config: Callable
 ) -> None:
     run = make_run(1.0)
     run.paths.features.unlink()
@@ -229,11 +266,11 @@ def test_features_of_another_run_unfinished_or_missing(
     (line,) = refused(run, capsys)
     assert "must all be done, got 5 of 160" in line
     run.paths.features.unlink()
-    columns = {"sample_index": [0], "split": ["a"], "label": [0], "member": [1]}
-    with FeatureStore.create(run.paths.features, columns, 10, {"run": "another"}) as store:
-        store.write(np.zeros(1, dtype=block_dtype(10)))
+    third = RunPaths(tmp_path / "third")
+    write_features(load_config(write_config({"extract.batch_size": 8}, name="other.yaml")), third)
+    third.features.rename(run.paths.features)
     (line,) = refused(run, capsys)
-    assert "got rows of another run" in line
+    assert "--out: holds another run: extract.batch_size was 8 and is now 16" in line
 
 
 def test_a_damaged_result(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
@@ -275,7 +312,6 @@ def test_an_attack_that_is_not_evaluable(
     assert summary.samples.n_scored == 80
 
 
-
 def test_no_attack_is_evaluable(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
     run = make_run(5.0)
     for name in ("lr", "knn"):
@@ -289,4 +325,5 @@ def test_mia_batch_run_passes_the_code_on(make_run: Callable[..., Run], monkeypa
     make_not_evaluable(run, "knn")
     plan = SimpleNamespace(manifest=read_manifest(run.paths))  # the fixture's checkpoint is no real one
     monkeypatch.setattr("mia_batch.commands.run.make_plan", lambda _config: plan)
+    monkeypatch.setattr("mia_batch.commands.run.run_stage", lambda *_: 0)  # it would try the attack again
     assert main(["run", *run.arguments]) == 4

@@ -232,7 +232,7 @@ def test_a_checkpoint_of_anything_else_is_never_overwritten(config_file: Path) -
     files.checkpoint.unlink()
     train.train(config, StopRequest(), Ranks())
     other = load(write_config(config_file.parent, "other.yaml", train={"epochs": 2}))
-    with pytest.raises(InputError, match=r"is of another training: train\.epochs is 1 there and 2 here"):
+    with pytest.raises(InputError, match=r"is of another training: train\.epochs was 1 and is now 2"):
         train.train(other, StopRequest(), Ranks())
     with open(files.checkpoint, "ab") as file:
         file.write(b"x")

@@ -1,0 +1,80 @@
+"""To whom a run directory belongs: two runs never mix in one, but one goes on with another attack, gate or report."""
+
+from __future__ import annotations
+
+from mia_batch.errors import InputError
+from mia_batch.files import sha256
+from mia_batch.rundir.identity import differences, features_identity, refuse_differences
+from mia_batch.rundir.manifest import Manifest, read_manifest, write_manifest
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import read_rows
+from mia_batch.settings.schema import Config
+
+UNREAD = ("model", "data", "extract")  # sections whose files only `claim` reads again
+
+
+def claim(paths: RunPaths, manifest: Manifest) -> Manifest:
+    """Make the directory this run's.
+
+    Returns:
+        The manifest in force, which is in run.json now: `manifest`, with the history of the run that is there already.
+
+    Raises:
+        InputError: the directory holds rows or results of another model, data or extraction; in words.
+    """
+    paths.create()
+    wanted = in_force(paths, manifest)
+    rows = read_rows(paths)
+    if rows and not rows.held and rows.differences(wanted):
+        paths.features.unlink()
+    put_in_force(paths, wanted)
+    return wanted
+
+
+def in_force(paths: RunPaths, manifest: Manifest) -> Manifest:
+    """What `claim` would give, and refuse, without writing anything."""
+    found = read_manifest(paths)
+    if found is None:
+        stray = [file.name for file in (paths.features, paths.summary_json) if file.exists()]
+        if stray:
+            rule = "--out: must be empty or a run of this config"
+            raise InputError(f"{paths.root}: {rule}, got {stray[0]} without {paths.manifest.name}")
+        return manifest
+    holder = _holder(paths, found)
+    if holder:
+        refuse_differences(paths, differences(features_identity(holder), features_identity(manifest)))
+    if features_identity(found) != features_identity(manifest):
+        return manifest
+    return manifest.model_copy(update={name: getattr(found, name) for name in ("created", "versions", "launches")})
+
+
+def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) -> Manifest:
+    """The manifest of a run that is there already, with another configuration, which may be no other run's.
+
+    No file is read again but, if asked for, the checkpoint; so what is known of the files stays as it was.
+
+    Raises:
+        InputError: there is no run, or one of another model, data or extraction.
+    """
+    found = read_manifest(paths)
+    if found is None:
+        raise InputError(f"{paths.root}: must be a run directory with {paths.manifest.name}; run extract first")
+    digests = {"model.checkpoint": sha256(config.model.checkpoint)} if checkpoint else {}
+    here = found.model_copy(update={"config": config.resolved(), "digests": found.digests | digests})
+    in_force(paths, here)
+    unread = {name: found.config[name] for name in UNREAD if name in found.config}
+    return here.model_copy(update={"config": here.config | unread})
+
+
+def put_in_force(paths: RunPaths, manifest: Manifest) -> None:
+    """Write run.json, unless it says the same."""
+    if not paths.manifest.exists() or paths.manifest.read_text(encoding="utf-8") != manifest.text():
+        write_manifest(paths, manifest)
+
+
+def _holder(paths: RunPaths, found: Manifest) -> Manifest | None:
+    """What the rows in a run directory, else its results, were made from; None while there are none."""
+    rows = read_rows(paths)
+    if rows and rows.held:
+        return rows.origin.manifest
+    return found if paths.summary_json.exists() or any(paths.attacks.glob("*.h5")) else None
