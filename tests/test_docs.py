@@ -14,7 +14,7 @@ from mia_batch.cli import COMMANDS, make_parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("configs", "docs", "slurm", "tests", "jobs")
+FOLDERS = ("configs", "docs", "slurm", "tests", "jobs", "mia_batch")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*")
