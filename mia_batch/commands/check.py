@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
     config = load_config(args.config, checkpoint=args.checkpoint)
-    prepared = make_plan(config)
+    plan = make_plan(config)
     print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
-    print("\n".join(["", *plan_lines(config, prepared.selection, args.ranks)]))
+    print("\n".join(["", *plan_lines(config, plan.selection, args.ranks)]))
     return OK
 
 

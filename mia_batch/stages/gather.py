@@ -28,7 +28,7 @@ Batches = Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], NDArra
 
 
 class Forward(Protocol):
-    """A network that can be run; `inference.Predictor` is one."""
+    """A network that can be run; `network.forward.Predictor` is one."""
 
     def logits(self, images: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n, 3, height, width) to (n, n_classes); `rows` give each image its place in the batch.

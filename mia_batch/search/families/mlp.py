@@ -4,7 +4,7 @@ Each operation on a network's numbers is the one of scikit-learn's `MLPClassifie
 agree but for last bits. Candidates of one shape could share the gathering of batches; as what one network touches then
 no longer stays in the cache, training them one after the other is faster, and leaves a task of its own for each.
 
-The loops are in `mlp_kernels`, which is imported where a network is trained: the process that only hands out tasks
+The loops are in kernels/mlp.py, which is imported where a network is trained: the process that only hands out tasks
 needs no compiler in its memory.
 """
 
@@ -68,7 +68,7 @@ def mlp_families(candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: int)
 
 
 def compiles(model: MLPClassifier) -> bool:
-    """Whether mlp_kernels.py trains this network: by Adam, with steps so small that last bits stay last bits."""
+    """Whether kernels/mlp.py trains this network: by Adam, with steps so small that last bits stay last bits."""
     steady = model.learning_rate_init <= MAX_LEARNING_RATE and model.beta_2 >= MIN_BETA_2
     return bool(model.solver == "adam" and model.shuffle and not model.early_stopping and steady)
 
