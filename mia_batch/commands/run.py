@@ -35,8 +35,9 @@ def run(args: argparse.Namespace) -> int:
     config, paths = load_run(args, need=("checkpoint", "data"))
     check_memory(config, args.ranks)
     stages = read_state(paths, claim(paths, make_plan(config).manifest))
-    arguments = [args.config, "--out", args.out]
-    arguments += ["--checkpoint", args.checkpoint] if args.checkpoint else []
+    # As one word each: a name may begin with a dash.
+    arguments = [args.config, f"--out={args.out}"]
+    arguments += [f"--checkpoint={args.checkpoint}"] if args.checkpoint else []
     arguments += ["--verbose"] if args.verbose else []
     for stage, command in _commands(args.ranks, arguments, left_to_do(stages)):
         log.info("stage %s", stage)
