@@ -91,8 +91,8 @@ def result_over_all_rows(
     return AttackResult(method, all_scores, decisions, mask, samples.member, **more)
 
 
-def not_evaluable(method: str, samples: Samples, reason: str, **more: Any) -> AttackResult:
+def not_evaluable(method: str, samples: Samples, reason: str) -> AttackResult:
     """The result of an attack that has come to nothing."""
     n = len(samples)
     arrays = np.full(n, np.nan), np.full(n, -1, dtype=np.int8), np.zeros(n, dtype=bool)
-    return AttackResult(method, *arrays, samples.member, reason=reason, **more)
+    return AttackResult(method, *arrays, samples.member, reason=reason)

@@ -19,12 +19,12 @@ def stage_command(stage: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, str(shipped("jobs") / f"{stage}.py"), *arguments]
 
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _end_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies: a stage left behind would keep the next run out."""
+def end_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies: one left behind would keep the next run out."""
     if _libc:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -46,7 +46,7 @@ def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) 
 
     # Ignored from birth, or Ctrl-C, which the terminal sends to the stage as well, would break off its imports.
     former = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ, preexec_fn=_end_with_parent)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ, preexec_fn=end_with_parent)
     former |= {signum: signal.signal(signum, forward) for signum in STOP_SIGNALS}
     signal.signal(signal.SIGINT, forward)
     try:

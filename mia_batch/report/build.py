@@ -30,7 +30,6 @@ def build_summary(
     provenance: Mapping[str, Any],
     *,
     augment_members: bool,
-    level: float = LEVEL,
 ) -> Summary:
     """Everything that the audit found, and from what.
 
@@ -41,13 +40,12 @@ def build_summary(
         gate: the rule.
         provenance: resolved config, SHA-256 of checkpoint and data, versions, launches, seeds.
         augment_members: whether members, and only they, were cropped and flipped.
-        level: confidence level of the intervals.
     """
     scored = next((result for result in results.values() if not result.reason), None)
     return Summary(
         schema=SCHEMA,
         verdict=VerdictSummary(**asdict(verdict), rule=gate),
-        level=level,
+        level=LEVEL,
         samples=_samples(scored),
         augment_members=augment_members,
         methods={name: _method(result, evaluations.get(name, {})) for name, result in results.items()},

@@ -121,6 +121,8 @@ def _notes(summary: Summary) -> Iterable[str]:
         count = sum(failed.values()) if isinstance(failed, dict) else failed
         if count:
             yield f"{method}: {count} fits did not converge (details in summary.json)"
+        if n_failed := found.provenance.get("n_failed"):
+            yield f"{method}: {n_failed} fits failed, their candidates were not chosen from (details in summary.json)"
 
 
 def _wrapped(paragraphs: Iterable[str], width: int) -> list[str]:

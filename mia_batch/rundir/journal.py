@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mia_batch.errors import InputError
 from mia_batch.files import not_written
@@ -24,16 +24,23 @@ class Journal:
             InputError: another process is at this attack.
         """
         self.path = path
-        try:
-            self._file = open(path, "a+b")  # noqa: SIM115  (open until the attack ends)
-        except OSError as error:
-            raise not_written(path, error) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise InputError(f"{path}: another process is fitting this attack") from None
+        self._file = self._open()
         self._found = self._read(marks)
+
+    def _open(self) -> BinaryIO:
+        """The file, locked."""
+        try:
+            file = open(self.path, "a+b")  # noqa: SIM115  (open until the attack ends)
+        except OSError as error:
+            raise not_written(self.path, error) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+        except BlockingIOError:
+            pass
+        file.close()  # locked, or its owner has finished and removed it between the open and the lock
+        raise InputError(f"{self.path}: another process is fitting this attack")
 
     def _read(self, marks: Sequence[str]) -> dict[str, Any]:
         """The entries up to the first line that a kill has torn, which is cut off."""

@@ -52,11 +52,6 @@ class RunPaths:
         return self.root / "summary.csv"
 
     @property
-    def report_html(self) -> Path:
-        """The report as one page."""
-        return self.root / "report.html"
-
-    @property
     def logs(self) -> Path:
         """Directory of the jobs' logs."""
         return self.root / "logs"

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from mia_batch.attacks.base import AttackResult
+from mia_batch.errors import InputError
 from mia_batch.files import atomic_path
 from mia_batch.rundir.hdf5 import (
     SCHEMA,
@@ -48,10 +49,13 @@ def read_mark(path: Path) -> tuple[str | None, str]:
     """What attacks/<name>.h5 is a result of, see `identity.attack_marks`, and why it has no score, if it has none.
 
     Raises:
-        InputError: missing, damaged or of another schema.
+        InputError: missing, damaged, of another schema, or the result of another attack.
     """
     with reading(path), h5py.File(path, "r") as file:
         check_schema(file, path, "attack")
+        method = get_attr(file, "method")
+        if method != path.stem:  # the marks of the version before are the same for all attacks of a run
+            raise InputError(f"{path}: method: must be {path.stem}, got {method}; remove it and run attack again")
         return mark_of(get_attr(file, "provenance")), get_attr(file, "reason", "")
 
 

@@ -1,9 +1,8 @@
-"""Slurm's commands: what is asked of them and what they answer. Nothing else in the package calls them."""
+"""Slurm's commands: what is asked of them and what they answer. Only `mia-batch doctor` calls others, to try them."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -18,11 +17,6 @@ ACTIVE = frozenset(
 )  # fmt: skip
 WAITING = frozenset(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"))  # of ACTIVE
 TIMEOUT_S = 60
-
-
-def available() -> bool:
-    """Whether this host has Slurm's clients."""
-    return shutil.which("sbatch") is not None
 
 
 def outside(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -53,6 +47,11 @@ def sbatch(command: Sequence[str]) -> str:
     if done.returncode:
         raise InputError(f"sbatch: must accept the job, got: {' '.join(done.stderr.split())}")
     return done.stdout.strip().split(";")[0]
+
+
+def scancel(job_ids: Iterable[str]) -> None:
+    """Cancel jobs that this command has queued itself; one that has ended already is none of its business."""
+    subprocess.run(["scancel", *job_ids], check=False, capture_output=True)
 
 
 def job_states(job_ids: Iterable[str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,7 +62,7 @@ def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
         yield job_ids
     except BaseException:
         if job_ids:
-            subprocess.run(["scancel", *job_ids.values()], check=False, capture_output=True)
+            scheduler.scancel(job_ids.values())
         raise
 
 

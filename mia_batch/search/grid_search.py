@@ -131,7 +131,8 @@ class GridSearch:
         """
         if self.search == "halving":
             table: Mapping[str, Any] = results[f"{self.method}/halving"]
-            failures: tuple[str, ...] = ()
+            means = zip(table["params"], table["mean_test_score"], table["iter"], strict=True)
+            failures = tuple(f"{params} in round {number}" for params, mean, number in means if np.isnan(mean))
         else:
             table, failures = self._table(results)
         best = best_index(table)

@@ -32,7 +32,7 @@ class Halving:
         X, y = samples.rows(samples.split.fit)
         search = HalvingGridSearchCV(
             METHODS[self.method].build({}, seed=self.seed), {name: list(values) for name, values in self.grid.items()},
-            cv=samples.split.n_folds, scoring="accuracy", random_state=self.seed, refit=False,
+            cv=samples.split.n_folds, scoring="accuracy", random_state=self.seed, refit=False, return_train_score=False,
         )  # fmt: skip
         with warnings.catch_warnings():
             # Its rounds score by one number: convergence is counted in the refit alone, and a failed fit scores NaN.

@@ -5,7 +5,6 @@ An instance of our own of loky's executor: its shared one breaks a later joblib.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
@@ -21,6 +20,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from mia_batch.errors import InputError, one_line
+from mia_batch.process.child import end_with_parent
 from mia_batch.samples import Samples
 from mia_batch.search.tasks import Done, Lost, Work, execute
 from mia_batch.workers.shared_memory import Places, map_arrays, store_arrays
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 # Read by the numerical libraries when they are loaded: one thread each, because there is a process per core.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
 SCHEDULER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}  # sent to all; the parent decides
-PR_SET_PDEATHSIG = 1  # of prctl(2)
 TAKEN_OVER_S = 5.0  # seconds; it takes milliseconds
 
 _samples: list[Samples] = []  # of this worker
@@ -132,8 +131,7 @@ def _starting_processes() -> Iterator[None]:
 
 def begin(parent: int, descriptor: int, places: Places, preload: Sequence[Callable[[], None]]) -> None:
     """A worker's first deed: end with its parent, map the samples, load what tasks need."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     if os.getppid() != parent:  # it has died before
         os._exit(1)
     try:

@@ -228,3 +228,28 @@ def test_a_lock_says_more_than_a_job(paths: RunPaths) -> None:
     with open(paths.journal("lr")) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert with_jobs(read_state(paths), {"attack lr": JobState("7 FAILED", "failed")})[1].state == "running"
+
+
+def test_a_result_under_another_attacks_name_is_damaged(paths: RunPaths) -> None:
+    """Also in a directory of the version before, whose attacks all carry the same mark."""
+    finish(paths, a_manifest())
+    paths.attack("lr").rename(paths.attack("knn"))
+    (lr, knn) = attack_statuses(paths, a_manifest())
+    assert (lr.state, knn.state) == ("missing", "damaged")
+    assert knn.detail == f"{paths.attack('knn')}: method: must be knn, got lr; remove it and run attack again"
+
+
+def test_a_journal_that_its_owner_removes_at_that_moment_is_nobodys(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner has finished between our opening and our locking: what we would write went nowhere."""
+    lock = fcntl.flock
+
+    def remove_and_lock(file: Any, how: int) -> None:
+        paths.journal("lr").unlink()
+        lock(file, how)
+
+    make_run(paths, a_manifest())
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+    with pytest.raises(InputError, match="another process is fitting this attack"):
+        Journal(paths.journal("lr"), ["x"])

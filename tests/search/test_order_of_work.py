@@ -265,6 +265,15 @@ class TestGridSearch:
         with pytest.raises(CannotEvaluate, match=r"knn: no candidate could be fitted: .* on fold 0"):
             search.choice(results)
 
+    def test_halving_names_what_failed(self, samples: Samples) -> None:
+        grid = {"n_neighbors": (3, 5), "weights": ("uniform", "nonsense")}
+        search = GridSearch("knn", grid, samples, seed=1, search="halving")
+        results = {task.key: task.work.run(samples) for task in search.tasks() if not task.after}
+        choice = search.choice(results)
+        assert choice.params["weights"] == "uniform"
+        assert len(choice.failures) >= 2
+        assert all("'weights': 'nonsense'} in round " in failure for failure in choice.failures)
+
     def test_estimates_are_finite(self, samples: Samples) -> None:
         for method, grid in GRIDS.items():
             tasks = GridSearch(method, grid, samples, seed=1).tasks()
