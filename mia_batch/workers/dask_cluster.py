@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+from concurrent.futures import CancelledError
 from typing import Any
 
 from mia_batch.samples import Samples
@@ -59,13 +60,16 @@ class DaskExecutor:
             return [self._outcome(future, self._running.pop(future)) for future in ended]
 
     def _outcome(self, future: Any, key: str) -> Done | Lost:
-        if future.status in LOST:
+        """What came of a task; a result may go with its worker after the task has ended, before it is here."""
+        from dask.distributed import KilledWorker
+
+        try:
+            done: Done = future.result()
+            return done
+        except CancelledError:
             return Lost(key, "its workers have gone")
-        error = future.exception() if future.status == "error" else None
-        if type(error).__name__ == "KilledWorker":  # Dask has tried it on several
+        except KilledWorker as error:  # Dask has tried it on several
             return Lost(key, str(error).splitlines()[0])
-        done: Done = future.result()
-        return done
 
     def close(self) -> None:
         """Cancel what runs; the workers are not ours to end."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = """
-from mia_batch.attacks.compiled import compiled
+from mia_batch.search.kernels.compiled import compiled
 
 @compiled
 def once_more(x):
