@@ -86,7 +86,6 @@ def test_the_three_forms_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_run_whose_jobs_slurm_has_forgotten_is_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_run(tmp_path / "a", 1, None)
     record(paths, {"extract": "7", "attack": "8"})
-    monkeypatch.setattr(scheduler, "available", lambda: True)
     for states, expected in (
         ({"7": "COMPLETED", "8": "RUNNING"}, ("queued", "attack job 8 RUNNING")),
         ({"7": "FAILED", "8": "CANCELLED"}, ("incomplete", "extract job 7 FAILED")),
