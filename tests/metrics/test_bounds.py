@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mia_batch.metrics.base import clopper_pearson
+from mia_batch.metrics.base import clopper_pearson, melded_lower
 from mia_batch.metrics.bounds import (
     balanced_accuracy_bounds,
     epsilon,
@@ -57,6 +57,19 @@ def test_two_sided_interval_is_made_of_two_bounds() -> None:
     member, said = sides(60), rng.random(120) < 0.4
     whole = balanced_accuracy(member, said, level=1 - 2 * ALPHA)
     assert balanced_accuracy_bounds(member, said, **ONE_SIDED) == pytest.approx((whole.low, whole.high))
+
+
+@pytest.mark.parametrize(("rate", "alpha"), [(0.6, 0.025), (0.4, 0.05)])
+def test_the_balanced_accuracys_bound_misses_at_its_level_exactly(rate: float, alpha: float) -> None:
+    """Over all outcomes of 1,000 a side, where TPR and TNR are `rate`: it lies above that hardly less than stated."""
+    n, reach = 1000, 85  # more than five standard deviations
+    missing = 0.0
+    least = n
+    for right in range(int(n * rate) - reach, int(n * rate) + reach):  # of members; for more of them less is needed
+        while least and melded_lower((right, least - 1), (n, n), alpha) > rate:
+            least -= 1
+        missing += stats.binom.pmf(right, n, rate) * stats.binom.sf(least - 1, n, rate)
+    assert 0.9 * alpha < missing <= alpha
 
 
 def missed(found: tuple[float, float], truth: float) -> np.ndarray:
