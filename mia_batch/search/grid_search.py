@@ -24,8 +24,6 @@ from mia_batch.search.refit import Refit, RefitChunk, Scored
 from mia_batch.search.table import best_index, score_table
 from mia_batch.search.tasks import CannotEvaluate, Task
 
-SEARCHES = ("shared", "exact", "random", "halving")
-
 Results = Mapping[str, Any]
 
 
@@ -57,7 +55,7 @@ class GridSearch:
             grid: the distinct values of each parameter.
             samples: whose features and split are searched.
             seed: of the estimators, and of a random search's draws.
-            search: one of SEARCHES.
+            search: shared, exact, random or halving.
             n_iter: candidates of a random search.
         """
         assert samples.features is not None

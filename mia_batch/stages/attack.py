@@ -88,7 +88,10 @@ def run_attacks(
         method.method: AttackSettings(method.params, attack.seed, attack.search, attack.n_iter)
         for method in attack.methods
     }
-    tasks = {name: ATTACKS[name].tasks(samples, settings) for name, settings in told.items()}
+    tasks = {
+        name: [] if _lacking(name, samples) else ATTACKS[name].tasks(samples, settings)
+        for name, settings in told.items()
+    }
     results: dict[str, AttackResult] = {}
     executor = open_executor(attack, samples, chain.from_iterable(tasks.values()), n_jobs=n_jobs, directory=directory)
     begun = time.time()
@@ -115,12 +118,18 @@ def run_attacks(
 def _result(
     name: str, samples: Samples, settings: AttackSettings, found: Mapping[str, Any], failure: str
 ) -> AttackResult:
-    if failure:
+    if failure := failure or _lacking(name, samples):
         return not_evaluable(name, samples, failure)
     try:
         return ATTACKS[name].result(samples, settings, found)
     except CannotEvaluate as error:
         return not_evaluable(name, samples, str(error))
+
+
+def _lacking(name: str, samples: Samples) -> str:
+    """Why the attack cannot be made on these samples, "" if it can."""
+    lacking = sorted(ATTACKS[name].needs - samples.known)
+    return f"it needs {', '.join(lacking)}, which these samples do not have" if lacking else ""
 
 
 def _times(done: Done, begun: float) -> dict[str, Any]:

@@ -228,6 +228,15 @@ class TestAToyAttack:
         assert same(results["knn"], shared["knn"])
 
 
+def test_an_attack_that_needs_what_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    needy = LossThreshold()
+    object.__setattr__(needy, "needs", frozenset({"member", "references"}))
+    monkeypatch.setitem(ATTACKS, "toy", needy)
+    results = run_attacks(*data(), AttackConfig(methods=({"method": "toy"}, {"method": "lr"})), n_jobs=1)
+    assert results["toy"].reason == "it needs references, which these samples do not have"
+    assert results["lr"].reason == ""
+
+
 def test_a_diverging_network_scores_nan_is_named_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     X, y = data()
     grid = {"hidden_layer_sizes": [[3]], "learning_rate_init": [0.01, 1e308], "max_iter": [5]}
