@@ -71,7 +71,7 @@ def _gate_lines(config: Config, n_members: int, n_nonmembers: int) -> list[str]:
     n_attacks = len(config.attack.methods)
     lines = [_joint_words(gate.joint)] if gate.joint else []
     if gate.joint is None or gate.tutorial:
-        limits = [f"{words(rule.name)} {rule.above:g} ({_decides(rule)})" for rule in gate.rules]
+        limits = [f"{words(rule.name)} of {rule.above:g} ({_decides(rule)})" for rule in gate.rules]
         lines.append(f"levels for each attack, with an error of {gate.alpha:g} in all: {', '.join(limits)}")
     lines += detectable_sentences(gate, n_attacks=n_attacks, **sides)
     warning = None if gate.joint else unlikely_to_pass(gate, n_attacks=n_attacks, **sides)

@@ -36,7 +36,7 @@ def _case(suite: ElementTree.Element, name: str, fault: str | None, message: str
     case = ElementTree.SubElement(suite, "testcase", classname=SUITE, name=xml_text(name), time="0")
     text = xml_text("\n".join([message, *more]))
     if fault:
-        ElementTree.SubElement(case, fault, message=xml_text(message), type=fault).text = text
+        ElementTree.SubElement(case, fault, message=xml_text(message.splitlines()[0]), type=fault).text = text
     else:
         ElementTree.SubElement(case, "system-out").text = text
 

@@ -134,8 +134,9 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
 
 
 def _scored(result: AttackResult, estimates: Mapping[str, Estimate]) -> Scored:
-    rows = result.evaluated
-    return Scored(result.member[rows] == 1, result.predicted[rows] == 1, result.scores[rows], estimates)
+    """What the gate is told; an attack may have fixed a threshold on out-of-fold scores of the rows that it fitted."""
+    rows, threshold = result.evaluated, result.provenance.get("epsilon_threshold")
+    return Scored(result.member[rows] == 1, result.predicted[rows] == 1, result.scores[rows], estimates, threshold)
 
 
 def reduce(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ def leak_by_rules(judged: Mapping[str, MethodVerdict]) -> str:
 
 
 def _found(each: RuleOutcome) -> str:
-    value = "no bound" if each.value is None else f"{each.value:.4f}"
+    value = "without limit" if each.value is None else f"{each.value:.4f}"
     at_least = "" if each.low is None else f" (at least {each.low:.4f})"
     return f"{words(each.rule)} {value}{at_least} above {each.above:g}"
 

@@ -23,6 +23,7 @@ from mia_batch.report.build import build_summary
 from mia_batch.report.summary import (
     MetricSummary,
     Summary,
+    json_schema,
     plain,
     read_summary,
     to_csv,
@@ -346,3 +347,26 @@ def test_nothing_is_evaluable() -> None:
 def test_reading_summaries_does_not_wait_for_scipy() -> None:
     code = "import sys, mia_batch.commands.history; sys.exit('scipy' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_schema_describes_what_is_written() -> None:
+    schema = json_schema()
+    written = as_dict(summary_of(result("lr"), gate=GateConfig().gate()))
+    assert set(written) == set(schema["properties"])
+    assert set(written) - {"audited"} <= set(schema["required"]) | {"audited"}
+    verdict = schema["$defs"]["VerdictSummary"]["properties"]
+    assert set(written["verdict"]) == set(verdict)
+    assert "outcome" in verdict
+
+
+def test_a_gate_of_bounds_is_written_and_read(tmp_path: Path) -> None:
+    summary = summary_of(result("lr", strength=3.0), gate=GateConfig().gate())
+    path = tmp_path / "summary.json"
+    path.write_text(to_json(summary))
+    assert read_summary(path) == summary
+    verdict = json.loads(path.read_text())["verdict"]
+    assert (verdict["outcome"], verdict["rule"], verdict["alpha"]) == ("leak", None, 0.05)
+    assert [rule["metric"] for rule in verdict["rules"]] == ["balanced_accuracy", "tpr_at_fpr", "epsilon"]
+    found = verdict["methods"]["lr"]["rules"][0]
+    assert found["low"] < found["value"] < found["high"]
+    assert found["outcome"] == "leak"
