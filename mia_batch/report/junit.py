@@ -46,9 +46,9 @@ def _fault_of(outcome: str) -> str | None:
 
 
 def _fault_of_attack(found: MethodVerdict, verdict: VerdictSummary) -> str | None:
-    """An attack alone cannot be inconclusive where the audit is not: a rule beside the one that decides is."""
+    """An attack's leak counts in an audit that is evaluable, its doubts where no other rule than its own decides."""
     if found.leak:
-        return "failure"
+        return "failure" if verdict.leak else "error"
     doubts = any(each.outcome == "inconclusive" for each in found.rules)
     return "error" if doubts and verdict.outcome == "inconclusive" and verdict.rule is None else None
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from mia_batch.metrics.base import Estimate
 from mia_batch.verdict.rules import GATE_RULES, Gate, JointRule, MethodVerdict, Rule, RuleOutcome
+
+if TYPE_CHECKING:  # it imports SciPy
+    from mia_batch.metrics.base import Estimate
 
 NO_PROOF = (
     "Passing proves neither anonymity nor differential privacy: another attack may find what these attacks have not."
