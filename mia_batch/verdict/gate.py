@@ -35,8 +35,8 @@ def decide(
     """Apply the gate to every attack.
 
     LEAK if a rule finds one in any attack. Else NO LEAK ABOVE the levels if every attack is evaluable and, for each
-    rule that clears, has an upper bound below its level. Else INCONCLUSIVE. A joint rule knows points: LEAK if any
-    attack is what it asks for, else no leak; the outcome by `gate.rules` is said beside it.
+    rule that clears, has an upper bound below its level. Else INCONCLUSIVE. A joint rule decides instead, by points;
+    the outcome by `gate.rules` is then said beside it.
 
     Args:
         attacks: what each evaluable method has said.
@@ -49,9 +49,7 @@ def decide(
     Raises:
         ValueError: a configured method has neither scores nor a reason: silence is not "no leak".
     """
-    missing = [method for method in methods if method not in attacks and method not in reasons]
-    if missing or not methods:
-        raise ValueError(f"attacks: must hold every configured method, missing {', '.join(missing) or 'all'}")
+    _check_all_there(methods, attacks, reasons)
     scored = {method: attacks[method] for method in methods if method not in reasons}
     failed = {method: reasons[method] for method in methods if method in reasons}
     by_rules = decide_by_rules(scored, gate, failed)
@@ -66,6 +64,12 @@ def decide(
         () if not_evaluable else _notes(scored, gate, by_rules, decision, n_attacks=len(methods)),
         OUTCOMES[by_rules.leak] if gate.joint else None,
     )  # fmt: skip
+
+
+def _check_all_there(methods: Sequence[str], *found: Mapping[str, object]) -> None:
+    missing = [method for method in methods if not any(method in each for each in found)]
+    if missing or not methods:
+        raise ValueError(f"attacks: must hold every configured method, missing {', '.join(missing) or 'all'}")
 
 
 def decide_by_rules(attacks: Mapping[str, Scored], gate: Gate, failed: Mapping[str, str]) -> Decision:
@@ -105,9 +109,9 @@ def decide_jointly(attacks: Mapping[str, Scored], rule: JointRule, failed: Mappi
 
 
 def _either(one: Decision, other: Decision) -> Decision:
-    """A leak if one of them says so, of the attacks that either means."""
+    """A leak if one of them says so; where points cannot say it, the bounds do."""
     judged = {method: replace(each, leak=each.leak or other.judged[method].leak) for method, each in one.judged.items()}
-    decides = other if other.leak and not one.leak else one
+    decides = other if (other.leak and not one.leak) or (one.leak is None and other.leak is False) else one
     return Decision(decides.leak, judged, decides.sentence)
 
 

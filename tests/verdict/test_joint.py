@@ -126,6 +126,16 @@ def test_few_members_among_many_do_not_make_a_clean_audit() -> None:
     assert decide({"lr": attack}, by_auc, methods=["lr"]).outcome == "leak"
 
 
+def test_bounds_may_clear_unequal_sides_that_points_cannot() -> None:
+    rng, member = np.random.default_rng(8), np.repeat([1, 0], [3000, 9000])
+    attack = measured(member, rng.integers(0, 2, 12_000), rng.normal(size=12_000))
+    outcomes = [
+        decide({"lr": attack}, GateConfig.model_validate(gate).gate(), methods=["lr"]).outcome
+        for gate in ("tutorial", TUTORIAL)
+    ]
+    assert outcomes == ["no leak", "inconclusive"]
+
+
 def test_equal_sides_change_nothing() -> None:
     verdict = judge({"lr": estimates(0.7, 0.7, 0.7)}, n=(1000, 1000))
     assert "accuracy 0.7000, precision 0.7000" in verdict.sentence
