@@ -25,6 +25,7 @@ from mia_batch.rundir.hdf5 import (
     as_input_error,
     check_room,
     check_schema,
+    get_attr,
     get_attrs,
     reading,
     set_attrs,
@@ -197,4 +198,4 @@ def features_origin(path: Path) -> Origin | None:
         return None
     with reading(path), h5py.File(path, "r", locking=False) as file:
         check_schema(file, path, "features")
-        return Origin.of(get_attrs(file))
+        return Origin.of({name: get_attr(file, name) for name in ("config", "digests", "run")})

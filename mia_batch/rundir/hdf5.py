@@ -56,6 +56,14 @@ def get_attrs(file: h5py.File) -> dict[str, Any]:
     return attrs
 
 
+def get_attr(file: h5py.File, name: str, default: Any = None) -> Any:
+    """One of what `set_attrs` has written: all of them take longer to read."""
+    if name in file.attrs:
+        return json.loads(file.attrs[name])
+    long = f"attrs/{name}"
+    return json.loads(file[long].asstr()[()]) if long in file else default
+
+
 def check_schema(file: h5py.File, path: Path, kind: str) -> None:
     """Close and refuse a file of another kind ("features", "attack") or schema."""
     found = file.attrs.get("kind"), file.attrs.get("schema")

@@ -48,17 +48,14 @@ def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
     Raises:
         KeyError: the configuration has no such attack.
     """
-    section = manifest.config.get("attack", {})
-    grids = {each["method"]: each for each in section.get("methods", [])}
-    own = {key: value for key, value in section.items() if key != "methods"} | {f"methods[{method}]": grids[method]}
-    return features_identity(manifest) | _identity({"attack": own})
+    return features_identity(manifest) | _settings(manifest, method)
 
 
 def verdict_identity(manifest: Manifest) -> dict[str, Any]:
     """Of summary.json: the features, every attack, and the sections `gate` and `report`."""
     found = _of_sections(manifest, "model", "data", "extract", "gate", "report")
     for method in manifest.methods:
-        found |= attack_identity(manifest, method)
+        found |= _settings(manifest, method)
     return found
 
 
@@ -130,6 +127,13 @@ def refuse_differences(paths: RunPaths, found: list[str]) -> None:
         raise InputError([f"{paths.root}: --out: holds another run: {phrase}{advice}" for phrase in found])
 
 
+def _settings(manifest: Manifest, method: str) -> dict[str, Any]:
+    section = manifest.config.get("attack", {})
+    grids = {each["method"]: each for each in section.get("methods", [])}
+    own = {key: value for key, value in section.items() if key != "methods"} | {f"methods[{method}]": grids[method]}
+    return _identity({"attack": own})
+
+
 def _of_sections(manifest: Manifest, *sections: str) -> dict[str, Any]:
     contents = {
         f"{CONTENT}{_file_of(field)}": digest
@@ -162,7 +166,7 @@ def _digest(identity: Mapping[str, Any]) -> str:
 
 def _absent(key: str) -> Any:
     """What it means that a manifest has no such key."""
-    plain = re.sub(r"\[[^\]]*\]", "", key)
+    plain = re.sub(r"\[[^\]]*\]", "", key) if "[" in key else key
     return BEFORE.get(plain, _defaults().get(plain, NOTHING))
 
 
@@ -183,6 +187,8 @@ def _same(one: Any, other: Any) -> bool:
     """Whether two values are the same in JSON, where 1, 1.0 and true are not."""
     if one is NOTHING or other is NOTHING:
         return one is other
+    if not isinstance(one, list | dict) or not isinstance(other, list | dict):
+        return type(one) is type(other) and bool(one == other)
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 

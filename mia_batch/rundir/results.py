@@ -11,7 +11,16 @@ import numpy as np
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.files import atomic_path
-from mia_batch.rundir.hdf5 import SCHEMA, as_input_error, check_room, check_schema, get_attrs, reading, set_attrs
+from mia_batch.rundir.hdf5 import (
+    SCHEMA,
+    as_input_error,
+    check_room,
+    check_schema,
+    get_attr,
+    get_attrs,
+    reading,
+    set_attrs,
+)
 from mia_batch.rundir.identity import mark_of
 
 
@@ -43,8 +52,7 @@ def read_mark(path: Path) -> tuple[str | None, str]:
     """
     with reading(path), h5py.File(path, "r") as file:
         check_schema(file, path, "attack")
-        attrs = get_attrs(file)
-        return mark_of(attrs["provenance"]), attrs.get("reason", "")
+        return mark_of(get_attr(file, "provenance")), get_attr(file, "reason", "")
 
 
 def _is_text(column: Any) -> bool:

@@ -81,8 +81,7 @@ def read_state(paths: RunPaths, manifest: Manifest | None = None) -> list[StageS
         return [StageStatus("run", "damaged", str(error))]
     if manifest is None:
         return [StageStatus("run", "missing", f"no {paths.manifest.name}")]
-    attacks = [attack_status(paths, manifest, name) for name in manifest.methods]
-    return [extract_status(paths, manifest), *attacks, reduce_status(paths, manifest)]
+    return [extract_status(paths, manifest), *attack_statuses(paths, manifest), reduce_status(paths, manifest)]
 
 
 def with_jobs(stages: Sequence[StageStatus], jobs: Mapping[str, JobState]) -> list[StageStatus]:
@@ -157,12 +156,24 @@ def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
     return _status("extract", paths.features, look)
 
 
-def attack_status(paths: RunPaths, manifest: Manifest, name: str) -> StageStatus:
-    """One attack: done when its result is of these features and of its settings in `manifest`."""
+def attack_statuses(paths: RunPaths, manifest: Manifest) -> list[StageStatus]:
+    """Every attack: done when its result is of these features and of its settings in `manifest`."""
+    return [_attack(paths, name, marks) for name, marks in accepted_marks(paths, manifest).items()]
+
+
+def accepted_marks(paths: RunPaths, manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """What a result or journal of each attack carries; the first is what a new one gets."""
+    try:
+        origin = features_origin(paths.features)
+    except InputError:  # which is the state of the stage before
+        origin = None
+    return {name: attack_marks(manifest, name, origin) for name in manifest.methods}
+
+
+def _attack(paths: RunPaths, name: str, marks: Sequence[str]) -> StageStatus:
     file = paths.attack(name)
 
     def look() -> tuple[str, str]:
-        marks = accepted_marks(paths, manifest, name)
         fits = _fits(paths.journal(name), marks)  # first: the result is there before its journal goes
         mark, reason = read_mark(file) if file.exists() else (None, "")
         if mark in marks and not reason:
@@ -184,11 +195,6 @@ def _fits(journal: Path, marks: Sequence[str]) -> tuple[str, str] | None:
     except FileNotFoundError:  # not begun, or finished
         return None
     return ("running" if writing else "partial", f"{tasks} fits done") if writing or tasks else None
-
-
-def accepted_marks(paths: RunPaths, manifest: Manifest, name: str) -> tuple[str, ...]:
-    """What a result or journal of this attack carries; the first is what a new one gets."""
-    return attack_marks(manifest, name, features_origin(paths.features))
 
 
 def reduce_status(paths: RunPaths, manifest: Manifest) -> StageStatus:

@@ -30,7 +30,7 @@ from mia_batch.rundir.journal import Journal, Journals
 from mia_batch.rundir.manifest import Manifest, launch
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import write_attack
-from mia_batch.rundir.state import accepted_marks, attack_status, left_to_do
+from mia_batch.rundir.state import accepted_marks, attack_statuses, left_to_do
 from mia_batch.samples import Samples
 from mia_batch.search.order_of_work import Journal as TaskJournal
 from mia_batch.search.order_of_work import OrderOfWork, Stopped, do_all
@@ -167,8 +167,7 @@ def to_do(config: Config, paths: RunPaths, manifest: Manifest, only: str | None)
     names = [method.method for method in config.attack.methods]
     if only is not None and only not in names:
         raise InputError(f"--method: must be one of {', '.join(names)}, got {only!r}")
-    wanted = names if only is None else [only]
-    return left_to_do([attack_status(paths, manifest, name) for name in wanted]).attacks
+    return left_to_do([each for each in attack_statuses(paths, manifest) if only in (None, each.attack)]).attacks
 
 
 def keep(result: AttackResult, *, paths: RunPaths, more: dict[str, Any], journal: Journal) -> None:
@@ -199,7 +198,7 @@ def fit(settings: AttackConfig, features: Features, paths: RunPaths, manifest: M
     n_jobs = available_cpus()
     samples = make_samples(feature_rows(features, settings.features), features.member, settings)
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
-    marks = {method.method: accepted_marks(paths, manifest, method.method) for method in settings.methods}
+    marks = accepted_marks(paths, manifest)
     started = launch("attack", n_jobs=n_jobs)
 
     def on_result(result: AttackResult) -> None:
@@ -207,7 +206,7 @@ def fit(settings: AttackConfig, features: Features, paths: RunPaths, manifest: M
         keep(result, paths=paths, more=more, journal=journals[result.method])
 
     with ExitStack() as stack:
-        journals = {name: Journal(paths.journal(name), marks[name]) for name in marks}
+        journals = {each.method: Journal(paths.journal(each.method), marks[each.method]) for each in settings.methods}
         for name, journal in journals.items():
             stack.callback(journal.close)
             if len(journal):

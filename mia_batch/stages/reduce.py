@@ -87,7 +87,7 @@ def _foreign(
     path = paths.attack(name)
     if result.method != name:
         return f"{path}: method: must be {name}, got {result.method}"
-    ours = mark_of(result.provenance) in accepted_marks(paths, manifest, name)
+    ours = mark_of(result.provenance) in accepted_marks(paths, manifest)[name]
     if not ours or not np.array_equal(result.member, features.member):
         rule = f"must come from {paths.features} and this config"
         return f"{path}: {rule}, got a result of another run or of other settings; run attack again"

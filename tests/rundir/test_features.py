@@ -9,11 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
 from mia_batch.files import in_use
-from mia_batch.rundir.features import FeatureStore, block_dtype, features_progress, read_features
+from mia_batch.rundir.features import FeatureStore, block_dtype, contiguous_runs, features_progress, read_features
 from mia_batch.rundir.hdf5 import check_room
 from mia_batch.rundir.results import read_attack, write_attack
 
@@ -171,3 +173,17 @@ def test_no_room_is_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the disk is full"):
         check_room(tmp_path, 2**62)
     assert list(tmp_path.iterdir()) == []
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_runs_put_rows_back_where_they_came_from(rows: set[int]) -> None:
+    ordered = np.array(sorted(rows), dtype=np.int64)
+    target = np.full(61, -1)
+    for here, there in contiguous_runs(ordered):
+        target[there] = ordered[here]
+    np.testing.assert_array_equal(np.flatnonzero(target >= 0), ordered)
+    np.testing.assert_array_equal(target[ordered], ordered)
+
+
+def test_consecutive_rows_are_one_run() -> None:
+    assert list(contiguous_runs(np.arange(5, 69))) == [(slice(0, 64), slice(5, 69))]

@@ -23,7 +23,7 @@ from mia_batch.rundir.state import (
     Left,
     StageStatus,
     accepted_marks,
-    attack_status,
+    attack_statuses,
     left_to_do,
     read_state,
     with_jobs,
@@ -118,7 +118,7 @@ def journal(paths: RunPaths, name: str, marks: tuple[str, ...], tasks: int) -> J
 
 def test_fits_count_for_the_settings_that_they_are_of(paths: RunPaths) -> None:
     write_rows(paths, a_manifest())
-    marks = accepted_marks(paths, a_manifest(), "lr")
+    marks = accepted_marks(paths, a_manifest())["lr"]
     assert marks == (attack_digest(a_manifest(), "lr"),)
     with closing(journal(paths, "lr", marks, 2)):
         assert read_state(paths)[1] == StageStatus("attack lr", "running", "2 fits done")
@@ -141,7 +141,7 @@ def kept(paths: RunPaths, name: str, marks: tuple[str, ...]) -> int:
 def test_a_torn_journal_holds_nothing(paths: RunPaths, text: str) -> None:
     paths.journal("lr").write_text(text)
     assert read_state(paths)[1].state == "missing"
-    marks = accepted_marks(paths, a_manifest(), "lr")
+    marks = accepted_marks(paths, a_manifest())["lr"]
     journal(paths, "lr", marks, 1).close()
     assert kept(paths, "lr", marks) == 1
 
@@ -166,7 +166,7 @@ def test_a_run_of_the_version_before_is_done_as_far_as_it_was(paths: RunPaths) -
     assert states(paths, **{"attack.methods.1.params.n_neighbors": [9]})["attack lr"] == "done"
     assert states(paths, **{"attack.methods.0.params.C": [9.0]})["attack lr"] == "stale"
     assert states(paths, **{"attack.methods.1.params.n_neighbors": [9]})["attack knn"] == "missing"
-    marks = accepted_marks(paths, a_manifest(), "knn")
+    marks = accepted_marks(paths, a_manifest())["knn"]
     assert kept(paths, "knn", marks) == 1
     assert kept(paths, "knn", marks[:1]) == 0  # with the mark of no run before it starts anew
 
@@ -175,7 +175,7 @@ def test_results_of_another_run_are_stale_whatever_they_carry(paths: RunPaths) -
     write_rows(paths, a_manifest())
     for mark in (BEFORE, {"identity": "x"}, {"seed": 1}):
         write_result(paths, a_manifest(), "lr", **mark)
-        assert attack_status(paths, a_manifest(), "lr").state == "stale"
+        assert attack_statuses(paths, a_manifest())[0].state == "stale"
 
 
 # --- damage, and jobs ------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_a_damaged_file_hides_no_other_stage_and_is_not_overwritten(paths: RunPa
         left_to_do(found)
     assert len(caught.value.problems) == 1
     paths.features.write_bytes(b"text")
-    assert read_state(paths)[0].state == "damaged"
+    assert [each.state for each in read_state(paths)] == ["damaged", "damaged", "done", "done"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"verdict": {}}', '{"verdict": {}, "provenance": {"config": 3}}'])
