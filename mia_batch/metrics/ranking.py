@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from mia_batch.metrics.base import (
-    GRID,
     LEVEL,
+    NODES,
     Estimate,
     Floats,
     Interval,
@@ -229,7 +229,7 @@ def _advantage_reach(n_members: int, n_nonmembers: int, tail: float) -> Interval
         # The one-sided inequality holds only where it is under 1/2.
         return np.where(survival > 0.5, 0.0, 1 - survival)
 
-    worst = np.sqrt(-np.log(np.minimum(1 - GRID, 0.5)) / (2 * n_members))
+    worst = np.sqrt(-np.log(np.minimum(1 - NODES, 0.5)) / (2 * n_members))
     over = sum_quantile(worst, cdf, 1 - tail, upper=2.0)
     under = math.sqrt(-math.log(tail) / 2 * (1 / n_members + 1 / n_nonmembers))
     return over, under
