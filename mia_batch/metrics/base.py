@@ -161,10 +161,21 @@ def check_alpha(name: str, alpha: float) -> None:
         raise ValueError(f"{name}: must be in (0, 0.5], got {alpha}")
 
 
-def missing_class(member: NDArray[np.bool_]) -> str | None:
-    if not member.size:
-        return NO_SAMPLES
-    return NO_MEMBERS if not member.any() else NO_NONMEMBERS if member.all() else None
+def split_scores(member: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
+    """Scores of members and of non-members, each in the order of the samples.
+
+    Raises:
+        ValueError: wrong shape or values out of range.
+    """
+    truth = check_binary("member", member)
+    values = check_scores(scores, len(truth))
+    return values[truth], values[~truth]
+
+
+def missing_side(positives: Floats, negatives: Floats) -> str | None:
+    if len(positives):
+        return None if len(negatives) else NO_NONMEMBERS
+    return NO_MEMBERS if len(negatives) else NO_SAMPLES
 
 
 def clopper_pearson(successes: int, trials: int, *, level: float = LEVEL) -> Interval:

@@ -12,21 +12,18 @@ from scipy import optimize, special, stats
 
 from mia_batch.metrics.base import (
     LEVEL,
-    NO_MEMBERS,
-    NO_NONMEMBERS,
-    NO_SAMPLES,
     NODES,
     Estimate,
     Floats,
     Interval,
     check_alpha,
-    check_binary,
     check_level,
-    check_scores,
     check_unit,
     estimate,
+    missing_side,
     rate_lower,
     rate_upper,
+    split_scores,
     sum_quantile,
     undefined,
 )
@@ -35,23 +32,6 @@ from mia_batch.metrics.classification import balanced_accuracy, precision_at_pri
 FPRS = (0.1, 0.01, 0.001)
 OF_THE_MAXIMUM = "the largest over thresholds of the scored samples, which describes and decides nothing"
 _NEGLIGIBLE = 1e-15  # weight of a term of a mixture
-
-
-def split_scores(member: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-    """Scores of members and of non-members, each in the order of the samples.
-
-    Raises:
-        ValueError: wrong shape or values out of range.
-    """
-    truth = check_binary("member", member)
-    values = check_scores(scores, len(truth))
-    return values[truth], values[~truth]
-
-
-def missing_side(positives: Floats, negatives: Floats) -> str | None:
-    if len(positives):
-        return None if len(negatives) else NO_NONMEMBERS
-    return NO_MEMBERS if len(negatives) else NO_SAMPLES
 
 
 def auc(member: ArrayLike, scores: ArrayLike, *, level: float = LEVEL) -> Estimate:
