@@ -23,7 +23,7 @@ NO_POSITIVES = "no sample is predicted a member"
 NO_SAMPLES = "no scored samples"
 # The quadrature of an expectation: probabilities u = Phi(z) with weights, by the trapezoid rule in z. They are dense at
 # both ends, so that a quantile at a small error is right too.
-_Z = np.linspace(-8.2, 8.2, 1001)
+_Z = np.linspace(-8.2, 8.2, 401)
 NODES = special.ndtr(_Z)
 WEIGHTS = np.exp(-(_Z**2) / 2) / np.exp(-(_Z**2) / 2).sum()
 Interval = tuple[float, float]

@@ -58,7 +58,7 @@ def auc(member: ArrayLike, scores: ArrayLike, *, level: float = LEVEL) -> Estima
     if cause := missing_side(positives, negatives):
         return undefined("auc", cause)
     above, below = placements(np.sort(positives), np.sort(negatives))
-    return estimate(above.mean(), _auc_interval(above, below, level))
+    return estimate(above.mean(), auc_interval(above, below, level))
 
 
 def placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
@@ -75,7 +75,8 @@ def _middle_ranks(ordered: Floats, values: Floats) -> Floats:
     return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
 
 
-def _auc_interval(above: Floats, below: Floats, level: float) -> Interval:
+def auc_interval(above: Floats, below: Floats, level: float) -> Interval:
+    """Of `auc`, from the placements of both sides."""
     area, fewest, tail = float(above.mean()), min(len(above), len(below)), (1 - level) / 2
     parts = [x.var(ddof=1) / len(x) if len(x) > 1 else 0.0 for x in (above, below)]
     if fewest < 2 or sum(parts) <= 0 or not 0 < area < 1:

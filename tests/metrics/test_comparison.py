@@ -64,9 +64,10 @@ class TestDifference:
         areas, found = comparison.delong(member, scores), comparison.auc_difference(member, *scores)
         assert found.value == pytest.approx(areas.auc[0] - areas.auc[1])
         deviation = math.sqrt(np.array([1, -1]) @ areas.covariance @ np.array([1, -1]))
-        # Some 650 degrees of freedom: the t quantile is 1.9636 instead of 1.9600.
-        assert found.high - found.value == pytest.approx(1.9636 * deviation, rel=3e-4)
-        assert found.value - found.low == pytest.approx(found.high - found.value)
+        # In the middle, where intervals of AUC are hardly skewed, it is DeLong's.
+        assert (found.high - found.low) / 2 == pytest.approx(1.96 * deviation, rel=0.02)
+        reach = stats.norm.isf(0.025) * deviation
+        assert (found.low, found.high) == pytest.approx((found.value - reach, found.value + reach), abs=0.05 * reach)
 
     def test_the_other_way_round_it_is_mirrored(self) -> None:
         member, scores = tied_attacks(2, 30, 20)
@@ -74,7 +75,7 @@ class TestDifference:
         assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
 
     @pytest.mark.parametrize("sides", [(30, 30), (60, 240)])
-    @pytest.mark.parametrize(("shift", "shared"), [(0.0, 0.5), (0.4, 0.9), (1.5, 0.0)])
+    @pytest.mark.parametrize(("shift", "shared"), [(0.0, 0.5), (0.4, 0.9), (1.5, 0.0), (4.0, 0.0), (4.0, 0.9)])
     def test_covers_as_often_as_it_says(self, sides: tuple[int, int], shift: float, shared: float) -> None:
         """Normal scores with a common part of variance `shared`, of AUC Phi(shift / sqrt 2), and of half that shift."""
         rng, trials, member = np.random.default_rng(1), 800, np.repeat([1, 0], sides)
@@ -85,7 +86,8 @@ class TestDifference:
             one, other = (common + rng.normal(s * member, math.sqrt(1 - shared)) for s in (shift, shift / 2))
             found = comparison.auc_difference(member, one, other)
             covered += found.low <= truth <= found.high
-        assert 0.93 <= covered / trials <= 0.98
+        assert covered / trials >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / trials)
+        assert shift > 2 or covered / trials <= 0.98  # near AUC 1 those of AUC are wider than need be
 
     def test_without_a_variance_it_stays_wide(self) -> None:
         member = np.repeat([1, 0], 20)
