@@ -9,16 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.metrics.base import Estimate
-from mia_batch.metrics.bounds import (
-    balanced_accuracy_bounds,
-    epsilon,
-    epsilon_lower,
-    precision_at_equal_sides,
-    rates,
-    tpr_at_fpr_bounds,
-)
-from mia_batch.metrics.ranking import advantage, auc, tpr_at_fpr
+from mia_batch.metrics.base import Estimate, count
+from mia_batch.metrics.classification import balanced_accuracy, balanced_accuracy_bounds, predictive_value
+from mia_batch.metrics.epsilon import attack_implied_epsilon
+from mia_batch.metrics.ranking import advantage, auc, tpr_at_fpr, tpr_at_fpr_bounds
 from mia_batch.verdict.rules import Rule, RuleOutcome
 
 # Shares of members outside which the sides are unequal: decisions and mixtures lean to the larger one.
@@ -98,14 +92,14 @@ def unequal(n_members: int, n_nonmembers: int) -> bool:
 
 def _balanced_accuracy(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
     """With unequal sides a decision leans to the larger one: then the best threshold's accuracy bounds from above."""
-    (tp, m), (fp, n) = rates(scored.member, scored.predicted)
+    value = balanced_accuracy(scored.member, scored.predicted).value
     low, high = balanced_accuracy_bounds(scored.member, scored.predicted, alpha_low=alpha_low, alpha_high=alpha_high)
     reason = None
-    if unequal(m, n):
+    if unequal(*scored.sides):
         best = advantage(scored.member, scored.scores, level=1 - 2 * alpha_high)
         high = max(high, (1 + best.high) / 2)
         reason = "the sides are unequal, so that the upper bound is of the best threshold instead of the decisions"
-    return Bounds((tp / m + (n - fp) / n) / 2, low, high, reason)
+    return Bounds(value, low, high, reason)
 
 
 def _tpr_at_fpr(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
@@ -116,11 +110,8 @@ def _tpr_at_fpr(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float)
 
 
 def _epsilon(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
-    (tp, m), (fp, n) = rates(scored.member, scored.said)
-    delta = rule.delta or 0.0
-    value = epsilon(tp / m, fp / n, delta)
-    reason = None if math.isfinite(value) else "without an error of one kind the value is not bounded"
-    return Bounds(value, epsilon_lower(scored.member, scored.said, delta=delta, alpha=alpha_low), math.nan, reason)
+    found = attack_implied_epsilon(count(scored.member, scored.said), delta=rule.delta or 0.0, level=1 - alpha_low)
+    return Bounds(found.value, found.low, found.high, found.reason)
 
 
 def _by_scores(metric: Callable[..., Estimate]) -> Compute:
@@ -154,7 +145,7 @@ def apply(rule: Rule, scored: Scored, *, alpha_low: float, alpha_high: float) ->
     return RuleOutcome(rule.name, rule.above, value, lower, upper, outcome, found.reason)
 
 
-def at_equal_sides(scored: Scored, *, alpha: float = 0.025) -> dict[str, Estimate]:
+def at_equal_sides(scored: Scored) -> dict[str, Estimate]:
     """The attack's metrics as with as many non-members as members; the same numbers where that is so.
 
     Accuracy and precision depend on that share: with four members to a non-member, an attack that knows nothing and
@@ -163,9 +154,7 @@ def at_equal_sides(scored: Scored, *, alpha: float = 0.025) -> dict[str, Estimat
     estimates = dict(scored.estimates)
     if scored.sides[0] == scored.sides[1] or not all(scored.sides):
         return estimates
-    low, high = balanced_accuracy_bounds(scored.member, scored.predicted, alpha_low=alpha, alpha_high=alpha)
-    (tp, m), (fp, n) = rates(scored.member, scored.predicted)
-    estimates["accuracy"] = Estimate((tp / m + (n - fp) / n) / 2, low, high)
+    estimates["accuracy"] = balanced_accuracy(scored.member, scored.predicted)
     if "precision" in estimates and estimates["precision"].defined:
-        estimates["precision"] = Estimate(*precision_at_equal_sides(scored.member, scored.predicted, alpha=alpha))
+        estimates["precision"] = predictive_value(scored.member, scored.predicted, prior=0.5)
     return estimates

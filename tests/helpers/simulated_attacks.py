@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from mia_batch.metrics.base import Estimate
-from mia_batch.metrics.bounds import epsilon_threshold
+from mia_batch.metrics.epsilon import choose_threshold
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
 from mia_batch.verdict.rules import Gate, Verdict
@@ -47,7 +47,7 @@ def exposed(rng: np.random.Generator, n: int, share: float) -> Scored:
     def draw() -> np.ndarray:
         return rng.normal(size=2 * n) + 6 * (member & (rng.random(2 * n) < share))
 
-    threshold = epsilon_threshold(member, draw(), delta=1e-5)
+    threshold = choose_threshold(member, draw(), delta=1e-5)
     scores = draw()
     return scored(member, scores > 0, scores, threshold=threshold)
 

@@ -143,7 +143,7 @@ def test_epsilon_is_of_the_threshold_that_was_fixed() -> None:
     assert own.outcome == "not above"
     assert fixed.outcome == "leak"
     assert fixed.value is None
-    assert "not bounded" in str(fixed.reason)
+    assert "the value is infinite" in str(fixed.reason)
 
 
 def test_points_instead_of_bounds() -> None:

@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 from simulated_attacks import decisions, exposed, verdict_of
 
+from mia_batch.metrics.base import melded_lower
+
 TRIALS = 200
 ALPHA = 0.05
 
@@ -19,6 +21,18 @@ def outcomes(accuracy: float, n: int, n_attacks: int, *, seed: int = 20) -> Coun
 def assert_share(count: int, low: float, high: float) -> None:
     """The count may be that of an event with a probability in [low, high]."""
     assert stats.binom.ppf(0.001, TRIALS, low) <= count <= stats.binom.isf(0.001, TRIALS, high), count / TRIALS
+
+
+@pytest.mark.parametrize(("rate", "alpha"), [(0.6, 0.025), (0.4, 0.05)])
+def test_the_bound_of_balanced_accuracy_misses_at_its_level_exactly(rate: float, alpha: float) -> None:
+    """Over all outcomes of 1,000 a side, where TPR and TNR are `rate`: it lies above that hardly less than stated."""
+    n, reach = 1000, 85  # more than five standard deviations
+    missing, least = 0.0, n
+    for right in range(int(n * rate) - reach, int(n * rate) + reach):  # of members; for more of them less is needed
+        while least and melded_lower((right, least - 1), (n, n), alpha) > rate:
+            least -= 1
+        missing += stats.binom.pmf(right, n, rate) * stats.binom.sf(least - 1, n, rate)
+    assert 0.9 * alpha < missing <= alpha
 
 
 @pytest.mark.slow
