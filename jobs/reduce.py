@@ -1,14 +1,16 @@
 """Turn the attacks' scores into metrics, a summary and the verdict.
 
-Exit code 0 no leak, 3 leak, 4 inconclusive (no leak found, but an attack could not be evaluated), 2 bad input.
+Exit code 0 no leak above the gate's levels, 3 leak, 4 inconclusive or not evaluable, 2 bad input.
 """
 
 import sys
 
 from mia_batch.process.exit_codes import run_main
-from mia_batch.stages.arguments import stage_parser
+from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
 from mia_batch.stages.reduce import reduce
 
 if __name__ == "__main__":
-    args = stage_parser("reduce", __doc__).parse_args()
+    parser = stage_parser("reduce", __doc__)
+    add_verdict_arguments(parser)
+    args = parser.parse_args()
     sys.exit(run_main(lambda: reduce(args), verbose=args.verbose))

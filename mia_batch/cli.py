@@ -27,8 +27,8 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
     """The parser; only the module of `command` is imported, so that every other one starts fast."""
     parser = argparse.ArgumentParser(
         prog="mia-batch", description="Tells whether a trained model leaks who was in its training data.",
-        epilog="exit codes: 0 no leak found, 3 leak found, 4 inconclusive, 2 bad input, 75 stopped and can be resumed, "
-        "130 Ctrl-C, 1 anything else",
+        epilog="exit codes: 0 no leak above the gate's levels, 3 leak found, 4 inconclusive or not evaluable, "
+        "2 bad input, 75 stopped and can be resumed, 130 Ctrl-C, 1 anything else",
     )
     parser.add_argument("--version", action="version", version=f"mia-batch {mia_batch.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

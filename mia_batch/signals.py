@@ -221,3 +221,31 @@ def correctness(logits: NDArray[np.floating], labels: Indices) -> Floats:
         float64, shape (n_samples,), 0 or 1. High means member.
     """
     return (logits.argmax(axis=1) == labels).astype(np.float64)
+
+
+def logits_of_probabilities(probabilities: ArrayLike) -> tuple[NDArray[np.floating], int]:
+    """Logits whose softmax is these probabilities: log p, in the probabilities' own type.
+
+    A probability that its type has rounded to 0 is taken for the smallest positive number of the type, so that its
+    logarithm is finite.
+
+    Args:
+        probabilities: shape (n_samples, n_classes), each row at least 0 and summing to 1.
+
+    Returns:
+        Logits of the same shape, and how many probabilities were 0.
+
+    Raises:
+        ValueError: a row is not a distribution.
+    """
+    p = _check_logits(probabilities)
+    p = p if p.dtype.kind == "f" else p.astype(np.float64)
+    out, n_zero = np.empty_like(p), 0
+    for rows, block in _blocks(p):
+        wrong = np.flatnonzero(~((block >= 0).all(axis=1) & (abs(block.sum(axis=1, dtype=np.float64) - 1) < 1e-3)))
+        if wrong.size:
+            where = f"sample {rows.start + wrong[0]}"
+            raise ValueError(f"probabilities: must be at least 0 and sum to 1, got others at {where}")
+        n_zero += int((block == 0).sum())
+        out[rows] = np.log(np.maximum(block, np.finfo(p.dtype).smallest_subnormal))
+    return out, n_zero

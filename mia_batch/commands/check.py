@@ -13,7 +13,8 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config, MethodConfig
 from mia_batch.stages.plan import make_plan
-from mia_batch.verdict.rules import GATE_RULES
+from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
+from mia_batch.verdict.sentences import words
 
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1  # sample_index, label, member, loss, done; logits and split come on top
 ATTACK_BYTES_PER_ROW = 8 + 1 + 1 + 1  # score, decision, evaluated, member
@@ -56,10 +57,36 @@ def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
         f"{_bytes(8 * n_samples * (n_classes + 1))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
-    asked = f"{GATE_RULES[config.gate.rule].asks} {', '.join(config.gate.metrics)}"
-    bound = " at the interval's lower bound" if config.gate.bound == "lower" else ""
-    lines.append(f"reduce:  leak if {asked} of any method above {config.gate.threshold}{bound}")
+    lines += _gate_lines(config, n_members, n_samples - n_members)
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
+
+
+def _gate_lines(config: Config, n_members: int, n_nonmembers: int) -> list[str]:
+    """What decides, what can be found at all, and a warning where the samples are too few."""
+    from mia_batch.attacks.split import n_evaluated
+    from mia_batch.verdict.detectable import detectable_sentences, unlikely_to_pass  # SciPy takes a second
+
+    gate, share = config.gate.gate(), config.attack.eval_fraction
+    sides = {"n_members": n_evaluated(n_members, share), "n_nonmembers": n_evaluated(n_nonmembers, share)}
+    n_attacks = len(config.attack.methods)
+    lines = [_joint_words(gate.joint)] if gate.joint else []
+    if gate.joint is None or gate.tutorial:
+        limits = [f"{words(rule.name)} of {rule.above:g} ({_decides(rule)})" for rule in gate.rules]
+        lines.append(f"levels for each attack, with an error of {gate.alpha:g} in all: {', '.join(limits)}")
+    lines += detectable_sentences(gate, n_attacks=n_attacks, **sides)
+    warning = None if gate.joint else unlikely_to_pass(gate, n_attacks=n_attacks, **sides)
+    lines += [f"WARNING: {warning}"] if warning else []
+    return [f"{'reduce:' if i == 0 else '':<9}{line}" for i, line in enumerate(lines)]
+
+
+def _joint_words(rule: JointRule) -> str:
+    asked = f"{GATE_RULES[rule.rule].asks} {', '.join(rule.metrics)}"
+    bound = " at the interval's lower bound" if rule.bound == "lower" else ""
+    return f"leak if {asked} of any method above {rule.threshold}{bound}"
+
+
+def _decides(rule: Rule) -> str:
+    return {"both": "finds and rules out", "leak": "finds", "no_leak": "rules out"}[rule.decides]
 
 
 def _bytes(count: int) -> str:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from mia_batch.errors import InputError, one_line
-from mia_batch.process.exit_codes import BY_OUTCOME, OK
+from mia_batch.process.exit_codes import BY_OUTCOME, INCONCLUSIVE, LEAK, OK
 from mia_batch.report.summary import Summary, read_summary
 from mia_batch.rundir.jobs import latest_jobs
 from mia_batch.rundir.manifest import read_manifest
@@ -183,21 +183,25 @@ def print_history(entries: Sequence[Entry], form: str) -> None:
         print(table(entries))
 
 
-def exit_code(entries: Sequence[Entry]) -> int:
-    """That of the newest audit that has a verdict; 0 without one."""
-    return next((BY_OUTCOME[entry.outcome] for entry in reversed(entries) if entry.outcome), OK)
+def exit_code(entries: Sequence[Entry], *, of_any: bool = False) -> int:
+    """That of the newest audit that has a verdict, 0 without one; `of_any`: the worst of all, leak before the rest."""
+    codes = [BY_OUTCOME[entry.outcome] for entry in entries if entry.outcome]
+    if not of_any:
+        return codes[-1] if codes else OK
+    return next((code for code in (LEAK, INCONCLUSIVE) if code in codes), OK)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """RUNS and the output's form."""
+    """RUNS, the output's form, and whose exit code it is."""
     parser.add_argument("runs", metavar="RUNS", help="directory that holds run directories")
+    parser.add_argument("--any", action="store_true", help="exit 3 if any audit found a leak, 4 if any cannot say")
     parser.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default table)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the history; the exit code is that of the newest verdict."""
+    """Print the history; the exit code is that of the newest verdict, or with --any the worst of all."""
     entries = read_history(Path(args.runs))
     if not entries:
         log.info("no run directory in %s", args.runs)
     print_history(entries, args.format)
-    return exit_code(entries)
+    return exit_code(entries, of_any=args.any)

@@ -15,7 +15,7 @@ from mia_batch.process.resources import available_memory
 from mia_batch.rundir.claim import claim
 from mia_batch.rundir.state import Left, left_to_do, read_state
 from mia_batch.settings.schema import Config
-from mia_batch.stages.arguments import add_run_arguments, load_run
+from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, load_run
 from mia_batch.stages.plan import make_plan
 from mia_batch.stages.reduce import reduce
 
@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """CONFIG --out DIR --ranks N."""
+    """CONFIG --out DIR --ranks N --junit FILE."""
     add_run_arguments(parser)
+    add_verdict_arguments(parser)
     parser.add_argument("--ranks", metavar="N", type=int, default=1, help="MPI ranks of the extraction (default 1)")
 
 

@@ -14,17 +14,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 LEVEL = 0.95
 NO_MEMBERS = "no members among the scored samples"
 NO_NONMEMBERS = "no non-members among the scored samples"
 NO_POSITIVES = "no sample is predicted a member"
 NO_SAMPLES = "no scored samples"
-# Midpoints of the quadrature that sums two independent variables.
-GRID = (np.arange(1000) + 0.5) / 1000
+# The quadrature of an expectation: probabilities u = Phi(z) with weights, by the trapezoid rule in z. They are dense at
+# both ends, so that a quantile at a small error is right too.
+_Z = np.linspace(-8.2, 8.2, 401)
+NODES = special.ndtr(_Z)
+WEIGHTS = np.exp(-(_Z**2) / 2) / np.exp(-(_Z**2) / 2).sum()
 Interval = tuple[float, float]
 Floats = NDArray[np.float64]
+Count = tuple[int, int]  # so many of so many
 
 
 class UndefinedMetricWarning(RuntimeWarning):
@@ -54,6 +58,63 @@ class Estimate:
     def defined(self) -> bool:
         """Whether the value is a number."""
         return not math.isnan(self.value)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Decisions about samples, by kind.
+
+    Attributes:
+        tp: members called members.
+        fn: members called non-members.
+        fp: non-members called members.
+        tn: non-members called non-members.
+
+    Raises:
+        ValueError: a count is negative.
+    """
+
+    tp: int
+    fn: int
+    fp: int
+    tn: int
+
+    def __post_init__(self) -> None:
+        if min(self.tp, self.fn, self.fp, self.tn) < 0:
+            raise ValueError(f"counts: must be 0 or more, got {self}")
+
+    @property
+    def n_members(self) -> int:
+        """Samples that are members."""
+        return self.tp + self.fn
+
+    @property
+    def n_nonmembers(self) -> int:
+        """Samples that are not."""
+        return self.fp + self.tn
+
+    @property
+    def missing(self) -> str | None:
+        """Which kind of sample there is none of; None where there are both."""
+        if not self.n_members:
+            return NO_MEMBERS if self.n_nonmembers else NO_SAMPLES
+        return None if self.n_nonmembers else NO_NONMEMBERS
+
+
+def count(member: ArrayLike, predicted: ArrayLike) -> Counts:
+    """Decisions by kind.
+
+    Args:
+        member: membership, 0 or 1, shape (n_samples,).
+        predicted: predicted membership, 0 or 1, shape (n_samples,).
+
+    Raises:
+        ValueError: wrong shape, or values other than 0 and 1.
+    """
+    truth = check_binary("member", member)
+    guess = check_binary("predicted", predicted, len(truth))
+    tp, n_members, n_said = (int(np.count_nonzero(x)) for x in (truth & guess, truth, guess))
+    return Counts(tp, n_members - tp, n_said - tp, len(truth) - n_members - n_said + tp)
 
 
 def undefined(metric: str, cause: str) -> Estimate:
@@ -90,10 +151,31 @@ def check_level(level: float) -> None:
         raise ValueError(f"level: must be in (0, 1), got {level}")
 
 
-def missing_class(member: NDArray[np.bool_]) -> str | None:
-    if not member.size:
-        return NO_SAMPLES
-    return NO_MEMBERS if not member.any() else NO_NONMEMBERS if member.all() else None
+def check_unit(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: must be in [0, 1], got {value}")
+
+
+def check_alpha(name: str, alpha: float) -> None:
+    if not 0 < alpha <= 0.5:
+        raise ValueError(f"{name}: must be in (0, 0.5], got {alpha}")
+
+
+def split_scores(member: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
+    """Scores of members and of non-members, each in the order of the samples.
+
+    Raises:
+        ValueError: wrong shape or values out of range.
+    """
+    truth = check_binary("member", member)
+    values = check_scores(scores, len(truth))
+    return values[truth], values[~truth]
+
+
+def missing_side(positives: Floats, negatives: Floats) -> str | None:
+    if len(positives):
+        return None if len(negatives) else NO_NONMEMBERS
+    return NO_MEMBERS if len(negatives) else NO_SAMPLES
 
 
 def clopper_pearson(successes: int, trials: int, *, level: float = LEVEL) -> Interval:
@@ -105,10 +187,20 @@ def clopper_pearson(successes: int, trials: int, *, level: float = LEVEL) -> Int
     check_level(level)
     if not 0 <= successes <= trials:
         raise ValueError(f"successes: must be in 0..{trials}, got {successes}")
-    tail, failures = (1 - level) / 2, trials - successes
-    low = float(stats.beta.ppf(tail, successes, failures + 1)) if successes else 0.0
-    high = float(stats.beta.isf(tail, successes + 1, failures)) if failures else 1.0
-    return low, high
+    tail = (1 - level) / 2
+    return float(rate_lower(successes, trials, tail)), float(rate_upper(successes, trials, tail))
+
+
+def rate_lower(successes: ArrayLike, trials: int, tail: float | Floats) -> Floats:
+    """Lower bounds of binomial proportions, each wrong with a probability of at most `tail` (Clopper & Pearson)."""
+    k = np.asarray(successes)
+    return np.where(k > 0, special.betaincinv(np.maximum(k, 1), np.maximum(trials - k, 0) + 1, tail), 0.0)
+
+
+def rate_upper(successes: ArrayLike, trials: int, tail: float | Floats) -> Floats:
+    """Upper bounds of binomial proportions, each wrong with a probability of at most `tail` (Clopper & Pearson)."""
+    k = np.asarray(successes)
+    return np.where(k < trials, special.betainccinv(k + 1, np.maximum(trials - k, 1), tail), 1.0)
 
 
 def proportion(metric: str, successes: int, trials: int, cause: str, level: float) -> Estimate:
@@ -118,25 +210,30 @@ def proportion(metric: str, successes: int, trials: int, cause: str, level: floa
     return estimate(successes / trials, clopper_pearson(successes, trials, level=level))
 
 
-def melded_lower(right: tuple[int, int], total: tuple[int, int], tail: float) -> float:
+def melded_lower(right: Count, total: Count, tail: float) -> float:
     """The `tail` quantile of the mean of the two lower confidence distributions, Beta(k, n - k + 1) or 0 for k = 0."""
     shapes = [(k, n - k + 1) for k, n in zip(right, total, strict=True) if k]
     if not shapes:
         return 0.0
     if len(shapes) == 1:
         return float(special.betaincinv(*shapes[0], tail)) / 2
-    first, second = shapes
+    narrow, wide = sorted(shapes, key=_beta_variance)  # a step of the wide one would fall between the nodes
 
     def cdf(x: Floats) -> Floats:
-        return special.betainc(*second, np.clip(x, 0.0, 1.0))
+        return special.betainc(*wide, np.clip(x, 0.0, 1.0))
 
-    return sum_quantile(special.betaincinv(*first, GRID), cdf, tail, upper=2.0) / 2
+    return sum_quantile(special.betaincinv(*narrow, NODES), cdf, tail, upper=2.0) / 2
+
+
+def _beta_variance(shape: Count) -> float:
+    a, b = shape
+    return a * b / ((a + b) ** 2 * (a + b + 1))
 
 
 def sum_quantile(a: Floats, cdf_b: Callable[[Floats], Floats], q: float, *, upper: float) -> float:
-    """The q quantile in [0, upper] of A + B, independent and >= 0, A given by its quantiles at `GRID`."""
+    """The q quantile in [0, upper] of A + B, independent and >= 0, A given by its quantiles at `NODES`."""
 
     def excess(x: float) -> float:
-        return float(cdf_b(x - a).mean()) - q
+        return float(cdf_b(x - a) @ WEIGHTS) - q
 
     return float(optimize.brentq(excess, 0.0, upper)) if excess(upper) > 0 else upper

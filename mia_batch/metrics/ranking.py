@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
 from mia_batch.metrics.base import (
-    GRID,
     LEVEL,
+    NODES,
     Estimate,
     Floats,
     Interval,
-    check_binary,
+    check_alpha,
     check_level,
-    check_scores,
-    clopper_pearson,
+    check_unit,
     estimate,
-    missing_class,
+    missing_side,
+    rate_lower,
+    rate_upper,
+    split_scores,
     sum_quantile,
     undefined,
 )
-from mia_batch.metrics.classification import balanced_accuracy
+from mia_batch.metrics.classification import balanced_accuracy, precision_at_prior
 
 FPRS = (0.1, 0.01, 0.001)
+OF_THE_MAXIMUM = "the largest over thresholds of the scored samples, which describes and decides nothing"
+_NEGLIGIBLE = 1e-15  # weight of a term of a mixture
 
 
 def auc(member: ArrayLike, scores: ArrayLike, *, level: float = LEVEL) -> Estimate:
@@ -37,7 +42,8 @@ def auc(member: ArrayLike, scores: ArrayLike, *, level: float = LEVEL) -> Estima
     (2006, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2", method 5),
     which holds near 0 and 1, where DeLong's variance is too small. Without a variance (AUC 0 or 1, all scores equal,
     one sample on a side) it is Hoeffding's bound for U-statistics (1963, section 5), worth min(n_members,
-    n_nonmembers) disjoint pairs: wide, and valid for any scores.
+    n_nonmembers) disjoint pairs: wide, and valid for any scores. That bound for a perfect separation may lie below the
+    hull for one that is almost perfect: so either end of the interval is at least as far out as that for AUC 1, or 0.
 
     Args:
         member: membership, 0 or 1, shape (n_samples,).
@@ -47,39 +53,45 @@ def auc(member: ArrayLike, scores: ArrayLike, *, level: float = LEVEL) -> Estima
     Raises:
         ValueError: wrong shape, values out of range, or a level out of range.
     """
-    truth = check_binary("member", member)
-    values = check_scores(scores, len(truth))
+    positives, negatives = split_scores(member, scores)
     check_level(level)
-    if cause := missing_class(truth):
+    if cause := missing_side(positives, negatives):
         return undefined("auc", cause)
-    above, below = _placements(values[truth], values[~truth])
-    return estimate(above.mean(), _auc_interval(above, below, level))
+    above, below = placements(np.sort(positives), np.sort(negatives))
+    return estimate(above.mean(), auc_interval(above, below, level))
 
 
-def _placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
-    """Per member the share of non-members under it, per non-member the share of members over it, ties one half."""
-    ranks = stats.rankdata(np.concatenate([positives, negatives]))
-    n_positives, n_negatives = len(positives), len(negatives)
-    above = (ranks[:n_positives] - stats.rankdata(positives)) / n_negatives
-    below = 1 - (ranks[n_positives:] - stats.rankdata(negatives)) / n_positives
+def placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
+    """Per member the share of non-members under it, per non-member the share of members over it, ties one half.
+
+    Both are in the order of the arguments; sorted ones are faster.
+    """
+    above = _middle_ranks(np.sort(negatives), positives) / len(negatives)
+    below = 1 - _middle_ranks(np.sort(positives), negatives) / len(positives)
     return above, below
 
 
-def _auc_interval(above: Floats, below: Floats, level: float) -> Interval:
-    area, sizes, alpha = float(above.mean()), (len(above), len(below)), 1 - level
+def _middle_ranks(ordered: Floats, values: Floats) -> Floats:
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
+
+
+def auc_interval(above: Floats, below: Floats, level: float) -> Interval:
+    """Of `auc`, from the placements of both sides."""
+    area, fewest, tail = float(above.mean()), min(len(above), len(below)), (1 - level) / 2
     parts = [x.var(ddof=1) / len(x) if len(x) > 1 else 0.0 for x in (above, below)]
-    if min(sizes) < 2 or sum(parts) <= 0 or not 0 < area < 1:
-        return _chernoff_interval(area, min(sizes), alpha / 2)
-    freedom = sum(parts) ** 2 / sum(v**2 / (n - 1) for v, n in zip(parts, sizes, strict=True))
-    reach = stats.t.isf(alpha / 2, freedom) * math.sqrt(sum(parts)) / (area * (1 - area))
+    if fewest < 2 or sum(parts) <= 0 or not 0 < area < 1:
+        return _chernoff_interval(area, fewest, tail)
+    freedom = sum(parts) ** 2 / sum(v**2 / (len(x) - 1) for v, x in zip(parts, (above, below), strict=True))
+    reach = special.stdtrit(freedom, 1 - tail) * math.sqrt(sum(parts)) / (area * (1 - area))
     low, high = special.expit(special.logit(area) + np.array([-reach, reach]))
-    newcombe = _newcombe_interval(area, sizes, alpha)
-    return min(float(low), newcombe[0]), max(float(high), newcombe[1])
+    newcombe = _newcombe_interval(area, (len(above), len(below)), 1 - level)
+    perfect = tail ** (1 / fewest)  # so that the bound does not fall when a separation becomes perfect
+    return min(float(low), newcombe[0], perfect), max(float(high), newcombe[1], 1 - perfect)
 
 
 def _newcombe_interval(area: float, sizes: tuple[int, int], alpha: float) -> Interval:
     """All areas t with (area - t)^2 <= z^2 V(t), V the variance for exponential scores with both sizes averaged."""
-    z2, mean_size, pairs = stats.norm.isf(alpha / 2) ** 2, sum(sizes) / 2, sizes[0] * sizes[1]
+    z2, mean_size, pairs = special.ndtri(alpha / 2) ** 2, sum(sizes) / 2, sizes[0] * sizes[1]
 
     def excess(t: float) -> float:
         variance = t * (1 - t) * (1 + (mean_size - 1) * ((1 - t) / (2 - t) + t / (1 + t))) / pairs
@@ -104,10 +116,7 @@ def _chernoff_interval(mean: float, n: int, tail: float) -> Interval:
 def tpr_at_fpr(member: ArrayLike, scores: ArrayLike, fpr: float, *, level: float = LEVEL) -> Estimate:
     """The largest TPR over thresholds whose FPR is at most `fpr`: whole tie groups, no interpolation.
 
-    The interval is for the TPR at the threshold of that FPR in the population of non-members, and exact for any scores:
-    order statistics of the non-members bracket the threshold, Clopper-Pearson bounds over the members the TPR there,
-    each of the four bounds at (1 - level) / 4. Bootstrapping the extreme quantile of a few false positives has no such
-    guarantee. With too few non-members to bound the threshold from above (under about 4.4 / fpr) the lower bound is 0.
+    The interval is of `tpr_at_fpr_bounds`, for the TPR at the threshold of that FPR in the population of non-members.
 
     Args:
         member: membership, 0 or 1, shape (n_samples,).
@@ -116,24 +125,73 @@ def tpr_at_fpr(member: ArrayLike, scores: ArrayLike, fpr: float, *, level: float
         level: confidence level in (0, 1).
 
     Returns:
-        NaN with one class only. `reason` is set where fpr < 1 / n_nonmembers: such an FPR cannot be resolved, and the
-        value is the TPR without any false positive.
+        NaN with one class only. `reason` says where fpr < 1 / n_nonmembers: such an FPR cannot be resolved, and the
+        value is the TPR without any false positive. It also says where there is no lower bound, and where the value is
+        0 because members share their score with too many non-members.
 
     Raises:
         ValueError: wrong shape, values out of range, or a level out of range.
     """
-    truth = check_binary("member", member)
-    values = check_scores(scores, len(truth))
+    positives, negatives = split_scores(member, scores)
     check_level(level)
-    if not 0 <= fpr <= 1:
-        raise ValueError(f"fpr: must be in [0, 1], got {fpr}")
-    if cause := missing_class(truth):
+    check_unit("fpr", fpr)
+    if cause := missing_side(positives, negatives):
         return undefined(fpr_name(fpr), cause)
-    positives, negatives = values[truth], np.sort(values[~truth])[::-1]
-    n = len(negatives)
-    value = _caught(positives, negatives, _allowed(fpr, n)) / len(positives)
-    unresolved = f"FPR {fpr:g} cannot be resolved with {n} non-members (1/{n} = {1 / n:.2g})" if fpr * n < 1 else None
-    return estimate(value, _tpr_interval(positives, negatives, fpr, level), unresolved)
+    top, tail = _Top.of(positives, negatives, fpr), (1 - level) / 2
+    value = top.caught(_allowed(fpr, top.n)) / top.m
+    return estimate(value, (top.lower(tail), top.upper(tail)), _tpr_reason(positives, negatives, top, tail))
+
+
+def tpr_at_fpr_bounds(
+    member: ArrayLike, scores: ArrayLike, fpr: float, *, alpha_low: float, alpha_high: float
+) -> Interval:
+    """One-sided bounds of the TPR at the threshold that non-members pass with probability `fpr`, for any scores.
+
+    How many of n non-members lie above that threshold is Bin(n, fpr). Given that it is k, the members above it are at
+    least those above the k-th highest non-member and at most those above the next one. So a bound is a quantile of the
+    mixture over k of Clopper-Pearson's confidence distributions: Beta(c, m - c + 1) or 0 from below, Beta(c + 1, m - c)
+    or 1 from above, for c of m members. Where the non-members around that rank are tied the mixture covers too little,
+    and each bound is made of two, of k and of the rate, at half its error. Bootstrapping the extreme quantile of a few
+    false positives has no such guarantee.
+
+    Args:
+        member: membership, 0 or 1, shape (n_samples,); both kinds.
+        scores: shape (n_samples,), any number except NaN, higher for members.
+        fpr: in [0, 1].
+        alpha_low: how often the lower bound may lie above the truth, in (0, 0.5].
+        alpha_high: how often the upper bound may lie below it.
+
+    Raises:
+        ValueError: wrong shape, values out of range, or one class only.
+    """
+    positives, negatives = split_scores(member, scores)
+    check_unit("fpr", fpr)
+    check_alpha("alpha_low", alpha_low)
+    check_alpha("alpha_high", alpha_high)
+    if cause := missing_side(positives, negatives):
+        raise ValueError(f"member: must hold both classes, got {cause}")
+    top = _Top.of(positives, negatives, fpr)
+    return top.lower(alpha_low), top.upper(alpha_high)
+
+
+def predictive_value_at_fpr(
+    member: ArrayLike, scores: ArrayLike, fpr: float, *, prior: float, level: float = LEVEL
+) -> Estimate:
+    """How sure a positive prediction is at the threshold of `tpr_at_fpr`, where a share `prior` are members.
+
+    It takes `fpr` itself, not the observed rate, which is at most that. Args and Raises: see `tpr_at_fpr` and
+    `classification.predictive_value`.
+
+    Returns:
+        NaN with one class only; at FPR 0 it is 1, or NaN where no member is caught.
+    """
+    found = tpr_at_fpr(member, scores, fpr, level=level)
+    if not found.defined:
+        return found
+    value, low, high = (precision_at_prior(tpr, fpr, prior=prior) for tpr in (found.value, found.low, found.high))
+    if math.isnan(value):
+        return undefined(f"predictive value at {fpr_name(fpr)}", "no member is caught without a false positive")
+    return Estimate(value, 0.0 if math.isnan(low) else low, high, found.reason)
 
 
 def fpr_name(fpr: float) -> str:
@@ -147,22 +205,109 @@ def _allowed(fpr: float, n: int) -> int:
     return k if k / n <= fpr else k - 1
 
 
-def _caught(positives: Floats, negatives: Floats, k: int) -> int:
-    """Members over the lowest threshold that at most k of the non-members (sorted, highest first) pass."""
-    return int((positives > negatives[k]).sum()) if k < len(negatives) else len(positives)
+def _tpr_reason(positives: Floats, negatives: Floats, top: _Top, tail: float) -> str | None:
+    reasons = []
+    if top.fpr * top.n < 1:
+        smallest = f"1/{top.n} = {1 / top.n:.2g}"
+        reasons.append(f"FPR {top.fpr:g} cannot be resolved with {top.n} non-members ({smallest})")
+    if not top.has_lower(tail):
+        reasons.append(f"no lower bound with {top.n} non-members")
+    k, best = _allowed(top.fpr, top.n), positives.max()
+    if k < top.n and top.negatives[k] == best:
+        shared = int(np.count_nonzero(negatives == best))
+        reasons.append(f"0 because the members' top tie group holds {shared} non-members, and {k} may pass")
+    return "; ".join(reasons) or None
 
 
-def _tpr_interval(positives: Floats, negatives: Floats, fpr: float, level: float) -> Interval:
-    n, tail = len(negatives), (1 - level) / 4
-    # P(count <= few) <= tail over a threshold whose FPR exceeds fpr, P(count > many) <= tail over one that keeps it.
-    few = int(stats.binom.ppf(tail, n, fpr))
-    few -= stats.binom.cdf(few, n, fpr) > tail
-    many = int(stats.binom.isf(tail, n, fpr))
+@dataclass(frozen=True)
+class _Top:
+    """Members above each of the highest non-members, as far down as matters for an FPR.
 
-    def bounds(k: int) -> Interval:
-        return clopper_pearson(_caught(positives, negatives, k), len(positives), level=1 - 2 * tail)
+    Attributes:
+        fpr: the FPR.
+        m: members.
+        n: non-members.
+        first: the lowest k that has any weight under Bin(n, fpr).
+        weight: of k = first, first + 1, ..., under Bin(n, fpr).
+        counts: per k = 0, 1, ... members above the lowest threshold that at most k of the non-members pass.
+        negatives: the highest non-members, highest first.
+        tied: whether non-members around rank n fpr are tied so that the mixture covers too little.
+    """
 
-    return bounds(few)[0] if few >= 0 else 0.0, bounds(many)[1]
+    fpr: float
+    m: int
+    n: int
+    first: int
+    weight: Floats
+    counts: NDArray[np.int64]
+    negatives: Floats
+    tied: bool
+
+    @classmethod
+    def of(cls, positives: Floats, negatives: Floats, fpr: float) -> _Top:
+        m, n = len(positives), len(negatives)
+        reach = math.sqrt(n * fpr * (1 - fpr))
+        first = max(0, math.floor(n * fpr - 9 * reach) - 30)
+        last = min(n, math.ceil(n * fpr + 9 * reach) + 30)  # beyond is less than _NEGLIGIBLE
+        highest = _highest(negatives, min(n, last + 1))
+        over = np.sort(positives[positives > highest[-1]])
+        counts = len(over) - np.searchsorted(over, highest, "right")
+        weight = stats.binom.pmf(np.arange(first, last + 1), n, fpr)
+        weight[weight < _NEGLIGIBLE] = 0.0
+        counts = np.append(counts, m) if last == n else counts
+        return cls(fpr, m, n, first, weight, counts, highest, _tied_around(highest, n * fpr, reach))
+
+    def caught(self, k: int) -> int:
+        return int(self.counts[k])
+
+    def has_lower(self, tail: float) -> bool:
+        """Whether the threshold is bounded from above at all."""
+        return (1 - self.fpr) ** self.n <= (tail / 2 if self.tied else tail)
+
+    def lower(self, tail: float) -> float:
+        if self.tied:
+            # P(count <= few) <= tail / 2 over a threshold whose FPR exceeds fpr.
+            few = int(stats.binom.ppf(tail / 2, self.n, self.fpr))
+            few -= stats.binom.cdf(few, self.n, self.fpr) > tail / 2
+            return float(rate_lower(self.caught(few), self.m, tail / 2)) if few >= 0 else 0.0
+        before = np.append(0, self.counts)[self.first : self.first + len(self.weight)]
+        return _mixture_lower(before, self.m, self.weight, tail)
+
+    def upper(self, tail: float) -> float:
+        if self.tied:
+            # P(count > many) <= tail / 2 over a threshold that keeps fpr.
+            many = int(stats.binom.isf(tail / 2, self.n, self.fpr))
+            return float(rate_upper(self.caught(many), self.m, tail / 2))
+        here = self.counts[self.first : self.first + len(self.weight)]
+        return 1 - _mixture_lower(self.m - here, self.m, self.weight, tail)
+
+
+def _highest(values: Floats, k: int) -> Floats:
+    """The k highest, highest first."""
+    return np.sort(np.partition(values, len(values) - k)[len(values) - k :])[::-1]
+
+
+def _tied_around(highest: Floats, rank: float, reach: float) -> bool:
+    """Whether a tie group of non-members within ranks `rank` +- 3 `reach` is larger than `reach`."""
+    starts = np.append(0, np.flatnonzero(highest[1:] != highest[:-1]) + 1)
+    ends = np.append(starts[1:], len(highest))
+    near = (ends > rank - 3 * reach) & (starts <= rank + 3 * reach)
+    return bool((ends - starts)[near].max(initial=1) > max(reach, 1.0))
+
+
+def _mixture_lower(counts: NDArray[np.int64], m: int, weight: Floats, tail: float) -> float:
+    """The `tail` quantile of the mixture of Beta(c, m - c + 1), which is 0 for c = 0."""
+    c, which = np.unique(counts[weight > 0], return_inverse=True)
+    share = np.bincount(which, weight[weight > 0])
+    some = c > 0
+    c, share, rest = c[some], share[some], tail - share[~some].sum()
+    if rest <= 0:
+        return 0.0
+
+    def excess(x: float) -> float:
+        return float(special.betainc(c, m - c + 1, x) @ share) - rest
+
+    return float(optimize.brentq(excess, 0.0, 1.0)) if excess(1.0) > 0 else 1.0
 
 
 def advantage(
@@ -173,7 +318,8 @@ def advantage(
     The maximum over thresholds chosen on the scored samples overstates the population's: the lower bound allows for it,
     with the Dvoretzky-Kiefer-Wolfowitz bands of both distribution functions (Massart 1990) added as independent
     variables; the upper bound is Hoeffding's at the population's own best threshold. Both are valid for any scores.
-    With `threshold`, fixed beforehand, see `balanced_accuracy`: the advantage is 2 x that - 1.
+    With `threshold`, fixed beforehand, see `balanced_accuracy`: the advantage is 2 x that - 1. Only that one is fit to
+    decide by: the maximum is a description, and its `reason` says so.
 
     Args:
         member: membership, 0 or 1, shape (n_samples,).
@@ -187,18 +333,17 @@ def advantage(
     Raises:
         ValueError: wrong shape, values out of range, or a level out of range.
     """
-    truth = check_binary("member", member)
-    values = check_scores(scores, len(truth))
+    positives, negatives = split_scores(member, scores)
     check_level(level)
-    if cause := missing_class(truth):
+    if cause := missing_side(positives, negatives):
         return undefined("advantage", cause)
     if threshold is not None:
-        fixed = balanced_accuracy(truth, values >= threshold, level=level)
+        fixed = balanced_accuracy(member, np.asarray(scores) >= threshold, level=level)
         return estimate(2 * fixed.value - 1, (2 * fixed.low - 1, 2 * fixed.high - 1))
-    tpr, fpr = roc_points(truth, values)
+    tpr, fpr = roc_points(member, scores)
     value = float((tpr - fpr).max())
-    down, up = _advantage_reach(int(truth.sum()), int((~truth).sum()), (1 - level) / 2)
-    return estimate(value, (max(0.0, value - down), min(1.0, value + up)))
+    down, up = _advantage_reach(len(positives), len(negatives), (1 - level) / 2)
+    return estimate(value, (max(0.0, value - down), min(1.0, value + up)), OF_THE_MAXIMUM)
 
 
 def roc_points(member: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
@@ -207,16 +352,12 @@ def roc_points(member: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
     Raises:
         ValueError: wrong shape, or members or non-members are missing.
     """
-    truth = check_binary("member", member)
-    values = check_scores(scores, len(truth))
-    if cause := missing_class(truth):
+    positives, negatives = (np.sort(side) for side in split_scores(member, scores))
+    if cause := missing_side(positives, negatives):
         raise ValueError(f"member: must hold both classes, got {cause}")
-    order = np.argsort(-values, kind="stable")
-    ordered = values[order]
-    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
-    true_positives = np.cumsum(truth[order])[ends]
-    false_positives = ends + 1 - true_positives
-    tpr, fpr = true_positives / truth.sum(), false_positives / (~truth).sum()
+    ordered = np.sort(np.concatenate([positives, negatives]), kind="stable")  # two runs to merge
+    thresholds = ordered[np.append(True, ordered[1:] != ordered[:-1])][::-1]
+    tpr, fpr = ((len(side) - np.searchsorted(side, thresholds, "left")) / len(side) for side in (positives, negatives))
     return np.append(0.0, tpr), np.append(0.0, fpr)
 
 
@@ -229,7 +370,7 @@ def _advantage_reach(n_members: int, n_nonmembers: int, tail: float) -> Interval
         # The one-sided inequality holds only where it is under 1/2.
         return np.where(survival > 0.5, 0.0, 1 - survival)
 
-    worst = np.sqrt(-np.log(np.minimum(1 - GRID, 0.5)) / (2 * n_members))
+    worst = np.sqrt(-np.log(np.minimum(1 - NODES, 0.5)) / (2 * n_members))
     over = sum_quantile(worst, cdf, 1 - tail, upper=2.0)
     under = math.sqrt(-math.log(tail) / 2 * (1 / n_members + 1 / n_nonmembers))
     return over, under

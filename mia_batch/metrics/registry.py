@@ -62,7 +62,11 @@ def in_group(group: str) -> tuple[str, ...]:
 
 
 def evaluate(
-    member: ArrayLike, predicted: ArrayLike, scores: ArrayLike, *, level: float = LEVEL,
+    member: ArrayLike,
+    predicted: ArrayLike,
+    scores: ArrayLike,
+    *,
+    level: float = LEVEL,
     names: Collection[str] | None = None,
 ) -> dict[str, Estimate]:
     """Every metric of one attack on the samples that it was not fitted on.
@@ -85,5 +89,6 @@ def evaluate(
     """
     return {
         name: metric.compute(member, scores if metric.of_scores else predicted, level=level)
-        for name, metric in METRICS.items() if names is None or name in names
+        for name, metric in METRICS.items()
+        if names is None or name in names
     }

@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mia_batch.errors import InputError, one_line
+from mia_batch.signals import logits_of_probabilities
 
 
 class Predictor:
@@ -18,13 +19,15 @@ class Predictor:
     Args:
         network: takes float32 (batch_size, 3, height, width), gives logits (batch_size, n_classes).
         batch_size: at least 1.
+        output: "probabilities" if the network gives those instead; they are made logits.
     """
 
-    def __init__(self, network: nn.Cell, batch_size: int) -> None:
+    def __init__(self, network: nn.Cell, batch_size: int, *, output: str = "logits") -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.network = network.set_train(False)
         self.batch_size = batch_size
+        self.output = output
         self._ran = False
 
     def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
@@ -47,7 +50,15 @@ class Predictor:
             padded = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
             padded[places] = images
             images = padded
-        return self._run(images)[places]
+        return self._as_logits(self._run(images)[places])
+
+    def _as_logits(self, given: np.ndarray) -> np.ndarray:
+        if self.output == "logits":
+            return given
+        try:
+            return logits_of_probabilities(given)[0]
+        except ValueError as error:
+            raise InputError(f"model.output: probabilities: {one_line(error)}") from error
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         try:

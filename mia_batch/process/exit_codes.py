@@ -13,7 +13,7 @@ from mia_batch.process.log_setup import set_up_logging
 from mia_batch.process.stop import StopRequest
 
 OK, FAILED, BAD_INPUT, LEAK = 0, 1, 2, 3
-INCONCLUSIVE = 4  # the audit cannot say; also where an attack could not be evaluated
+INCONCLUSIVE = 4  # the audit cannot say, or the model or an attack is not evaluable
 BY_OUTCOME = {"no leak": OK, "leak": LEAK, "inconclusive": INCONCLUSIVE}  # of an audit
 RESUME = os.EX_TEMPFAIL  # 75: stopped by a signal, state saved, run the same command again
 INTERRUPTED = 130

@@ -14,11 +14,14 @@ from mia_batch.report.summary import (
     SCHEMA,
     MethodSummary,
     MetricSummary,
+    ModelSummary,
     SamplesSummary,
+    SideSummary,
     Summary,
     VerdictSummary,
     plain,
 )
+from mia_batch.verdict.evaluability import Evaluability, Side
 from mia_batch.verdict.rules import Gate, Verdict
 
 
@@ -30,6 +33,7 @@ def build_summary(
     provenance: Mapping[str, Any],
     *,
     augment_members: bool,
+    model: Evaluability | None = None,
 ) -> Summary:
     """Everything that the audit found, and from what.
 
@@ -37,20 +41,35 @@ def build_summary(
         results: by method; all that are evaluable score the same rows.
         evaluations: metrics by method, of those that are evaluable.
         verdict: the audit's outcome by `gate`.
-        gate: the rule.
+        gate: what decides.
         provenance: resolved config, SHA-256 of checkpoint and data, versions, launches, seeds.
         augment_members: whether members, and only they, were cropped and flipped.
+        model: how well the model itself does.
     """
     scored = next((result for result in results.values() if not result.reason), None)
     return Summary(
         schema=SCHEMA,
-        verdict=VerdictSummary(**asdict(verdict), rule=gate),
+        verdict=VerdictSummary(
+            **asdict(verdict), rule=gate.joint, rules=gate.rules, alpha=gate.alpha, tutorial=gate.tutorial
+        ),
         level=LEVEL,
         samples=_samples(scored),
         augment_members=augment_members,
         methods={name: _method(result, evaluations.get(name, {})) for name, result in results.items()},
         provenance=plain(provenance),
+        audited=_audited(model) if model else None,
     )
+
+
+def _audited(model: Evaluability) -> ModelSummary:
+    return ModelSummary(
+        members=_side(model.members), nonmembers=_side(model.nonmembers), reasons=model.reasons,
+        weak_model=model.expected, n_rounded=model.n_rounded,
+    )  # fmt: skip
+
+
+def _side(side: Side) -> SideSummary:
+    return SideSummary(**plain(asdict(side)))
 
 
 def _samples(result: AttackResult | None) -> SamplesSummary:

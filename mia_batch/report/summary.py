@@ -1,4 +1,4 @@
-"""The summary of an audit: what its file holds, how it is written and read, and its CSV.
+"""The summary of an audit: what its file holds, how it is written and read, its JSON schema, and its CSV.
 
 Read by commands that list many audits: nothing here imports SciPy, which takes a second.
 """
@@ -18,9 +18,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
 from mia_batch.errors import InputError, one_line
-from mia_batch.verdict.rules import OUTCOMES, Gate, MethodVerdict
+from mia_batch.verdict.rules import OUTCOMES, JointRule, MethodVerdict, Rule
 
-SCHEMA: Literal[1] = 1
+SCHEMA: Literal[2] = 2
 COLUMNS = ("method", "metric", "value", "low", "high", "reason")
 
 
@@ -73,14 +73,22 @@ class SamplesSummary(_Part):
 
 
 class VerdictSummary(_Part):
-    """The verdict and its rule; `leak` is None where the audit is inconclusive."""
+    """The verdict and its gate; `leak` is None where the audit is inconclusive.
+
+    A file of schema 1 has a joint `rule` and none of `rules`, `alpha`, `tutorial`, `notes` and `by_rules`.
+    """
 
     leak: bool | None
     methods: dict[str, MethodVerdict]
     sentence: str
     cautions: tuple[str, ...]
     not_evaluable: dict[str, str] = {}
-    rule: Gate
+    notes: tuple[str, ...] = ()
+    by_rules: str | None = None  # the outcome by `rules`, where the joint rule decides
+    rule: JointRule | None  # decides instead of `rules`; None without one
+    rules: tuple[Rule, ...] = ()
+    alpha: float | None = None
+    tutorial: bool = False
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -89,16 +97,40 @@ class VerdictSummary(_Part):
         return OUTCOMES[self.leak]
 
 
+class SideSummary(_Part):
+    """How well the model does on one side; None without samples of it."""
+
+    n: int
+    accuracy: float | None
+    loss: float | None
+
+
+class ModelSummary(_Part):
+    """The model's own figures, and why an audit of it means nothing; empty if it does."""
+
+    members: SideSummary
+    nonmembers: SideSummary
+    reasons: tuple[str, ...]
+    weak_model: bool  # on purpose
+    n_rounded: int  # probabilities that their type has rounded to 0
+
+
 class Summary(_Part):
     """Everything that the audit found, and from what: summary.json."""
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: Literal[1, 2] = Field(alias="schema")
     verdict: VerdictSummary
     level: float  # of the intervals
     samples: SamplesSummary
     augment_members: bool
     methods: dict[str, MethodSummary]
     provenance: dict[str, Any]
+    audited: ModelSummary | None = None  # None in a file of schema 1
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of summary.json."""
+    return Summary.model_json_schema(mode="serialization", by_alias=True)
 
 
 def plain(value: Any) -> Any:

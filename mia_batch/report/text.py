@@ -60,16 +60,31 @@ def render(summary: Summary, *, width: int = 80) -> str:
     blocks = [_block(summary, methods[i : i + per_block], cell, marks) for i in range(0, len(methods), per_block)]
     notes = [f"{mark} {reason}" for reason, mark in marks.items()] + list(_notes(summary))
     return "\n".join([
-        *_wrapped([_heading(summary, cell)], width), "",
+        *wrapped([_heading(summary, cell)], width), "",
         "\n\n".join(blocks), "",
-        *_wrapped(notes, width), "",
-        *_wrapped(verdict_lines(summary), width),
+        *wrapped(notes, width), "",
+        *wrapped(verdict_lines(summary), width),
     ])  # fmt: skip
 
 
 def verdict_lines(summary: Summary) -> list[str]:
     """The verdict in plain words and what to know about it, a paragraph each."""
-    return [summary.verdict.sentence, *(f"Caution: {text}" for text in summary.verdict.cautions)]
+    verdict = summary.verdict
+    return [verdict.sentence, *verdict.notes, *(f"Caution: {text}" for text in verdict.cautions)]
+
+
+def model_lines(summary: Summary) -> list[str]:
+    """How well the model itself does, and why an audit of it means nothing; printed before all else."""
+    model = summary.audited
+    if model is None:
+        return []
+    sides = [(side, word) for side, word in ((model.members, "members"), (model.nonmembers, "non-members")) if side.n]
+    shown = "; ".join(f"{side.accuracy:.1%} of {side.n} {word}, mean loss {side.loss:.4f}" for side, word in sides)
+    lines = [f"The model itself is right on {shown}."]
+    lines += [f"NOT EVALUABLE: {reason}" for reason in model.reasons]
+    if model.n_rounded:
+        lines.append(f"{model.n_rounded} probabilities were rounded to 0 by their type.")
+    return lines + (["It is audited as a weak model on purpose (gate.weak_model)."] if model.weak_model else [])
 
 
 def _heading(summary: Summary, cell: int) -> str:
@@ -125,5 +140,6 @@ def _notes(summary: Summary) -> Iterable[str]:
             yield f"{method}: {n_failed} fits failed, their candidates were not chosen from (details in summary.json)"
 
 
-def _wrapped(paragraphs: Iterable[str], width: int) -> list[str]:
+def wrapped(paragraphs: Iterable[str], width: int) -> list[str]:
+    """Lines of at most `width` characters."""
     return [line for text in paragraphs for line in textwrap.wrap(text, width)]

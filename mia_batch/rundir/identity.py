@@ -29,7 +29,10 @@ NOT_IDENTITY = frozenset(
 INDEX_FILE = re.compile(r"data\.(non)?members\[\d+\]\.indices")
 # What versions did that did not have a key yet, where that is not its default: {"data.some_key": value}. A default that
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.
-BEFORE: dict[str, Any] = {}
+BEFORE: dict[str, Any] = {
+    "gate.rule": "all_above", "gate.threshold": 0.6, "gate.metrics": ["accuracy", "precision", "recall"],
+    "gate.bound": "point",
+}  # fmt: skip
 CONTENT = "SHA-256 of "
 NOTHING = object()
 

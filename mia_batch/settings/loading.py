@@ -15,7 +15,16 @@ from pydantic import (
 )
 
 from mia_batch.errors import InputError, one_line
-from mia_batch.settings.schema import SECTIONS, Config, MethodConfig, ModelConfig, SampleBlock, Section, factory_file
+from mia_batch.settings.schema import (
+    SECTIONS,
+    Config,
+    MethodConfig,
+    ModelConfig,
+    RuleConfig,
+    SampleBlock,
+    Section,
+    factory_file,
+)
 
 REQUIRED = ("model", "data", "attack")
 
@@ -139,7 +148,9 @@ def _brief(value: Any) -> str:
 
 
 def _keys_at(section: type[Section], location: tuple[Any, ...]) -> list[str]:
-    nested: dict[str, type[Section]] = {"members": SampleBlock, "nonmembers": SampleBlock, "methods": MethodConfig}
+    nested: dict[str, type[Section]] = {
+        "members": SampleBlock, "nonmembers": SampleBlock, "methods": MethodConfig, "rules": RuleConfig,
+    }
     where: type[Section] = next((nested[part] for part in location if part in nested), section)
     return [name for name, field in where.model_fields.items() if not field.exclude]
 

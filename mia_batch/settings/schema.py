@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -24,10 +26,11 @@ from pydantic_core import PydanticCustomError
 from mia_batch.settings.grids import expand_values, normalise_grid
 
 if TYPE_CHECKING:
-    from mia_batch.verdict.rules import Gate
+    from mia_batch.verdict.rules import Gate, Rule
 
 MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
+JOINT_KEYS = ("rule", "threshold", "metrics", "bound")
 
 
 def expand(text: str) -> str:
@@ -116,6 +119,12 @@ def _report_metrics() -> Collection[str]:
     return groups()
 
 
+def _measures() -> Collection[str]:
+    from mia_batch.verdict.measures import MEASURES
+
+    return MEASURES
+
+
 def _gate_metrics() -> Collection[str]:
     from mia_batch.metrics.registry import in_gate
 
@@ -141,6 +150,7 @@ class ModelConfig(Section):
     factory: Annotated[str, BeforeValidator(_resolve_factory)]
     kwargs: Kwargs = {}
     checkpoint: ConfigPath
+    output: Literal["logits", "probabilities"] = "logits"
 
     def factory_file(self) -> Path | None:
         """The file of a factory given as path/to/file.py:function."""
@@ -294,22 +304,108 @@ class ReportConfig(Section):
     ] = ("precision", "accuracy", "recall")
 
 
-class GateConfig(Section):
-    """The rule of the verdict; a metric is above when it is greater than `threshold`."""
+class RuleConfig(Section):
+    """One metric and the level that no attack may exceed."""
 
-    rule: Annotated[str, BeforeValidator(_one_of(_gate_rules))] = "all_above"
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.6
+    metric: Annotated[str, BeforeValidator(_one_of(_measures))]
+    above: float
+    fpr: Annotated[float, Field(gt=0, lt=1)] | None = None
+    delta: Annotated[float, Field(ge=0, lt=1)] | None = None
+    bound: Literal["lower", "point"] = "lower"
+    decides: Literal["both", "leak", "no_leak"] | None = None
+
+    @model_validator(mode="after")
+    def _what_the_metric_takes(self) -> RuleConfig:
+        from mia_batch.verdict.measures import MEASURES
+
+        measure = MEASURES[self.metric]
+        for name in ("fpr", "delta"):
+            if getattr(self, name) is None and name in measure.needs:
+                raise ValueError(f"{name} is required for metric {self.metric}")
+            if getattr(self, name) is not None and name not in measure.needs + measure.takes:
+                raise ValueError(f"{name} does not go with metric {self.metric}")
+        if not measure.lowest <= self.above <= measure.highest:
+            raise ValueError(f"above must be in [{measure.lowest:g}, {measure.highest:g}], not {self.above}")
+        if self.bound == "lower" and self.decides in ("both", "no_leak") and not measure.has_upper:
+            raise ValueError(f"decides must be leak for metric {self.metric}, which has no upper bound")
+        return self
+
+    def rule(self) -> Rule:
+        """As the verdict takes it."""
+        from mia_batch.verdict.measures import MEASURES
+        from mia_batch.verdict.rules import Rule
+
+        decides = self.decides or MEASURES[self.metric].decides
+        return Rule(self.metric, self.above, self.fpr, self.delta, self.bound, decides)
+
+
+class GateConfig(Section):
+    """What makes a checkpoint leaking: `rules` with an error of `alpha`, or one joint rule of points.
+
+    The joint rule is what versions before had: `rule`, `threshold`, `metrics` and `bound`, of which one is enough.
+    `gate: tutorial` is short for {tutorial: true}: the joint rule of MindArmour's tutorial, and `rules` too.
+    """
+
+    rules: Annotated[
+        tuple[RuleConfig, ...], BeforeValidator(_as_tuple), Field(min_length=1)
+    ] | None = None
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    tutorial: bool = False
+    weak_model: bool = False
+    rule: Annotated[str, BeforeValidator(_one_of(_gate_rules))] | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     metrics: Annotated[
         tuple[Annotated[str, BeforeValidator(_one_of(_gate_metrics))], ...],
         BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
-    ] = ("accuracy", "precision", "recall")
-    bound: Literal["point", "lower"] = "point"
+    ] | None = None
+    bound: Literal["point", "lower"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, raw: Any) -> Any:
+        if isinstance(raw, str):
+            if raw != "tutorial":
+                raise ValueError("must be tutorial, or a mapping")
+            return {"tutorial": True}
+        return raw
+
+    @model_validator(mode="after")
+    def _one_gate(self) -> GateConfig:
+        if self._joint_keys():
+            others = [name for name, given in (("rules", self.rules), ("tutorial", self.tutorial)) if given]
+            if others:
+                keys = f"{' and '.join(self._joint_keys())} of a joint rule"
+                raise ValueError(f"must have one of {others[0]} and {keys}, not both")
+        try:
+            self.gate()
+        except ValueError as error:  # such as that no rule decides a leak
+            field, _, rule = str(error).removeprefix("gate.").partition(": ")
+            raise ValueError([f"{field} {rule}"]) from error
+        return self
+
+    def _joint_keys(self) -> tuple[str, ...]:
+        return tuple(name for name in JOINT_KEYS if getattr(self, name) is not None)
+
+    @model_serializer(mode="plain", when_used="always")
+    def _in_force(self) -> dict[str, Any]:
+        """The keys that are in force, with their values; a joint rule as versions before have written it."""
+        gate = self.gate()
+        if gate.joint and not gate.tutorial:
+            found: dict[str, Any] = {name: getattr(gate.joint, name) for name in JOINT_KEYS}
+        else:
+            rules = [{key: value for key, value in asdict(rule).items() if value is not None} for rule in gate.rules]
+            found = {"rules": rules, "alpha": gate.alpha} | ({"tutorial": True} if gate.tutorial else {})
+        found |= {"metrics": list(found["metrics"])} if "metrics" in found else {}
+        return found | ({"weak_model": True} if self.weak_model else {})
 
     def gate(self) -> Gate:
         """As the verdict takes it."""
-        from mia_batch.verdict.rules import Gate
+        from mia_batch.verdict.rules import RULES, TUTORIAL, Gate
 
-        return Gate(self.rule, self.threshold, self.metrics, self.bound)
+        rules = tuple(rule.rule() for rule in self.rules) if self.rules else RULES
+        given = {name: getattr(self, name) for name in self._joint_keys()}
+        joint = replace(TUTORIAL, **given) if given or self.tutorial else None
+        return Gate(rules, self.alpha, joint, self.tutorial)
 
 
 class TrainConfig(Section):

@@ -26,6 +26,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="log more")
 
 
+def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where else the verdict goes."""
+    parser.add_argument("--junit", metavar="FILE", help="write the verdict as JUnit XML too")
+
+
 def load_run(args: argparse.Namespace, *, need: Collection[str] = ()) -> tuple[Config, RunPaths]:
     """The config and the names of the run that the arguments mean."""
     if not args.out:  # as of an unset variable in quotes; it would mean the current folder

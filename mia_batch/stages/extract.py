@@ -134,7 +134,7 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
     def load() -> Predictor:
         set_up(_placement(config.extract.device, world))
         network = load_network(config.model, config.data.image_size)
-        return Predictor(network, config.extract.batch_size)
+        return Predictor(network, config.extract.batch_size, output=config.model.output)
 
     predictor = world.on_all(load)
     read = _mapped(work) if work.prepared else None

@@ -1,6 +1,6 @@
 """Turn the attacks' scores into metrics, a summary and the verdict.
 
-Exit code 0 no leak, 3 leak, 4 inconclusive (no leak found, but an attack could not be evaluated), 2 bad input.
+Exit code 0 no leak above the gate's levels, 3 leak, 4 inconclusive or not evaluable, 2 bad input.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -21,8 +22,9 @@ from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
 from mia_batch.report.build import build_summary
+from mia_batch.report.junit import to_junit
 from mia_batch.report.summary import Summary, to_csv, to_json
-from mia_batch.report.text import method_line, render
+from mia_batch.report.text import method_line, model_lines, render, wrapped
 from mia_batch.rundir.claim import in_force_with, put_in_force
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.identity import features_digest, mark_of
@@ -32,7 +34,9 @@ from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
+from mia_batch.verdict.evaluability import evaluability
 from mia_batch.verdict.gate import decide
+from mia_batch.verdict.measures import Scored
 
 log = logging.getLogger(__name__)
 
@@ -113,20 +117,26 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     results = read_results(config, paths, manifest, features)
     put_in_force(paths, manifest)
     evaluations = evaluate_all(results)
-    scored = next((result for result in results.values() if not result.reason), next(iter(results.values())))
+    model = evaluability(
+        features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
+    )
+    gate, augment_members = config.gate.gate(), config.data.augment_members
     verdict = decide(
-        evaluations,
-        config.gate.gate(),
+        {name: _scored(results[name], estimates) for name, estimates in evaluations.items()},
+        gate,
         methods=list(results),
-        n_members=int((scored.evaluated & (scored.member == 1)).sum()),
-        n_nonmembers=int((scored.evaluated & (scored.member == 0)).sum()),
-        augment_members=config.data.augment_members,
         reasons={name: result.reason for name, result in results.items() if result.reason},
+        not_evaluable=" ".join(model.reasons),
+        augment_members=augment_members,
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    return build_summary(
-        results, evaluations, verdict, config.gate.gate(), origin, augment_members=config.data.augment_members
-    )
+    return build_summary(results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model)
+
+
+def _scored(result: AttackResult, estimates: Mapping[str, Estimate]) -> Scored:
+    """What the gate is told; an attack may have fixed a threshold on out-of-fold scores of the rows that it fitted."""
+    rows, threshold = result.evaluated, result.provenance.get("epsilon_threshold")
+    return Scored(result.member[rows] == 1, result.predicted[rows] == 1, result.scores[rows], estimates, threshold)
 
 
 def reduce(args: argparse.Namespace) -> int:
@@ -134,9 +144,13 @@ def reduce(args: argparse.Namespace) -> int:
     config, paths = load_run(args)
     summary = summarise(config, paths)
     write_text(paths.summary_csv, to_csv(summary))
+    if args.junit:
+        write_text(Path(args.junit), to_junit(summary))
     write_text(paths.summary_json, to_json(summary))  # last: it is what says that the stage is done
+    width = shutil.get_terminal_size((80, 24)).columns
+    print("\n".join(wrapped(model_lines(summary), width)))
     for name in summary.methods:
         print(method_line(summary, name, config.report.metrics))
     print()
-    print(render(summary, width=shutil.get_terminal_size((80, 24)).columns), flush=True)
+    print(render(summary, width=width), flush=True)
     return BY_OUTCOME[summary.verdict.outcome]

@@ -3,74 +3,81 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
+from mia_batch.metrics.base import UndefinedMetricWarning
 from mia_batch.metrics.registry import evaluate
-from mia_batch.verdict.rules import Gate, MethodVerdict, judge
-
-# Shares of members from which on accuracy and precision are called dependent on the mixture.
-_UNEQUAL = (0.45, 0.55)
+from mia_batch.verdict.joint import judge
+from mia_batch.verdict.measures import Scored, at_equal_sides, unequal
+from mia_batch.verdict.rules import Gate, JointRule, MethodVerdict
 
 
 def all_cautions(
-    leaking: Sequence[str],
+    attacks: Mapping[str, Scored],
     judged: Mapping[str, MethodVerdict],
     failed: Mapping[str, str],
-    evaluations: Mapping[str, Mapping[str, Estimate]],
     gate: Gate,
     *,
-    sides: tuple[int, int],
+    leak: bool | None,
     augment_members: bool,
 ) -> tuple[str, ...]:
-    """A sentence each; `sides` are the scored members and non-members, `failed` the reasons of what is not judged."""
+    """A sentence each; `failed` are the reasons of what is not judged."""
     cautions = [
-        _mixture_caution(*sides, gate) if judged else None,
-        _sampling_caution(leaking, evaluations, gate),
+        _sides_caution(attacks),
+        _guess_caution(attacks, gate.joint) if gate.joint else None,
+        _sampling_caution(attacks, judged, gate.joint) if gate.joint else None,
         _undefined_caution(judged),
-        _unjudged_caution(failed) if leaking else None,  # else the verdict's sentence says it
+        _unjudged_caution(failed) if leak else None,  # else the verdict's sentence says it
         _augmentation_caution(augment_members),
     ]
     return tuple(text for text in cautions if text)
 
 
-def _mixture_caution(n_members: int, n_nonmembers: int, gate: Gate) -> str | None:
-    """Unequal sides move accuracy and precision; enough of it lets an attack pass that knows nothing."""
-    if not n_members or not n_nonmembers:
+def _sides_caution(attacks: Mapping[str, Scored]) -> str | None:
+    """Unequal sides move accuracy and precision; the verdict does without them."""
+    m, n = next((scored.sides for scored in attacks.values()), (0, 0))
+    if not attacks or not unequal(m, n):
+        return None
+    if not m or not n:
         return "only members or only non-members were scored: nothing can be said about telling them apart."
-    share = n_members / (n_members + n_nonmembers)
-    member = np.repeat([1, 0], [n_members, n_nonmembers])
-    guess = next((word for word, said in (("member", 1), ("non-member", 0)) if _guess_passes(member, said, gate)), None)
-    if guess:
-        return (
-            f"with {share:.1%} members among the scored samples, an attack that knows nothing and calls every sample a "
-            f"{guess} passes this rule: a leak by it proves nothing. "
-            "Score as many non-members as members, or judge by balanced_accuracy or auc."
-        )
-    if not _UNEQUAL[0] <= share <= _UNEQUAL[1]:
-        return (
-            f"{share:.1%} of the scored samples are members: accuracy and precision depend on that share. "
-            "balanced_accuracy and auc do not."
-        )
+    return (
+        f"{m / (m + n):.1%} of the scored samples are members: accuracy and precision depend on that share, and the "
+        "verdict takes them as with as many non-members as members. balanced_accuracy and auc do not depend on it."
+    )
+
+
+def _guess_caution(attacks: Mapping[str, Scored], rule: JointRule) -> str | None:
+    """A rule that lets an attack pass that knows nothing, as one about recall alone does."""
+    scored = next(iter(attacks.values()), None)
+    if scored is None or not all(scored.sides):
+        return None
+    for word, said in (("member", True), ("non-member", False)):
+        guess = _guess(scored, said, rule)
+        if judge(at_equal_sides(guess), rule, bound="point").leak:
+            return (
+                f"an attack that knows nothing and calls every sample a {word} passes this rule: a leak by it proves "
+                "nothing. Judge by balanced_accuracy or auc."
+            )
     return None
 
 
-def _guess_passes(member: NDArray[np.int_], said: int, gate: Gate) -> bool:
-    """Whether an attack passes that says the same of every sample; a metric without a value is not above."""
+def _guess(scored: Scored, said: bool, rule: JointRule) -> Scored:
+    n = len(scored.member)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        estimates = evaluate(member, np.full(len(member), said), np.zeros(len(member)), names=gate.metrics)
-    return judge(estimates, gate, bound="point").leak
+        estimates = evaluate(scored.member, np.full(n, said), np.zeros(n), names=rule.metrics)
+    return Scored(scored.member, np.full(n, said), np.zeros(n), estimates)
 
 
 def _sampling_caution(
-    leaking: Sequence[str], evaluations: Mapping[str, Mapping[str, Estimate]], gate: Gate
+    attacks: Mapping[str, Scored], judged: Mapping[str, MethodVerdict], rule: JointRule
 ) -> str | None:
     """A leak by the values that the lower ends of the intervals do not bear out."""
-    if not leaking or gate.bound == "lower" or any(judge(evaluations[m], gate, bound="lower").leak for m in leaking):
+    leaking = [method for method, outcome in judged.items() if outcome.leak]
+    sure = (judge(at_equal_sides(attacks[method]), rule, bound="lower").leak for method in leaking)
+    if not leaking or rule.bound == "lower" or any(sure):
         return None
     return (
         "the leak could be sampling error: by the lower ends of the intervals no attack passes the rule. "

@@ -3,53 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from mia_batch.metrics.base import Estimate
+from mia_batch.verdict import sentences
 from mia_batch.verdict.cautions import all_cautions
-from mia_batch.verdict.rules import Gate, Verdict, judge
-from mia_batch.verdict.sentences import clear_sentence, inconclusive_sentence, leak_sentence
+from mia_batch.verdict.detectable import detectable_sentences
+from mia_batch.verdict.joint import cannot_clear, judge
+from mia_batch.verdict.measures import Scored, apply, at_equal_sides
+from mia_batch.verdict.rules import OUTCOMES, Gate, JointRule, MethodVerdict, Verdict
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An outcome by one kind of rule, in words, and what it says of each attack."""
+
+    leak: bool | None
+    judged: dict[str, MethodVerdict]
+    sentence: str
 
 
 def decide(
-    evaluations: Mapping[str, Mapping[str, Estimate]],
+    attacks: Mapping[str, Scored],
     gate: Gate,
     *,
     methods: Sequence[str],
-    n_members: int,
-    n_nonmembers: int,
-    augment_members: bool = False,
     reasons: Mapping[str, str] = MappingProxyType({}),
+    not_evaluable: str = "",
+    augment_members: bool = False,
 ) -> Verdict:
-    """Apply the rule to every method; the audit leaks if any method does, and else cannot say if one is not evaluable.
+    """Apply the gate to every attack.
 
-    MindArmour's tutorial calls a model leaking when accuracy, precision and recall of an attack are all above 0.6: rule
-    `all_above`. `any_above` asks for one of them. With bound `lower` the lower end of the interval counts instead of
-    the value. Above means greater, not equal; a metric without a value is never above.
+    LEAK if a rule finds one in any attack. Else NO LEAK ABOVE the levels if every attack is evaluable and, for each
+    rule that clears, has an upper bound below its level. Else INCONCLUSIVE. A joint rule decides instead, by points;
+    the outcome by `gate.rules` is then said beside it.
 
     Args:
-        evaluations: metrics by method that is evaluable, as of `metrics.registry.evaluate`.
-        gate: rule, threshold, metrics and bound.
-        methods: the configured methods.
-        n_members: scored members.
-        n_nonmembers: scored non-members.
-        augment_members: whether members, and only they, were cropped and flipped.
+        attacks: what each evaluable method has said.
+        gate: fixed before the attacks were made.
+        methods: the configured methods; the errors are divided by their number.
         reasons: by method that is not evaluable, why.
+        not_evaluable: why the whole audit is not; "" if it is.
+        augment_members: whether members, and only they, were cropped and flipped.
 
     Raises:
-        ValueError: a configured method has neither evaluation nor reason: silence is not "no leak".
+        ValueError: a configured method has neither scores nor a reason: silence is not "no leak".
     """
-    missing = [method for method in methods if method not in evaluations and method not in reasons]
-    if missing or not methods:
-        raise ValueError(f"evaluations: must hold every configured method, missing {', '.join(missing) or 'all'}")
-    judged = {method: judge(evaluations[method], gate) for method in methods if method not in reasons}
+    _check_all_there(methods, attacks, reasons)
+    scored = {method: attacks[method] for method in methods if method not in reasons}
     failed = {method: reasons[method] for method in methods if method in reasons}
-    leaking = [method for method, outcome in judged.items() if outcome.leak]
-    cautions = all_cautions(
-        leaking, judged, failed, evaluations, gate, sides=(n_members, n_nonmembers), augment_members=augment_members
+    by_rules = decide_by_rules(scored, gate, failed)
+    decision = decide_jointly(scored, gate.joint, failed) if gate.joint else by_rules
+    if gate.tutorial:
+        decision = _either(decision, by_rules)
+    if not_evaluable:
+        decision = replace(decision, leak=None, sentence=f"NOT EVALUABLE: {not_evaluable}")
+    cautions = all_cautions(scored, decision.judged, failed, gate, leak=decision.leak, augment_members=augment_members)
+    return Verdict(
+        decision.leak, _with_rules(decision.judged, by_rules.judged), decision.sentence, cautions, failed,
+        () if not_evaluable else _notes(scored, gate, by_rules, decision, n_attacks=len(methods)),
+        OUTCOMES[by_rules.leak] if gate.joint else None,
+    )  # fmt: skip
+
+
+def _check_all_there(methods: Sequence[str], *found: Mapping[str, object]) -> None:
+    missing = [method for method in methods if not any(method in each for each in found)]
+    if missing or not methods:
+        raise ValueError(f"attacks: must hold every configured method, missing {', '.join(missing) or 'all'}")
+
+
+def decide_by_rules(attacks: Mapping[str, Scored], gate: Gate, failed: Mapping[str, str]) -> Decision:
+    """The three outcomes, with errors controlled over attacks and rules."""
+    alpha_low = gate.leak_alpha(len(attacks) + len(failed))
+    judged = {
+        method: _by_rules(scored, gate, alpha_low=alpha_low, alpha_high=gate.alpha)
+        for method, scored in attacks.items()
+    }
+    if any(each.leak for each in judged.values()):
+        return Decision(True, judged, sentences.leak_by_rules(judged))
+    doubts = any(each.outcome == "inconclusive" for outcome in judged.values() for each in outcome.rules)
+    if failed or doubts or not judged:
+        return Decision(None, judged, sentences.inconclusive_by_rules(judged, failed))
+    return Decision(False, judged, sentences.no_leak_by_rules(judged, gate))
+
+
+def _by_rules(scored: Scored, gate: Gate, *, alpha_low: float, alpha_high: float) -> MethodVerdict:
+    outcomes = tuple(apply(rule, scored, alpha_low=alpha_low, alpha_high=alpha_high) for rule in gate.rules)
+    above = tuple(each.rule for each in outcomes if each.outcome == "leak")
+    undefined = tuple(each.rule for each in outcomes if each.value is None and each.low is None)
+    not_above = tuple(each.rule for each in outcomes if each.rule not in above + undefined)
+    return MethodVerdict(bool(above), above, not_above, undefined, outcomes)
+
+
+def decide_jointly(attacks: Mapping[str, Scored], rule: JointRule, failed: Mapping[str, str]) -> Decision:
+    """Leak or no leak by points, at equal sides; no leak only where decisions do not lean to one side."""
+    evaluations = {method: at_equal_sides(scored) for method, scored in attacks.items()}
+    judged = {method: judge(estimates, rule) for method, estimates in evaluations.items()}
+    if any(each.leak for each in judged.values()):
+        return Decision(True, judged, sentences.leak_by_joint(judged, evaluations, rule))
+    sides = next((scored.sides for scored in attacks.values()), (0, 0))
+    why = cannot_clear(rule, *sides) if judged else None
+    if failed or why:
+        return Decision(None, judged, sentences.inconclusive_by_joint(judged, failed, why, rule))
+    return Decision(False, judged, sentences.no_leak_by_joint(judged, rule))
+
+
+def _either(one: Decision, other: Decision) -> Decision:
+    """A leak if one of them says so; where points cannot say it, the bounds do."""
+    judged = {method: replace(each, leak=each.leak or other.judged[method].leak) for method, each in one.judged.items()}
+    decides = other if (other.leak and not one.leak) or (one.leak is None and other.leak is False) else one
+    return Decision(decides.leak, judged, decides.sentence)
+
+
+def _with_rules(judged: Mapping[str, MethodVerdict], by_rules: Mapping[str, MethodVerdict]) -> dict[str, MethodVerdict]:
+    """What decided, with the gate's rules beside it."""
+    return {method: replace(outcome, rules=by_rules[method].rules) for method, outcome in judged.items()}
+
+
+def _notes(
+    attacks: Mapping[str, Scored], gate: Gate, by_rules: Decision, decision: Decision, *, n_attacks: int
+) -> tuple[str, ...]:
+    """What could have been found, and what "no leak" does not mean."""
+    beside = gate.joint is not None and decision.sentence != by_rules.sentence
+    m, n = next((scored.sides for scored in attacks.values()), (0, 0))
+    return (
+        *([f"By bounds instead of points: {by_rules.sentence}"] if beside else []),
+        *detectable_sentences(gate, n_attacks=n_attacks, n_members=m, n_nonmembers=n),
+        *([] if decision.leak else [sentences.NO_PROOF]),
     )
-    if leaking:
-        return Verdict(True, judged, leak_sentence(leaking, judged, evaluations, gate), cautions, failed)
-    if failed:
-        return Verdict(None, judged, inconclusive_sentence(failed, judged, gate), cautions, failed)
-    return Verdict(False, judged, clear_sentence(judged, gate), cautions)

@@ -1,21 +1,75 @@
-"""What a gate is, the rules that it may apply, and which attack leaks by it."""
+"""What a gate is, and what it says of an attack and of an audit: words and numbers, nothing computed.
+
+Nothing here imports SciPy: who only reads a verdict need not wait for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # it imports SciPy, which who only reads a verdict need not wait for
-    from mia_batch.metrics.base import Estimate
 
 BOUNDS = ("point", "lower")
+DECIDES = ("both", "leak", "no_leak")  # what a rule may decide
 OUTCOMES: dict[bool | None, str] = {True: "leak", False: "no leak", None: "inconclusive"}  # of an audit, by its `leak`
 
 
+def _check_choice(name: str, value: str, valid: Sequence[str]) -> None:
+    if value not in valid:
+        raise ValueError(f"{name}: must be one of {', '.join(valid)}, got {value!r}")
+
+
 @dataclass(frozen=True)
-class GateRule:
-    """How many of a gate's metrics must be above the threshold.
+class Rule:
+    """One metric and the level that an attack must not exceed.
+
+    Attributes:
+        metric: a name of `measures.MEASURES`.
+        above: the level; a leak is greater.
+        fpr: of `tpr_at_fpr`.
+        delta: of `epsilon`.
+        bound: "lower" compares the ends of the interval, "point" the value.
+        decides: "leak" can find one, "no_leak" can rule one out, "both" does both.
+
+    Raises:
+        ValueError: an unknown bound or decision, or a number out of range.
+    """
+
+    metric: str
+    above: float
+    fpr: float | None = None
+    delta: float | None = None
+    bound: str = "lower"
+    decides: str = "both"
+
+    def __post_init__(self) -> None:
+        _check_choice("gate.rules.bound", self.bound, BOUNDS)
+        _check_choice("gate.rules.decides", self.decides, DECIDES)
+        if not self.above >= 0:
+            raise ValueError(f"gate.rules.above: must be at least 0, got {self.above}")
+        if self.fpr is not None and not 0 < self.fpr < 1:
+            raise ValueError(f"gate.rules.fpr: must be in (0, 1), got {self.fpr}")
+        if self.delta is not None and not 0 <= self.delta < 1:
+            raise ValueError(f"gate.rules.delta: must be in [0, 1), got {self.delta}")
+
+    @property
+    def name(self) -> str:
+        """Such as tpr_at_fpr_0.01."""
+        return self.metric if self.fpr is None else f"{self.metric}_{self.fpr:g}"
+
+    @property
+    def finds(self) -> bool:
+        """Whether it can decide that there is a leak."""
+        return self.decides != "no_leak"
+
+    @property
+    def clears(self) -> bool:
+        """Whether there is no leak above its level only if this rule says so."""
+        return self.decides != "leak"
+
+
+@dataclass(frozen=True)
+class JointRuleKind:
+    """How many of a joint rule's metrics must be above the threshold.
 
     Attributes:
         leaks: told of each metric whether it is above.
@@ -28,15 +82,15 @@ class GateRule:
     conjunction: str
 
 
-GATE_RULES: dict[str, GateRule] = {
-    "all_above": GateRule(all, "all of", "and"),
-    "any_above": GateRule(any, "any of", "or"),
+GATE_RULES: dict[str, JointRuleKind] = {
+    "all_above": JointRuleKind(all, "all of", "and"),
+    "any_above": JointRuleKind(any, "any of", "or"),
 }
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What makes an attack a leak.
+class JointRule:
+    """One threshold for several metrics at once, as MindArmour's tutorial has it, without control of errors.
 
     Attributes:
         rule: a name of `GATE_RULES`.
@@ -54,23 +108,85 @@ class Gate:
     bound: str = "point"
 
     def __post_init__(self) -> None:
-        for name, valid in (("rule", tuple(GATE_RULES)), ("bound", BOUNDS)):
-            if getattr(self, name) not in valid:
-                raise ValueError(f"gate.{name}: must be one of {', '.join(valid)}, got {getattr(self, name)!r}")
+        _check_choice("gate.rule", self.rule, tuple(GATE_RULES))
+        _check_choice("gate.bound", self.bound, BOUNDS)
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"gate.threshold: must be in [0, 1], got {self.threshold}")
         if not self.metrics:
             raise ValueError("gate.metrics: must name at least one metric, got none")
 
 
+TUTORIAL = JointRule("all_above", 0.6, ("accuracy", "precision", "recall"))
+RULES = (
+    Rule("balanced_accuracy", 0.6),
+    Rule("tpr_at_fpr", 0.1, fpr=0.01, decides="no_leak"),
+    Rule("epsilon", 1.0, delta=1e-5, decides="leak"),
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What makes a checkpoint leaking, or not.
+
+    Attributes:
+        rules: each about one metric of every attack.
+        alpha: the error of the whole audit by `rules`: of a leak that is none, and of "no leak" where there is one.
+        joint: decides instead of `rules`, which then are said beside it.
+        tutorial: with `joint`, a leak by `rules` is one too.
+
+    Raises:
+        ValueError: alpha out of range, or rules that cannot tell a leak, or none.
+    """
+
+    rules: tuple[Rule, ...] = RULES
+    alpha: float = 0.05
+    joint: JointRule | None = None
+    tutorial: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 0.5:
+            raise ValueError(f"gate.alpha: must be in (0, 0.5), got {self.alpha}")
+        for word, can in (("leak", [r.finds for r in self.rules]), ("no_leak", [r.clears for r in self.rules])):
+            if not any(can):
+                raise ValueError(f"gate.rules: must have a rule that decides {word} or both, got none among {len(can)}")
+
+    def leak_alpha(self, n_attacks: int) -> float:
+        """Error of each attack's lower bound by each rule, so that all together keep `alpha`."""
+        return self.alpha / (n_attacks * sum(rule.finds for rule in self.rules))
+
+
+@dataclass(frozen=True)
+class RuleOutcome:
+    """What one rule says of one attack.
+
+    Attributes:
+        rule: its name.
+        above: its level.
+        value: what the attack has; None where it has none.
+        low: lower bound, at the level that finds a leak; None where the metric has none.
+        high: upper bound, at the level that rules one out; None where the metric has none.
+        outcome: "leak", "no leak", "inconclusive", or "not above" of a rule that cannot rule a leak out.
+        reason: why there is no value, or what limits it.
+    """
+
+    rule: str
+    above: float
+    value: float | None
+    low: float | None
+    high: float | None
+    outcome: str
+    reason: str | None = None
+
+
 @dataclass(frozen=True)
 class MethodVerdict:
-    """What the rule says of one attack: which of its metrics are above the threshold, and which have no value."""
+    """What the gate says of one attack: which metrics are above, which have no value, and each of the `rules`."""
 
     leak: bool
     above: tuple[str, ...]
     not_above: tuple[str, ...]
     undefined: tuple[str, ...]
+    rules: tuple[RuleOutcome, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,11 +194,13 @@ class Verdict:
     """The audit's outcome.
 
     Attributes:
-        leak: whether at least one method leaks; None where none does and one is not evaluable.
+        leak: whether at least one method leaks; None where that cannot be said.
         methods: by method that is evaluable, in the order of the configuration.
         sentence: in plain words, what decided it.
         cautions: what a reader must know before relying on it, a sentence each.
         not_evaluable: by method that is not, the reason.
+        notes: what could have been detected, and what the verdict is not, a sentence each.
+        by_rules: outcome of the gate's rules, where another rule decides.
     """
 
     leak: bool | None
@@ -90,19 +208,10 @@ class Verdict:
     sentence: str
     cautions: tuple[str, ...] = ()
     not_evaluable: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    by_rules: str | None = None
 
     @property
     def outcome(self) -> str:
         """`leak` in a word: leak, no leak or inconclusive."""
         return OUTCOMES[self.leak]
-
-
-def judge(estimates: Mapping[str, Estimate], gate: Gate, *, bound: str | None = None) -> MethodVerdict:
-    """What the gate says of an attack with these metrics; `bound` instead of the gate's own."""
-    numbers = {name: estimates[name] for name in gate.metrics}
-    level = {name: e.low if (bound or gate.bound) == "lower" else e.value for name, e in numbers.items()}
-    undefined = tuple(name for name, estimate in numbers.items() if not estimate.defined)
-    above = tuple(name for name in numbers if level[name] > gate.threshold)  # NaN is greater than nothing
-    not_above = tuple(name for name in numbers if name not in above + undefined)
-    leak = GATE_RULES[gate.rule].leaks([name in above for name in numbers])
-    return MethodVerdict(leak, above, not_above, undefined)

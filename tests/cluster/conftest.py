@@ -45,5 +45,5 @@ def reference(tmp_path_factory: pytest.TempPathFactory, checkpoints: list[Path])
     audit = Audit.write(folder, checkpoints[0])
     command = [sys.executable, "-m", "mia_batch.cli", "run", audit.config, "--out", folder / "run"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode in (0, 3), done.stderr
+    assert done.returncode in (0, 3, 4), done.stderr
     return folder / "run"

@@ -10,6 +10,7 @@ import pytest
 from mia_batch.attacks.split import n_evaluated, split_rows
 from mia_batch.commands.check import plan_lines
 from mia_batch.settings.loading import load_config
+from mia_batch.settings.schema import Config
 from mia_batch.stages.plan import select_samples
 
 
@@ -27,9 +28,35 @@ def test_a_fraction_of_a_sample_scores() -> None:
     assert n_evaluated(10_000, 0.2) == 2000
 
 
+def gate_lines(config: Config) -> list[str]:
+    lines = plan_lines(config, select_samples(config.data), 2)
+    first = next(i for i, line in enumerate(lines) if line.startswith("reduce:"))
+    return [line[9:] for line in lines[first:]]
+
+
 @pytest.mark.parametrize(("rule", "said"), [("all_above", "all of"), ("any_above", "any of")])
-def test_the_gate_is_said_in_words(write_config: Callable[..., Path], rule: str, said: str) -> None:
-    config = load_config(write_config({"gate.rule": rule, "gate.bound": "lower"}))
-    line = next(line for line in plan_lines(config, select_samples(config.data), 2) if line.startswith("reduce:"))
+def test_a_joint_rule_is_said_in_words(write_config: Callable[..., Path], rule: str, said: str) -> None:
+    lines = gate_lines(load_config(write_config({"gate.rule": rule, "gate.bound": "lower"})))
     metrics = "accuracy, precision, recall"
-    assert line == f"reduce:  leak if {said} {metrics} of any method above 0.6 at the interval's lower bound"
+    assert lines[0] == f"leak if {said} {metrics} of any method above 0.6 at the interval's lower bound"
+    assert not any("WARNING" in line for line in lines)
+
+
+def test_what_can_be_found_is_said_before_anything_queues(write_config: Callable[..., Path]) -> None:
+    """90 members and 70 others, of which a fifth scores."""
+    levels, effect, passing, warning = gate_lines(load_config(write_config()))
+    assert levels == (
+        "levels for each attack, with an error of 0.05 in all: balanced accuracy of 0.6 (finds and rules out), TPR at "
+        "FPR 0.01 of 0.1 (rules out), epsilon of 1 (finds)"
+    )
+    assert effect.startswith("With 18 members and 14 non-members scored, one attack finds a balanced accuracy of 0.8")
+    assert passing.startswith("By balanced accuracy alone, a model without any leak passes with a probability of 90%")
+    assert warning.startswith("WARNING: even a model without any leak will often be INCONCLUSIVE: 14 samples of a side")
+    enough = {"rules": [{"metric": "balanced_accuracy", "above": 0.95}]}
+    assert not any("WARNING" in line for line in gate_lines(load_config(write_config({"gate": enough}))))
+
+
+def test_the_tutorials_gate_says_both(write_config: Callable[..., Path]) -> None:
+    joint, levels, *_ = gate_lines(load_config(write_config({"gate": "tutorial"})))
+    assert joint == "leak if all of accuracy, precision, recall of any method above 0.6"
+    assert levels.startswith("levels for each attack")

@@ -29,8 +29,8 @@ def write_run(root: Path, day: int, outcome: bool | str | None, auc: float | Non
     return paths
 
 
-def run(capsys: pytest.CaptureFixture[str], runs: Path, form: str) -> tuple[int, str]:
-    code = history.run(argparse.Namespace(runs=str(runs), format=form))
+def run(capsys: pytest.CaptureFixture[str], runs: Path, form: str, *, of_any: bool = False) -> tuple[int, str]:
+    code = history.run(argparse.Namespace(runs=str(runs), format=form, any=of_any))
     return code, capsys.readouterr().out
 
 
@@ -51,10 +51,18 @@ def test_the_exit_code_is_the_newest_verdict(tmp_path: Path, capsys: pytest.Capt
     assert run(capsys, tmp_path, "table")[0] == 3
     write_run(tmp_path / "c", 3, False)
     assert run(capsys, tmp_path, "table")[0] == 0
+    assert run(capsys, tmp_path, "table", of_any=True)[0] == 3
     write_run(tmp_path / "d", 4, "inconclusive")
     assert run(capsys, tmp_path, "table")[0] == 4
     write_run(tmp_path / "e", 5, None)
     assert run(capsys, tmp_path, "table")[0] == 4
+
+
+def test_of_any_audit_the_worst_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, tmp_path, "table", of_any=True)[0] == 0
+    for day, outcome, code in ((1, False, 0), (2, "inconclusive", 4), (3, True, 3), (4, False, 3)):
+        write_run(tmp_path / f"run{day}", day, outcome)
+        assert run(capsys, tmp_path, "table", of_any=True)[0] == code
 
 
 def test_an_inconclusive_audit_is_said_and_not_compared(

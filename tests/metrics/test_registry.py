@@ -83,7 +83,9 @@ def test_one_sample_a_side() -> None:
     assert estimates["auc"].low == pytest.approx(0.025)
     assert estimates["advantage"].low == 0.0
     assert estimates["tpr_at_fpr_0.1"].low == 0.0
-    assert estimates["tpr_at_fpr_0.1"].reason == "FPR 0.1 cannot be resolved with 1 non-members (1/1 = 1)"
+    assert estimates["tpr_at_fpr_0.1"].reason == (
+        "FPR 0.1 cannot be resolved with 1 non-members (1/1 = 1); no lower bound with 1 non-members"
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,27 +21,36 @@ def mia_batch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
 
 
-def test_a_network_that_has_seen_neither_side_does_not_leak(tmp_path: Path, net_config: Write) -> None:
-    config, out = net_config({"attack.methods": METHODS}), tmp_path / "a run's directory"
-    first = mia_batch("run", config, "--out", out, "--ranks", "2")
-    assert first.returncode == 0, first.stderr
+def test_a_network_that_has_seen_neither_side_is_not_shown_to_leak(tmp_path: Path, net_config: Write) -> None:
+    config = net_config({"attack.methods": METHODS, "gate": {"weak_model": True}})
+    out = tmp_path / "a run's directory"
+    first = mia_batch("run", config, "--out", out, "--ranks", "2", "--junit", tmp_path / "verdict.xml")
+    assert first.returncode == 4, first.stderr
+    assert "<error" in (tmp_path / "verdict.xml").read_text()
     assert "Method: lr, {'recall': " in first.stdout
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["verdict"]["leak"] is False
+    assert (summary["verdict"]["leak"], summary["audited"]["weak_model"]) == (None, True)
     assert (out / "summary.csv").read_text().count("\n") > 10
 
     status = mia_batch("status", out)
-    assert [line.split()[-1] for line in status.stdout.splitlines()][-1] == "found"
+    assert [line.split()[-1] for line in status.stdout.splitlines()][-1] == "inconclusive"
     assert "160 of 160 rows" in status.stdout
 
     before = (out / "features.h5").read_bytes()
     started = time.monotonic()
     second = mia_batch("run", config, "--out", out, "--ranks", "2")
-    assert (second.returncode, second.stdout) == (0, first.stdout)
+    assert (second.returncode, second.stdout) == (4, first.stdout)
     assert "stage extract" not in second.stderr
     assert "stage attack" not in second.stderr
     assert time.monotonic() - started < 30
     assert (out / "features.h5").read_bytes() == before
+
+
+def test_a_network_that_was_never_trained_is_not_evaluable(tmp_path: Path, net_config: Write) -> None:
+    result = mia_batch("run", net_config({"attack.methods": METHODS}), "--out", tmp_path / "out")
+    assert result.returncode == 4, result.stderr
+    assert result.stdout.startswith("The model itself is right on ")
+    assert "NOT EVALUABLE: the model is right on" in result.stdout
 
 
 def test_check_shows_the_plan_and_runs_nothing(tmp_path: Path, net_config: Write) -> None:
@@ -49,6 +58,8 @@ def test_check_shows_the_plan_and_runs_nothing(tmp_path: Path, net_config: Write
     assert result.returncode == 0, result.stderr
     assert "160 samples (90 members, 70 non-members) on 3 rank(s), up to 54 each" in result.stdout
     assert "lr: 2 candidates, 4 fits and 1 final" in result.stdout
+    assert "reduce:  levels for each attack, with an error of 0.05 in all: balanced accuracy of 0.6" in result.stdout
+    assert "WARNING: even a model without any leak will often be INCONCLUSIVE: 14 samples of a side" in result.stdout
     assert not (tmp_path / "out").exists()
 
 

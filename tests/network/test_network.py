@@ -468,6 +468,29 @@ def test_short_batches_without_row_numbers(inputs: np.ndarray) -> None:
         predictor.logits(inputs[:17])
 
 
+class Sure(nn.Cell):
+    """Plain's outputs as probabilities, or not quite."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.plain, self.softmax, self.factor = Plain(3), nn.Softmax(), factor
+
+    def construct(self, x: Any) -> Any:
+        return self.softmax(self.plain(x)) * self.factor
+
+
+def test_probabilities_become_logits(inputs: np.ndarray) -> None:
+    ms.set_seed(1)
+    expected = Predictor(Plain(3), 16).logits(inputs[:9]).astype(float)
+    ms.set_seed(1)
+    logits = Predictor(Sure(1.0), 16, output="probabilities").logits(inputs[:9])
+    assert logits.dtype == np.float32
+    expected -= np.log(np.exp(expected).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match=r"model\.output: probabilities: .*sum to 1"):
+        Predictor(Sure(2.0), 16, output="probabilities").logits(inputs[:9])
+
+
 class Odd(nn.Cell):
     """Outputs that are no logits."""
 

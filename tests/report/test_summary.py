@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from simulated_attacks import scored
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
@@ -22,6 +23,7 @@ from mia_batch.report.build import build_summary
 from mia_batch.report.summary import (
     MetricSummary,
     Summary,
+    json_schema,
     plain,
     read_summary,
     to_csv,
@@ -51,7 +53,7 @@ def result(method: str, *, n: int = 200, strength: float = 1.0, **fields: Any) -
     return AttackResult(**(made | fields))
 
 
-GATE = GateConfig().gate()
+GATE = GateConfig(rule="all_above").gate()
 
 
 def summary_of(*results: AttackResult, augment: bool = False, gate: Gate = GATE) -> Summary:
@@ -63,9 +65,12 @@ def summary_of(*results: AttackResult, augment: bool = False, gate: Gate = GATE)
             continue
         rows = each.evaluated
         found[name] = registry.evaluate(each.member[rows], each.predicted[rows], each.scores[rows])
-    rows, member = results[0].evaluated, results[0].member
-    sides = {"n_members": int(member[rows].sum()), "n_nonmembers": int((1 - member[rows]).sum())}
-    verdict = decide(found, gate, methods=list(by_name), augment_members=augment, reasons=reasons, **sides)
+    attacks = {}
+    for name, estimates in found.items():
+        each = by_name[name]
+        columns = (column[each.evaluated] for column in (each.member, each.predicted, each.scores))
+        attacks[name] = scored(*columns, estimates=estimates)
+    verdict = decide(attacks, gate, methods=list(by_name), augment_members=augment, reasons=reasons)
     origin = {"config": {"checkpoint": Path("net.ckpt")}, "digests": {"model.checkpoint": "ab"}}
     return build_summary(by_name, found, verdict, gate, origin, augment_members=augment)
 
@@ -114,8 +119,10 @@ def test_json_is_strict_and_complete() -> None:
     summary = summary_of(result("lr"), result("knn", strength=3.0), augment=True)
     back = as_dict(summary)
     assert Summary.model_validate(back) == summary
-    assert list(back) == ["schema", "verdict", "level", "samples", "augment_members", "methods", "provenance"]
-    assert back["schema"] == 1
+    assert list(back) == [
+        "schema", "verdict", "level", "samples", "augment_members", "methods", "provenance", "audited",
+    ]  # fmt: skip
+    assert back["schema"] == 2
     assert back["verdict"]["leak"] is True
     assert back["verdict"]["outcome"] == "leak"
     assert back["verdict"]["methods"]["knn"]["leak"] is True
@@ -188,7 +195,7 @@ def test_table_at_80_columns() -> None:
             numbers = {"value": 0.7 + shift, "low": 0.65, "high": 1.0, "reason": None}
             summary["methods"][method]["metrics"][name] = numbers
     summary["methods"]["knn"]["metrics"]["tpr_at_fpr_0.001"]["reason"] = "too fine"
-    summary["verdict"] |= {"sentence": "LEAK FOUND: all.", "cautions": ["few samples."]}
+    summary["verdict"] |= {"sentence": "LEAK FOUND: all.", "cautions": ["few samples."], "notes": []}
     assert (
         render(Summary.model_validate(summary))
         == """\
@@ -269,7 +276,7 @@ def test_a_file_of_the_version_before_is_read_and_nothing_of_it_is_lost(tmp_path
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda s: s.update(schema=2), "schema: must be 1, got 2"),
+        (lambda s: s.update(schema=3), "schema: must be 1 or 2, got 3"),
         (lambda s: s["verdict"].pop("leak"), "verdict.leak: is required"),
         (lambda s: s["verdict"].update(leak="yes"), "verdict.leak: must be a valid boolean, got 'yes'"),
         (lambda s: s["verdict"]["rule"].update(bound="up"), "verdict.rule: gate.bound: must be one of point, lower"),
@@ -340,3 +347,26 @@ def test_nothing_is_evaluable() -> None:
 def test_reading_summaries_does_not_wait_for_scipy() -> None:
     code = "import sys, mia_batch.commands.history; sys.exit('scipy' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_schema_describes_what_is_written() -> None:
+    schema = json_schema()
+    written = as_dict(summary_of(result("lr"), gate=GateConfig().gate()))
+    assert set(written) == set(schema["properties"])
+    assert set(written) - {"audited"} <= set(schema["required"]) | {"audited"}
+    verdict = schema["$defs"]["VerdictSummary"]["properties"]
+    assert set(written["verdict"]) == set(verdict)
+    assert "outcome" in verdict
+
+
+def test_a_gate_of_bounds_is_written_and_read(tmp_path: Path) -> None:
+    summary = summary_of(result("lr", strength=3.0), gate=GateConfig().gate())
+    path = tmp_path / "summary.json"
+    path.write_text(to_json(summary))
+    assert read_summary(path) == summary
+    verdict = json.loads(path.read_text())["verdict"]
+    assert (verdict["outcome"], verdict["rule"], verdict["alpha"]) == ("leak", None, 0.05)
+    assert [rule["metric"] for rule in verdict["rules"]] == ["balanced_accuracy", "tpr_at_fpr", "epsilon"]
+    found = verdict["methods"]["lr"]["rules"][0]
+    assert found["low"] < found["value"] < found["high"]
+    assert found["outcome"] == "leak"

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
+import h5py
 import numpy as np
 import pytest
 from running import run_job
@@ -18,6 +20,7 @@ from running import run_job
 from mia_batch.attacks.base import AttackResult
 from mia_batch.cli import main
 from mia_batch.process.exit_codes import run_main
+from mia_batch.report.junit import xml_text
 from mia_batch.report.summary import read_summary
 from mia_batch.rundir.claim import claim
 from mia_batch.rundir.features import FeatureStore, block_dtype
@@ -27,7 +30,7 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack, write_attack
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
-from mia_batch.stages.arguments import stage_parser
+from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
 from mia_batch.stages.plan import make_manifest
 from mia_batch.stages.reduce import reduce
 
@@ -37,7 +40,9 @@ METHODS = [{"method": "lr", "params": {"C": [1.0]}}, {"method": "knn", "params":
 
 def reduce_main(arguments: list[str]) -> int:
     """jobs/reduce.py, in this process."""
-    args = stage_parser("reduce", "").parse_args(arguments)
+    parser = stage_parser("reduce", "")
+    add_verdict_arguments(parser)
+    args = parser.parse_args(arguments)
     return run_main(lambda: reduce(args))
 
 
@@ -61,6 +66,7 @@ def write_features(config: Config, paths: RunPaths, *, done: int = N) -> tuple[n
     columns = {"sample_index": np.arange(N), "split": np.array(["train"] * N), "label": np.zeros(N), "member": member}
     rows = np.zeros(done, dtype=block_dtype(10))
     rows["row"] = np.arange(done)
+    rows["logits"] = np.random.default_rng(4).normal(size=(done, 10)) + 4 * (np.arange(10) == 0)
     with FeatureStore.create(paths.features, columns, 10, manifest.model_dump(include={"config", "digests"})) as store:
         store.write(rows)
     return member, manifest
@@ -107,9 +113,13 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
     line = "Method: lr, {{'recall': {recall:.4f},'precision': {precision:.4f},'accuracy': {accuracy:.4f}}}".format(
         **found
     )
-    assert printed.splitlines()[0] == line
-    assert printed.splitlines()[1].startswith("Method: knn, {'recall'")
-    assert "LEAK FOUND: lr has accuracy" in printed
+    lines = printed.splitlines()
+    assert lines[0].startswith("The model itself is right on ")
+    assert lines[lines.index(line) + 1].startswith("Method: knn, {'recall'")
+    assert "LEAK FOUND: lr has balanced accuracy" in printed
+    assert "one attack finds" in " ".join(printed.split())
+    assert summary["audited"]["members"]["n"] == 90
+    assert summary["verdict"]["methods"]["lr"]["rules"][0]["outcome"] == "leak"
     assert summary["verdict"]["leak"] is True
     assert summary["samples"] == {
         "n_fit": 80, "n_scored": 80, "n_members": 45, "n_nonmembers": 35, "base_rate": 0.5625,
@@ -129,7 +139,7 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
 
 
 def test_no_signal_is_exit_code_0(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
-    run = make_run(0.0)
+    run = make_run(0.0, {"gate": {"metrics": ["auc"]}})
     assert reduce_main(run.arguments) == 0
     assert "No leak found" in capsys.readouterr().out
     assert json.loads(run.paths.summary_json.read_text())["verdict"]["leak"] is False
@@ -146,7 +156,7 @@ def test_twice_gives_the_same_bytes(make_run: Callable[..., Run]) -> None:
 def test_an_undefined_metric_is_logged_with_its_method(
     make_run: Callable[..., Run], capsys: pytest.CaptureFixture
 ) -> None:
-    run = make_run(5.0)
+    run = make_run(5.0, {"gate": {"metrics": ["auc"], "threshold": 1.0}})
     predicted = np.where(np.arange(N) % 2 == 0, 0, -1).astype(np.int8)
     for name in ("lr", "knn"):
         run.attack(name, predicted=predicted)
@@ -242,11 +252,11 @@ def test_a_verdict_is_by_the_gate_of_now(
 ) -> None:
     run = make_run(5.0)
     assert reduce_main(run.arguments) == 3
-    high = {"attack.methods": METHODS, "gate.threshold": 0.999, "report.metrics": ["auc"]}
+    high = {"attack.methods": METHODS, "gate": {"metrics": ["auc"], "threshold": 1.0}, "report.metrics": ["auc"]}
     capsys.readouterr()
     assert reduce_main(replace(run, config_path=write_config(high, name="other.yaml")).arguments) == 0
-    assert capsys.readouterr().out.startswith("Method: lr, {'auc': ")
-    assert json.loads(run.paths.manifest.read_text())["config"]["gate"]["threshold"] == 0.999
+    assert "\nMethod: lr, {'auc': " in capsys.readouterr().out
+    assert json.loads(run.paths.manifest.read_text())["config"]["gate"]["threshold"] == 1.0
     alone = {"attack.methods": METHODS[1:]}
     assert reduce_main(replace(run, config_path=write_config(alone, name="other.yaml")).arguments) == 3
     assert list(json.loads(run.paths.summary_json.read_text())["methods"]) == ["knn"]
@@ -284,8 +294,8 @@ def test_as_the_scheduler_runs_it(make_run: Callable[..., Run]) -> None:
     run = make_run(5.0)
     done = run_job("reduce", *run.arguments)
     assert done.returncode == 3, done.stderr
-    assert done.stdout.startswith("Method: lr, {'recall': ")
-    assert max(map(len, done.stdout.splitlines()[2:])) <= 80
+    assert "\nMethod: lr, {'recall': " in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if not line.startswith("Method: ")) <= 80
     assert done.stderr == ""
 
 
@@ -317,7 +327,8 @@ def test_no_attack_is_evaluable(make_run: Callable[..., Run], capsys: pytest.Cap
     for name in ("lr", "knn"):
         make_not_evaluable(run, name)
     assert reduce_main(run.arguments) == 4
-    assert "INCONCLUSIVE: lr is not evaluable" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "INCONCLUSIVE: no attack is shown to leak, but lr is not evaluable" in printed
 
 
 def test_mia_batch_run_passes_the_code_on(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,3 +338,80 @@ def test_mia_batch_run_passes_the_code_on(make_run: Callable[..., Run], monkeypa
     monkeypatch.setattr("mia_batch.commands.run.make_plan", lambda _config: plan)
     monkeypatch.setattr("mia_batch.commands.run.run_stage", lambda *_: 0)  # it would try the attack again
     assert main(["run", *run.arguments]) == 4
+
+
+def write_logits(run: Run, logits: np.ndarray) -> None:
+    with h5py.File(run.paths.features, "r+") as file:
+        file["logits"][:] = logits
+
+
+def test_no_signal_in_few_samples_is_inconclusive(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
+    run = make_run(0.0)
+    assert reduce_main(run.arguments) == 4
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "INCONCLUSIVE: no attack is shown to leak, but lr may have balanced accuracy up to" in printed
+    assert "Passing proves neither anonymity nor differential privacy" in printed
+    verdict = json.loads(run.paths.summary_json.read_text())["verdict"]
+    assert (verdict["leak"], verdict["outcome"], verdict["rule"]) == (None, "inconclusive", None)
+
+
+@pytest.mark.parametrize("gate", [{}, "tutorial", {"rule": "any_above"}])
+def test_a_model_that_is_not_evaluable_has_no_verdict(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, gate: Any
+) -> None:
+    run = make_run(5.0, {"gate": gate})
+    write_logits(run, np.random.default_rng(1).normal(size=(N, 10)))
+    file = run.paths.root.parent / "verdict.xml"
+    assert reduce_main([*run.arguments, "--junit", str(file)]) == 4
+    assert ElementTree.parse(file).getroot().get("failures") == "0"
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "NOT EVALUABLE: the model is right on" in printed
+    assert printed.index("NOT EVALUABLE") < printed.index("Method: lr")
+    summary = read_summary(run.paths.summary_json)
+    assert summary.verdict.leak is None
+    assert summary.audited is not None
+    assert len(summary.audited.reasons) == 1
+
+
+def test_a_weak_model_is_audited_on_purpose(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
+    run = make_run(5.0, {"gate": {"weak_model": True}})
+    write_logits(run, np.random.default_rng(1).normal(size=(N, 10)))
+    assert reduce_main(run.arguments) == 3
+    assert "on purpose (gate.weak_model)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("signal", "gate", "failures", "errors"),
+    [(5.0, {}, 3, 0), (0.0, {}, 0, 3), (0.0, {"metrics": ["auc"]}, 0, 0), (5.0, {"metrics": ["auc"]}, 3, 0)],
+)
+def test_the_verdict_as_junit(
+    make_run: Callable[..., Run], tmp_path: Path, signal: float, gate: Any, failures: int, errors: int
+) -> None:
+    run = make_run(signal, {"gate": gate})
+    file = tmp_path / "verdict.xml"
+    reduce_main([*run.arguments, "--junit", str(file)])
+    suite = ElementTree.parse(file).getroot()
+    assert [case.get("name") for case in suite] == ["verdict", "lr", "knn"]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", str(failures), str(errors))
+    assert len(suite.findall("testcase/failure")) == failures
+
+
+def test_junit_holds_what_xml_cannot(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(5.0)
+    make_not_evaluable(run, "knn", "a \x1b[31m<red> & \"quoted\" \uffff word")
+    file = tmp_path / "verdict.xml"
+    assert reduce_main([*run.arguments, "--junit", str(file)]) == 3
+    suite = ElementTree.parse(file).getroot()
+    error = suite.find("testcase[@name='knn']/error")
+    assert error is not None
+    assert error.text == 'not evaluable: a [31m<red> & "quoted"  word'
+    assert (suite.get("failures"), suite.get("errors")) == ("2", "1")
+    assert xml_text("\ud800\t\n\x07\U0001f512") == "\t\n\U0001f512"
+
+
+def test_the_issues_example_is_not_a_clean_audit(make_run: Callable[..., Run]) -> None:
+    """100 members against 800 others: the attack calls nobody a member, though its scores tell them apart."""
+    run = make_run(1.7, {"gate": "tutorial"})
+    for name in ("lr", "knn"):
+        run.attack(name, predicted=np.where(np.arange(N) % 2 == 0, 0, -1).astype(np.int8))
+    assert reduce_main(run.arguments) == 4

@@ -1,0 +1,135 @@
+"""Whether an audit of this model can say anything: what a model has not learned it cannot leak, nor a broken input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from mia_batch import signals
+
+GUESSING_LEVEL = 0.01  # error of calling members' accuracy better than guessing
+GROSS_LOSS = 2.0  # times ln(n_classes), which is the loss of equal probabilities
+CONSTANT = 1e-6  # of the largest output: outputs that differ by less are the same
+SUM_TOLERANCE = 1e-3  # of probabilities, which may have been stored with three digits
+OUTPUTS = ("logits", "probabilities")
+LOG_OF_ZERO = float(np.log(np.finfo(np.float32).smallest_subnormal))  # as signals.logits_of_probabilities makes it
+BLOCK_VALUES = 1 << 21  # of outputs looked at together
+
+
+@dataclass(frozen=True)
+class Side:
+    """How well the model does on members, or on non-members.
+
+    Attributes:
+        n: samples.
+        accuracy: share whose largest output is at the label; NaN without samples.
+        loss: mean cross entropy; NaN without samples.
+    """
+
+    n: int
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Evaluability:
+    """The model's own figures, and why an audit of it would mean nothing.
+
+    Attributes:
+        members: on the samples that it was trained on.
+        nonmembers: on the others.
+        reasons: a sentence each, with what to look at; empty if the model is evaluable.
+        expected: the model is known to be weak, so that how well it does decides nothing.
+        n_rounded: probabilities that their type has rounded to 0.
+    """
+
+    members: Side
+    nonmembers: Side
+    reasons: tuple[str, ...] = ()
+    expected: bool = False
+    n_rounded: int = 0
+
+
+def evaluability(
+    outputs: NDArray[np.floating], labels: NDArray[np.integer], member: NDArray[np.integer], *,
+    output: str = "logits", weak: bool = False,
+) -> Evaluability:
+    """Look at the model's outputs before any attack's.
+
+    Args:
+        outputs: logits, shape (n_samples, n_classes); may be mapped from a file, and is read in blocks.
+        labels: true classes, shape (n_samples,).
+        member: membership, shape (n_samples,), 0 or 1.
+        output: what the outputs are declared to be, of `OUTPUTS`; probabilities have been made logits already.
+        weak: the model is untrained or weak on purpose: how well it does decides nothing, what its outputs are does.
+
+    Raises:
+        ValueError: wrong shapes or values.
+    """
+    if output not in OUTPUTS:
+        raise ValueError(f"output: must be one of {', '.join(OUTPUTS)}, got {output!r}")
+    right, loss = signals.correctness(outputs, labels), signals.loss(outputs, labels)
+    seen = np.asarray(member) == 1
+    members, nonmembers = (_side(right[rows], loss[rows]) for rows in (seen, ~seen))
+    faults = _faults_of_outputs(outputs, output)
+    if not faults and not weak:
+        faults = _faults_of_learning(members, np.asarray(labels)[seen], outputs.shape[1])
+    n_rounded = sum(int((block <= LOG_OF_ZERO).sum()) for block in _blocks(outputs)) if output != "logits" else 0
+    return Evaluability(members, nonmembers, tuple(faults), weak, n_rounded)
+
+
+def _side(right: NDArray[np.float64], loss: NDArray[np.float64]) -> Side:
+    n = len(right)
+    return Side(n, float(right.mean()), float(loss.mean())) if n else Side(0, math.nan, math.nan)
+
+
+def _faults_of_outputs(outputs: NDArray[np.floating], output: str) -> list[str]:
+    """Outputs that are all the same, or are not what they are declared to be."""
+    low, high = np.full(outputs.shape[1], np.inf), np.full(outputs.shape[1], -np.inf)
+    probable = output == "logits"
+    for block in _blocks(outputs):
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+        probable = probable and bool((block >= 0).all()) and bool((abs(block.sum(axis=1) - 1) < SUM_TOLERANCE).all())
+    if len(outputs) > 1 and (high - low).max() <= CONSTANT * max(abs(low).max(), abs(high).max(), CONSTANT):
+        return ["the model gives every sample the same outputs. Look at the checkpoint and at the preprocessing."]
+    if probable and len(outputs):
+        return [
+            "every row of outputs is at least 0 and sums to 1: they are probabilities, and logits are declared. Set "
+            "model.output: probabilities, or take the softmax out of the network."
+        ]
+    return []
+
+
+def _blocks(outputs: NDArray[np.floating]) -> Iterator[NDArray[np.float64]]:
+    rows = max(1, BLOCK_VALUES // outputs.shape[1])
+    return (np.asarray(outputs[start : start + rows], dtype=np.float64) for start in range(0, len(outputs), rows))
+
+
+def _faults_of_learning(members: Side, labels: NDArray[np.integer], n_classes: int) -> list[str]:
+    """A model that does not know what it was trained on."""
+    if not members.n:
+        return []
+    counts = np.bincount(labels)
+    # Members of one class alone say nothing of how often a guess of the largest one is right.
+    guess = max(1 / n_classes, float(counts.max()) / members.n) if np.count_nonzero(counts) > 1 else 1 / n_classes
+    right = round(members.accuracy * members.n)
+    look = (
+        "Look at the checkpoint, at the labels (data.label, their order) and at the preprocessing (data.mean, data.std,"
+        " data.image_size), or set gate.weak_model: true if the model is meant to be so."
+    )
+    if stats.binom.sf(right - 1, members.n, guess) > GUESSING_LEVEL:
+        return [
+            f"the model is right on {members.accuracy:.1%} of its {members.n} members, no better than guessing "
+            f"({guess:.1%}, by an exact binomial test at {GUESSING_LEVEL:g}). {look}"
+        ]
+    if members.loss > GROSS_LOSS * math.log(n_classes):
+        return [
+            f"the model's mean loss on its members is {members.loss:.2f}, more than {GROSS_LOSS:g} times that of equal "
+            f"probabilities (ln {n_classes} = {math.log(n_classes):.2f}). {look}"
+        ]
+    return []

@@ -1,0 +1,118 @@
+"""Models of which an audit would mean nothing."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mia_batch import signals
+from mia_batch.verdict import evaluability as module
+from mia_batch.verdict.evaluability import GUESSING_LEVEL, evaluability
+
+N, CLASSES = 400, 10
+
+
+def model(strength: float, *, seed: int = 1, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outputs that know so much of the members' labels and a little less of the others', labels, membership."""
+    rng = np.random.default_rng(seed)
+    labels, member = rng.integers(0, CLASSES, N), np.repeat([1, 0], N // 2)
+    outputs = rng.normal(size=(N, CLASSES))
+    outputs[np.arange(N), labels] += strength * np.where(member, 1.0, 0.6)
+    return (scale * outputs).astype(np.float32), labels, member
+
+
+def test_a_model_that_has_learned_is_evaluable_and_its_figures_are_said() -> None:
+    outputs, labels, member = model(4.0)
+    found = evaluability(outputs, labels, member)
+    assert found.reasons == ()
+    assert found.members.n == found.nonmembers.n == N // 2
+    seen = member == 1
+    assert found.members.accuracy == (outputs[seen].argmax(axis=1) == labels[seen]).mean()
+    assert found.nonmembers.loss == pytest.approx(signals.loss(outputs, labels)[~seen].mean())
+
+
+def test_guessing_is_not_evaluable() -> None:
+    found = evaluability(*model(0.0))
+    (reason,) = found.reasons
+    assert reason.startswith("the model is right on ")
+    assert "no better than guessing" in reason
+    assert "Look at the checkpoint" in reason
+    assert evaluability(*model(0.0), weak=True).reasons == ()
+    assert evaluability(*model(0.0), weak=True).expected
+
+
+def test_the_largest_class_is_a_guess_too() -> None:
+    """Nine of ten labels are 0, and so is every prediction: an accuracy of .9 that knows nothing."""
+    rng, member = np.random.default_rng(2), np.repeat([1, 0], N // 2)
+    labels = np.where(rng.random(N) < 0.9, 0, 1)
+    outputs = rng.normal(size=(N, 2)) + np.array([9, 0])
+    assert "no better than guessing" in evaluability(outputs, labels, member).reasons[0]
+
+
+def test_members_of_one_class_can_be_audited() -> None:
+    rng, member, labels = np.random.default_rng(2), np.repeat([1, 0], N // 2), np.zeros(N, dtype=int)
+    outputs = rng.normal(size=(N, CLASSES))
+    assert "no better than guessing (10.0%" in evaluability(outputs, labels, member).reasons[0]
+    outputs[:, 0] += 3
+    assert evaluability(outputs, labels, member).reasons == ()
+
+
+def test_the_level_is_kept() -> None:
+    guessing = [not evaluability(*model(0.0, seed=seed)).reasons for seed in range(300)]
+    assert sum(guessing) <= 3 * GUESSING_LEVEL * 300
+
+
+def test_a_gross_loss_is_not_evaluable() -> None:
+    """Outputs that are right more often than by chance, and sure where they are wrong."""
+    (reason,) = evaluability(*model(1.0, scale=40.0)).reasons
+    assert "mean loss on its members" in reason
+    assert f"ln {CLASSES} = {math.log(CLASSES):.2f}" in reason
+    assert "more than 2 times" in reason
+
+
+def test_constant_outputs_are_not_evaluable_even_of_a_weak_model() -> None:
+    outputs, labels, member = model(1.0)
+    constant = np.repeat(outputs[:1], N, axis=0)
+    for weak in (False, True):
+        assert "the same outputs" in evaluability(constant, labels, member, weak=weak).reasons[0]
+
+
+def test_probabilities_that_are_declared_logits() -> None:
+    outputs, labels, member = model(4.0)
+    p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    (reason,) = evaluability(p, labels, member).reasons
+    assert "model.output: probabilities" in reason
+    logits, n_zero = signals.logits_of_probabilities(p)
+    assert n_zero == 0
+    assert evaluability(logits, labels, member, output="probabilities").reasons == ()
+    np.testing.assert_allclose(signals.loss(logits, labels), signals.loss(outputs, labels), rtol=2e-5, atol=1e-7)
+
+
+def test_probabilities_rounded_to_zero_are_counted() -> None:
+    p = np.array([[1, 0, 0], [0.5, 0.5, 0], [0.2, 0.3, 0.5]], dtype=np.float32)
+    logits, n_zero = signals.logits_of_probabilities(p)
+    assert n_zero == 3
+    assert np.isfinite(logits).all()
+    assert logits.dtype == np.float32
+    assert evaluability(logits, np.array([0, 1, 2]), np.array([1, 1, 0]), output="probabilities").n_rounded == 3
+    with pytest.raises(ValueError, match="must be at least 0 and sum to 1, got others at sample 1"):
+        signals.logits_of_probabilities(np.array([[0.5, 0.5], [0.5, 0.6]]))
+    with pytest.raises(ValueError, match="at sample 0"):
+        signals.logits_of_probabilities(np.array([[1.5, -0.5]]))
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs, labels, member = model(0.0)
+    whole = evaluability(outputs, labels, member)
+    monkeypatch.setattr(module, "BLOCK_VALUES", 3 * CLASSES)
+    assert evaluability(outputs, labels, member) == whole
+
+
+def test_without_members_there_is_nothing_to_test() -> None:
+    outputs, labels, _ = model(4.0)
+    found = evaluability(outputs, labels, np.zeros(N, dtype=int))
+    assert math.isnan(found.members.accuracy)
+    assert found.reasons == ()
+    with pytest.raises(ValueError, match="output: must be one of logits, probabilities, got 'odds'"):
+        evaluability(outputs, labels, labels * 0, output="odds")
