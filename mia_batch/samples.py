@@ -1,9 +1,10 @@
-"""What an attack may know of the samples: rows of arrays, and which of them fit it and which it scores."""
+"""What an attack may know of the samples: arrays of rows, and which rows fit it and which it scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,34 +42,32 @@ class Split:
         return int(self.fold_of.max()) + 1
 
 
-class Samples:
-    """The rows of features.h5 as arrays; the same object in every process that does tasks."""
+@dataclass(frozen=True)
+class Part:
+    """Which matrix of the samples a classifier is fitted on, by which of their splits, and for whom.
 
-    def __init__(self, member: NDArray[np.int8], split: Split, *, features: NDArray[np.float64] | None = None) -> None:
-        """Take the arrays as they are, aligned.
+    Attributes:
+        key: how the keys of its tasks begin.
+        matrix: name of an array of shape (n_samples, n_columns).
+        split: number of the split.
+    """
 
-        Args:
-            member: membership, shape (n_samples,), 0 or 1.
-            split: which rows fit, and which are scored.
-            features: what classifiers are fitted on, shape (n_samples, n_features), or None.
-        """
-        self.member, self.split = member, split
-        # A network hands arrays over at any byte; numpy computes on such ones by other loops, to other last bits.
-        self.features = None if features is None else np.require(features, requirements=("C", "A"))
+    key: str
+    matrix: str = "features"
+    split: int = 0
+
+
+class View:
+    """A matrix and a split of the samples, as a classifier takes them."""
+
+    def __init__(self, X: NDArray[np.float64], member: NDArray[np.int8], split: Split) -> None:
+        """Take the arrays as they are, aligned: (n_samples, n_features) and (n_samples,)."""
+        self.X, self.member, self.split = X, member, split
         self._fold: tuple[int, Fold] | None = None
-
-    def __len__(self) -> int:
-        return len(self.member)
-
-    @property
-    def known(self) -> frozenset[str]:
-        """What an attack may need: the names of the arrays that are there."""
-        return frozenset(name for name in ("member", "features") if getattr(self, name) is not None)
 
     def rows(self, index: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
         """Features and membership of some rows, copied: (n, n_features), (n,)."""
-        assert self.features is not None
-        return self.features[index], self.member[index]
+        return self.X[index], self.member[index]
 
     def fold(self, number: int) -> Fold:
         """The rows of one fold, copied out; the last one is kept for the next task."""
@@ -78,13 +77,49 @@ class Samples:
             self._fold = number, Fold(*self.rows(self.split.fit[~validates]), *self.rows(self.split.fit[validates]))
         return self._fold[1]
 
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
+
+class Samples:
+    """The rows of features.h5 as arrays; the same object in every process that does tasks."""
+
+    def __init__(self, member: NDArray[np.int8], splits: Sequence[Split], **columns: NDArray[Any] | None) -> None:
+        """Take the arrays as they are, aligned.
+
+        Args:
+            member: membership, shape (n_samples,), 0 or 1.
+            splits: one, or several that score different rows.
+            columns: what else is known of each row, n_samples rows each; None for what is not known.
+        """
+        self.member, self.splits = member, tuple(splits)
+        # A network hands arrays over at any byte; numpy computes on such ones by other loops, to other last bits.
+        self.columns = {
+            name: np.require(column, requirements=("C", "A")) for name, column in columns.items() if column is not None
+        }
+        self._view: tuple[Part, View] | None = None
+
+    def __len__(self) -> int:
+        return len(self.member)
+
+    @property
+    def known(self) -> frozenset[str]:
+        """What an attack may need: the names of the arrays that are there."""
+        return frozenset(("member", *self.columns))
+
+    def view(self, part: Part) -> View:
+        """What `part` names; the last one is kept for the next task."""
+        if self._view is None or self._view[0] != part:
+            self._view = part, View(self.columns[part.matrix], self.member, self.splits[part.split])
+        return self._view[1]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Every array by name, as `of_arrays` takes them."""
-        held = {"member": self.member, "features": self.features}
-        return {name: array for name, array in (held | vars(self.split)).items() if array is not None}
+        splits = {f"{name}/{i}": array for i, split in enumerate(self.splits) for name, array in vars(split).items()}
+        return {"member": self.member, **self.columns, **splits}
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Samples:
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Samples:
         """The samples again, from arrays that may be mapped from a file."""
-        split = Split(*(arrays[name] for name in ("fit", "fold_of", "evaluated")))  # type: ignore[arg-type]
-        return cls(arrays["member"], split, features=arrays.get("features"))  # type: ignore[arg-type]
+        names = [field.name for field in fields(Split)]
+        n_splits = sum(name.startswith(f"{names[0]}/") for name in arrays)
+        splits = [Split(*(arrays[f"{name}/{i}"] for name in names)) for i in range(n_splits)]
+        columns = {name: array for name, array in arrays.items() if name != "member" and "/" not in name}
+        return cls(arrays["member"], splits, **columns)

@@ -57,7 +57,7 @@ class AttackResult:
     method: str
     scores: NDArray[np.float64]  # (n_samples,) higher for members; of evaluated rows, NaN for the rows that fitted
     predicted: NDArray[np.int8]  # (n_samples,) the attack's decision for evaluated rows, -1 elsewhere
-    evaluated: NDArray[np.bool_]  # (n_samples,) the rows that no model has seen
+    scored_by: NDArray[np.int32]  # (n_samples,) the split whose models, which have not seen it, scored it; -1: none
     member: NDArray[np.int8]  # (n_samples,) 1 member, 0 non-member
     best_params: dict[str, Any] = field(default_factory=dict)  # of an attack that searches a grid, as are the next two
     best_score: float = math.nan  # mean cross-validated accuracy of best_params, a fraction
@@ -66,7 +66,7 @@ class AttackResult:
     reason: str = ""  # why there is no score at all: the attack is not evaluable
 
     def __post_init__(self) -> None:
-        columns = {name: np.shape(getattr(self, name)) for name in ("scores", "predicted", "evaluated", "member")}
+        columns = {name: np.shape(getattr(self, name)) for name in ("scores", "predicted", "scored_by", "member")}
         if len(set(columns.values())) != 1 or len(self.scores.shape) != 1:
             raise ValueError(f"{self.method}: arrays must be one-dimensional and of one length, got {columns}")
         if not np.array_equal(np.isfinite(self.scores), self.evaluated):
@@ -79,20 +79,27 @@ class AttackResult:
         if len(set(lengths.values())) > 1:
             raise ValueError(f"{self.method}: columns of cv_results must have one length, got {lengths}")
 
+    @property
+    def evaluated(self) -> NDArray[np.bool_]:
+        """The rows that have a score, shape (n_samples,)."""
+        return self.scored_by >= 0
+
 
 def result_over_all_rows(
-    method: str, samples: Samples, scores: NDArray[np.float64], predicted: NDArray[np.int8], **more: Any
+    method: str, samples: Samples, scored: Sequence[tuple[NDArray[np.float64], NDArray[np.int8]]], **more: Any
 ) -> AttackResult:
-    """The result of an attack that has scored and decided the evaluated rows of the samples' split, (n_eval,) each."""
-    n, evaluated = len(samples), samples.split.evaluated
-    all_scores, decisions = np.full(n, np.nan), np.full(n, -1, dtype=np.int8)
-    mask = np.zeros(n, dtype=bool)
-    all_scores[evaluated], decisions[evaluated], mask[evaluated] = scores, predicted, True
-    return AttackResult(method, all_scores, decisions, mask, samples.member, **more)
+    """The result of an attack from its scores and decisions of each split's evaluated rows, (n_eval,) each."""
+    scores, predicted, scored_by = _nothing_scored(len(samples))
+    for number, (split, found) in enumerate(zip(samples.splits, scored, strict=True)):
+        scores[split.evaluated], predicted[split.evaluated] = found
+        scored_by[split.evaluated] = number
+    return AttackResult(method, scores, predicted, scored_by, samples.member, **more)
 
 
 def not_evaluable(method: str, samples: Samples, reason: str) -> AttackResult:
     """The result of an attack that has come to nothing."""
-    n = len(samples)
-    arrays = np.full(n, np.nan), np.full(n, -1, dtype=np.int8), np.zeros(n, dtype=bool)
-    return AttackResult(method, *arrays, samples.member, reason=reason)
+    return AttackResult(method, *_nothing_scored(len(samples)), samples.member, reason=reason)
+
+
+def _nothing_scored(n: int) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int32]]:
+    return np.full(n, np.nan), np.full(n, -1, dtype=np.int8), np.full(n, -1, dtype=np.int32)

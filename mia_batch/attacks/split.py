@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from sklearn.model_selection import train_test_split
 
 from mia_batch.errors import InputError
 from mia_batch.samples import Split
-from mia_batch.search.folds import Indices, check_grids, fold_numbers
+from mia_batch.search.folds import Indices, fold_numbers
 
 Floats = NDArray[np.floating]
+EVALS = ("cross_fit", "holdout")
 
 
 def check_arrays(X: Floats, y: NDArray[Any]) -> None:
@@ -32,45 +33,99 @@ def check_arrays(X: Floats, y: NDArray[Any]) -> None:
         raise InputError(f"features: member must have both 0 and 1, got {np.unique(y).tolist()[:5]}")
 
 
-def n_evaluated(n_samples: int, eval_fraction: float) -> int:
-    """How many of the samples score: as many as scikit-learn's `train_test_split` takes, which rounds up."""
-    return math.ceil(eval_fraction * n_samples)
+def n_splits(evaluation: str, eval_fraction: float) -> int:
+    """How many models of a kind there are: with cross-fitting, each scores about `eval_fraction` of the rows."""
+    return max(2, round(1 / eval_fraction)) if evaluation == "cross_fit" else 1
 
 
-def split_rows(y: NDArray[np.int8], eval_fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Stratified split into rows that fit and select, in shuffled order, and rows that score, ascending.
+def n_evaluated(n_samples: int, *, evaluation: str, eval_fraction: float) -> int:
+    """How many of the samples are scored: all of them, or as many as scikit-learn's `train_test_split` takes."""
+    return n_samples if evaluation == "cross_fit" else math.ceil(eval_fraction * n_samples)
+
+
+def make_splits(
+    y: NDArray[np.int8], *, evaluation: str, eval_fraction: float, seed: int, cv: int, max_rows: int | None = None,
+    group: NDArray[np.int64] | None = None, left_out: NDArray[np.bool_] | None = None,
+) -> list[Split]:
+    """The rows that fit, their folds, and the rows that score: once, or as often as every row is scored once.
+
+    Rows of a group stay on one side of a split and in one fold. A model that has not seen a row has not seen its group.
+
+    Args:
+        y: membership, shape (n_samples,).
+        evaluation: holdout scores one part of the rows; cross_fit scores every row, by models that did not see it.
+        eval_fraction: share of the rows that a model scores, in (0, 1).
+        seed: of the splits.
+        cv: folds.
+        max_rows: how many rows fit at most, drawn by `seed`; None for all.
+        group: rows of one number belong together, shape (n_samples,); None for rows that stand alone.
+        left_out: rows that neither fit nor score, shape (n_samples,).
 
     Raises:
-        InputError: a side would lack members or non-members.
+        InputError: a side or a fold would lack members or non-members.
     """
-    n_eval = n_evaluated(len(y), eval_fraction)
-    if min(n_eval, len(y) - n_eval, np.bincount(y).min()) < 2:
+    used = np.arange(len(y)) if left_out is None else np.flatnonzero(~left_out)
+    group = None if group is None or len(np.unique(group[used])) == len(used) else group
+    _check_sides(y[used], evaluation, eval_fraction)
+    if evaluation == "holdout" and group is None:
+        fit, evaluated = train_test_split(used, test_size=eval_fraction, stratify=y[used], random_state=seed)
+        pairs = [(fit, np.sort(evaluated))]
+    else:
+        pairs = list(_parts(y, used, group, n_splits("cross_fit", eval_fraction), seed))
+        pairs = pairs[: n_splits(evaluation, eval_fraction)]
+    return [_split(y, fit, evaluated, group, cv=cv, seed=seed, max_rows=max_rows) for fit, evaluated in pairs]
+
+
+def _check_sides(y: NDArray[np.int8], evaluation: str, eval_fraction: float) -> None:
+    n_eval = math.ceil(eval_fraction * len(y))
+    fewest = int(np.bincount(y, minlength=2).min()) if len(y) else 0
+    if min(n_eval, len(y) - n_eval) < 2 or fewest < max(2, n_splits(evaluation, eval_fraction)):
         counts = f"{int(y.sum())} members and {int((1 - y).sum())} non-members"
         raise InputError(
             f"attack.eval_fraction: must leave members and non-members on both sides of {counts}, got {eval_fraction}"
         )
-    fit, evaluated = train_test_split(np.arange(len(y)), test_size=eval_fraction, stratify=y, random_state=seed)
-    return fit, np.sort(evaluated)
 
 
-def make_split(
-    X: Floats, y: NDArray[np.int8], *, eval_fraction: float, seed: int, cv: int,
-    grids: Mapping[str, Mapping[str, Sequence[Any]]],
+def _parts(
+    y: NDArray[np.int8], used: Indices, group: NDArray[np.int64] | None, n: int, seed: int
+) -> Iterator[tuple[Indices, Indices]]:
+    """Of each of `n` parts of the rows: all others in shuffled order, and the part, ascending."""
+    number = _dealt(y[used], np.arange(len(used)) if group is None else group[used], n, seed)
+    order = np.random.default_rng(seed).permutation(len(used))
+    for part in range(n):
+        fit, evaluated = used[order[number[order] != part]], used[number == part]
+        if len(np.unique(y[fit])) < 2 or len(np.unique(y[evaluated])) < 2:
+            raise InputError(
+                "data.group: must leave members and non-members on both sides of a split; the groups are too large"
+            )
+        yield fit, evaluated
+
+
+def _dealt(y: NDArray[np.int8], group: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int32]:
+    """The part of `n` that each row is in: whole groups, members and non-members as even as the groups allow."""
+    _, which, size = np.unique(group, return_inverse=True, return_counts=True)
+    sides = np.stack([np.bincount(which, y == side, len(size)) for side in (0, 1)], axis=1)
+    order = np.random.default_rng(seed).permutation(len(size))
+    order = order[np.argsort(-size[order], kind="stable")]  # the largest are placed while there is room
+    part, held = np.empty(len(size), dtype=np.int32), np.zeros((n, 2))
+    for each in order[size[order] > 1]:
+        part[each] = np.argmin(held @ sides[each])
+        held[part[each]] += sides[each]
+    for side in (0, 1):  # rows that stand alone fill up what is lower
+        alone = order[(size[order] == 1) & (sides[order, side] == 1)]
+        heights = held[:, side, np.newaxis] + np.arange(len(alone))
+        part[alone] = np.argsort(heights, axis=None, kind="stable")[: len(alone)] // max(1, len(alone))
+    return part[which]
+
+
+def _split(
+    y: NDArray[np.int8], fit: Indices, evaluated: Indices, group: NDArray[np.int64] | None, *, cv: int, seed: int,
+    max_rows: int | None,
 ) -> Split:
-    """The rows that fit, their folds, and the rows that score.
-
-    Args:
-        X: feature rows, shape (n_samples, n_features).
-        y: membership, shape (n_samples,).
-        eval_fraction: share of the rows that scores, in (0, 1).
-        seed: of the split.
-        cv: folds.
-        grids: by attack; their values must be possible in the folds.
-
-    Raises:
-        InputError: rows that no classifier can use, or too few of them.
-    """
-    check_arrays(X, y)
-    fit, evaluated = split_rows(y, eval_fraction, seed)
-    check_grids(y[fit], cv, grids)
-    return Split(fit, fold_numbers(y[fit], cv), evaluated)
+    fit = fit[:max_rows]  # in shuffled order: the first are a draw
+    fold_of = fold_numbers(y[fit], cv)
+    if group is not None:
+        fold_of = _dealt(y[fit], group[fit], cv, seed)
+        if any(len(np.unique(y[fit][fold_of == number])) < 2 for number in range(cv)):
+            raise InputError(f"attack.cv: must leave members and non-members in every fold of whole groups, got {cv}")
+    return Split(fit, fold_of, evaluated)

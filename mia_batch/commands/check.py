@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from functools import partial
 
 import yaml
 
@@ -11,9 +12,9 @@ from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK
 from mia_batch.settings.loading import load_config
-from mia_batch.settings.schema import Config, MethodConfig
+from mia_batch.settings.schema import AttackConfig, Config, MethodConfig
 from mia_batch.stages.plan import make_plan
-from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
+from mia_batch.verdict.rules import CROSS_FITTED, GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
 
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1  # sample_index, label, member, loss, done; logits and split come on top
@@ -47,13 +48,13 @@ def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
     per_rank = math.ceil(n_samples / ranks)
     batches = math.ceil(per_rank / config.extract.batch_size)
     size = n_samples * (BYTES_PER_ROW + selection.split.dtype.itemsize // 4 + 4 * n_classes)
-    n_eval = n_evaluated(n_samples, config.attack.eval_fraction)
+    n_eval = n_evaluated(n_samples, evaluation=config.attack.eval, eval_fraction=config.attack.eval_fraction)
     lines = [
         f"extract: {n_samples} samples ({n_members} members, {n_samples - n_members} non-members) on {ranks} rank(s), "
         f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "
         f"features.h5 about {_bytes(size)} for {n_classes} classes",
-        f"attack:  fit on {n_samples - n_eval}, score {n_eval}, search: {config.attack.search}, cv {config.attack.cv}; "
-        f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
+        f"attack:  {_fitted(config.attack, n_samples)}, score {n_eval}, search: {config.attack.search}, "
+        f"cv {config.attack.cv}; each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
         f"{_bytes(8 * n_samples * (n_classes + 1))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
@@ -61,13 +62,24 @@ def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
 
 
+def _fitted(attack: AttackConfig, n_samples: int) -> str:
+    """How many rows fit, and how often; about as many with cross-fitting, where the parts differ by a row."""
+    from mia_batch.attacks.split import n_evaluated, n_splits
+
+    n, share = n_splits(attack.eval, attack.eval_fraction), attack.eval_fraction
+    apart = n_samples // n if n > 1 else n_evaluated(n_samples, evaluation="holdout", eval_fraction=share)
+    return f"fit on {min(attack.max_rows, n_samples - apart)}" + (f" {n} times" if n > 1 else "")
+
+
 def _gate_lines(config: Config, n_members: int, n_nonmembers: int) -> list[str]:
     """What decides, what can be found at all, and a warning where the samples are too few."""
     from mia_batch.attacks.split import n_evaluated
     from mia_batch.verdict.detectable import detectable_sentences, unlikely_to_pass  # SciPy takes a second
 
-    gate, share = config.gate.gate(), config.attack.eval_fraction
-    sides = {"n_members": n_evaluated(n_members, share), "n_nonmembers": n_evaluated(n_nonmembers, share)}
+    gate, attack = config.gate.gate(), config.attack
+    scored = partial(n_evaluated, evaluation=attack.eval, eval_fraction=attack.eval_fraction)
+    effect = CROSS_FITTED if attack.eval == "cross_fit" else 1
+    sides = {"n_members": int(scored(n_members) / effect), "n_nonmembers": int(scored(n_nonmembers) / effect)}
     n_attacks = len(config.attack.methods)
     lines = [_joint_words(gate.joint)] if gate.joint else []
     if gate.joint is None or gate.tutorial:

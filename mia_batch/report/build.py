@@ -79,9 +79,14 @@ def _samples(result: AttackResult | None) -> SamplesSummary:
     n_members = int((result.evaluated & (result.member == 1)).sum())
     n_scored = int(result.evaluated.sum())
     return SamplesSummary(
-        n_fit=len(result.evaluated) - n_scored, n_scored=n_scored, n_members=n_members,
+        n_fit=_n_fit(result), n_scored=n_scored, n_members=n_members,
         n_nonmembers=n_scored - n_members, base_rate=n_members / n_scored,
     )  # fmt: skip
+
+
+def _n_fit(result: AttackResult) -> int:
+    """Rows that fitted a model, at most: the version before had all that it did not score."""
+    return int(result.provenance.get("n_fit", (~result.evaluated).sum()))
 
 
 def _method(result: AttackResult, estimates: Mapping[str, Estimate]) -> MethodSummary:
@@ -92,7 +97,7 @@ def _method(result: AttackResult, estimates: Mapping[str, Estimate]) -> MethodSu
         cv_score=plain(result.best_score),
         cv_score_reason=_why_no_cv_score(result),
         n_candidates=len(result.cv_results.get("params", ())),
-        n_fit=0 if result.reason else int((~result.evaluated).sum()),
+        n_fit=0 if result.reason else _n_fit(result),
         n_eval=int(result.evaluated.sum()),
         n_nonconverged=plain(result.provenance.get("n_nonconverged")),
         seconds=plain(result.provenance.get("seconds")),

@@ -31,7 +31,7 @@ INDEX_FILE = re.compile(r"data\.(non)?members\[\d+\]\.indices")
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.
 BEFORE: dict[str, Any] = {
     "gate.rule": "all_above", "gate.threshold": 0.6, "gate.metrics": ["accuracy", "precision", "recall"],
-    "gate.bound": "point",
+    "gate.bound": "point", "attack.eval": "holdout", "attack.max_rows": None,
 }  # fmt: skip
 CONTENT = "SHA-256 of "
 NOTHING = object()

@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
@@ -28,7 +29,7 @@ from mia_batch.rundir.identity import mark_of
 def write_attack(path: Path, result: AttackResult) -> None:
     """Write attacks/<name>.h5, whole or not at all."""
     with atomic_path(path) as temporary, as_input_error(path), _new_file(temporary, result) as file:
-        for name in ("scores", "predicted", "evaluated", "member"):
+        for name in ("scores", "predicted", "scored_by", "member"):
             file.create_dataset(name, data=getattr(result, name))
         table = file.create_group("cv_results", track_order=True)
         for name, column in result.cv_results.items():
@@ -83,7 +84,7 @@ def read_attack(path: Path) -> AttackResult:
             method=attrs["method"],
             scores=file["scores"][:],
             predicted=predicted,
-            evaluated=file["evaluated"][:].astype(bool),
+            scored_by=_scored_by(file),
             member=file["member"][:],
             best_params=attrs["best_params"],
             best_score=math.nan if attrs["best_score"] is None else attrs["best_score"],
@@ -91,3 +92,10 @@ def read_attack(path: Path) -> AttackResult:
             provenance=attrs["provenance"],
             reason=attrs.get("reason", ""),  # which files of the version before lack
         )
+
+
+def _scored_by(file: h5py.File) -> NDArray[np.int32]:
+    """The version before had one split, and marked the rows that it scored."""
+    if "scored_by" in file:
+        return np.asarray(file["scored_by"][:], dtype=np.int32)
+    return np.where(file["evaluated"][:].astype(bool), 0, -1).astype(np.int32)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import ParameterSampler
 
-from mia_batch.samples import Samples
+from mia_batch.samples import Part, Samples
 from mia_batch.search.estimators import candidates, n_candidates
 from mia_batch.search.families.base import Family, FoldFit, FoldScore, fold_scores
 from mia_batch.search.families.forest import forest_families
@@ -46,24 +46,26 @@ class GridSearch:
 
     def __init__(
         self, method: str, grid: Mapping[str, Sequence[Any]], samples: Samples, *, seed: int, search: str = "shared",
-        n_iter: int = 10,
+        n_iter: int = 10, part: Part | None = None,
     ) -> None:
         """Make the families; nothing is computed.
 
         Args:
             method: a name of `estimators.METHODS`.
             grid: the distinct values of each parameter.
-            samples: whose features and split are searched.
+            samples: some of whose rows fit.
             seed: of the estimators, and of a random search's draws.
             search: shared, exact, random or halving.
             n_iter: candidates of a random search.
+            part: of the samples; None for their features and first split.
         """
-        assert samples.features is not None
         self.method, self.grid, self.seed, self.search = method, grid, seed, search
-        split = samples.split
-        self.n_features, self.n_fit = samples.features.shape[1], len(split.fit)
+        self.part = part or Part(method)
+        view = samples.view(self.part)
+        split = view.split
+        self.n_features, self.n_fit = view.X.shape[1], len(split.fit)
         validation = [split.fit[split.fold_of == number] for number in range(split.n_folds)]
-        self.y_val = [samples.member[rows] for rows in validation]
+        self.y_val = [view.member[rows] for rows in validation]
         self.n_train = self.n_fit - max(map(len, validation))
         self.candidates = candidates(grid)
         if search == "random":
@@ -90,11 +92,11 @@ class GridSearch:
         rows = self.n_train, self.n_features
         if self.search == "halving":
             cost = n_candidates(self.grid) * len(self.y_val) * fit_seconds(self.method, *rows)
-            work = Halving(self.method, self.grid, self.seed)
-            return [Task(f"{self.method}/halving", cost, work, then=self.refit_seconds, kept=False)]
+            work = Halving(self.method, self.grid, self.seed, self.part)
+            return [Task(f"{self.part.key}/halving", cost, work, then=self.refit_seconds, kept=False)]
         return [
             Task(
-                key, family.cost(chunk, *rows), FoldFit(family, fold, chunk), then=self.refit_seconds,
+                key, family.cost(chunk, *rows), FoldFit(family, fold, chunk, self.part), then=self.refit_seconds,
                 memory=family.memory(self.n_fit, self.n_features), preload=family.preload,
             )
             for family in self.families for fold in range(len(self.y_val))
@@ -104,7 +106,7 @@ class GridSearch:
     def _refit_tasks(self, search: tuple[str, ...]) -> list[Task]:
         """As many as the largest refit of any candidate has; those that the chosen one lacks come to nothing."""
         return [
-            Task(f"{self.method}/refit/{i}", cost, _RefitToCome(self, i), after=search, kept=False)
+            Task(f"{self.part.key}/refit/{i}", cost, _RefitToCome(self, i), after=search, kept=False)
             for i, cost in enumerate(self._refit_costs)
         ]
 
@@ -121,7 +123,7 @@ class GridSearch:
         return max(self._refit_costs)
 
     def _keys(self, family: Family, fold: int) -> list[str]:
-        return [f"{self.method}/{family.digest()}/{fold}/{i}" for i in range(len(family.chunks()))]
+        return [f"{self.part.key}/{family.digest()}/{fold}/{i}" for i in range(len(family.chunks()))]
 
     def choice(self, results: Results) -> Choice:
         """The table of the search's results, and the best of it.
@@ -130,7 +132,7 @@ class GridSearch:
             CannotEvaluate: no candidate could be fitted.
         """
         if self.search == "halving":
-            table: Mapping[str, Any] = results[f"{self.method}/halving"]
+            table: Mapping[str, Any] = results[f"{self.part.key}/halving"]
             means = zip(table["params"], table["mean_test_score"], table["iter"], strict=True)
             failures = tuple(f"{params} in round {number}" for params, mean, number in means if np.isnan(mean))
         else:
@@ -169,7 +171,7 @@ class GridSearch:
     def scored(self, choice: Choice, results: Results) -> Scored:
         """The rows that score, by the refitted model."""
         refit = self.refit(choice)
-        return refit.combine([results[f"{self.method}/refit/{i}"] for i in range(len(refit.chunks()))])
+        return refit.combine([results[f"{self.part.key}/refit/{i}"] for i in range(len(refit.chunks()))])
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class _RefitToCome:
         """The chunk, if the chosen candidate's refit has so many."""
         refit = self.search.refit(self.search.choice(results))
         chunks = refit.chunks()
-        return RefitChunk(refit, chunks[self.number]) if self.number < len(chunks) else None
+        return RefitChunk(refit, chunks[self.number], self.search.part) if self.number < len(chunks) else None
 
 
 def search_families(

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  (importing it is how halving is enabled)
 from sklearn.model_selection import HalvingGridSearchCV
 
-from mia_batch.samples import Samples
+from mia_batch.samples import Part, Samples
 from mia_batch.search.estimators import METHODS
 from mia_batch.search.table import listed
 
@@ -26,13 +26,15 @@ class Halving:
     method: str
     grid: Mapping[str, Sequence[Any]]
     seed: int
+    part: Part
 
     def run(self, samples: Samples) -> dict[str, Any]:
         """The search's `cv_results_` as lists."""
-        X, y = samples.rows(samples.split.fit)
+        view = samples.view(self.part)
+        X, y = view.rows(view.split.fit)
         search = HalvingGridSearchCV(
             METHODS[self.method].build({}, seed=self.seed), {name: list(values) for name, values in self.grid.items()},
-            cv=samples.split.n_folds, scoring="accuracy", random_state=self.seed, refit=False, return_train_score=False,
+            cv=view.split.n_folds, scoring="accuracy", random_state=self.seed, refit=False, return_train_score=False,
         )  # fmt: skip
         with warnings.catch_warnings():
             # Its rounds score by one number: convergence is counted in the refit alone, and a failed fit scores NaN.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 
-from mia_batch.samples import Samples
+from mia_batch.samples import Part, Samples, View
 from mia_batch.search.estimators import METHODS
 from mia_batch.search.families import forest
 from mia_batch.search.families.stock import fit_recorded, fit_seconds
@@ -52,10 +52,10 @@ class Refit:
             return forest.growing_seconds(self.build(), chunk[1] - chunk[0], n_rows, n_features)
         return fit_seconds(self.method, n_rows, n_features)
 
-    def run(self, samples: Samples, chunk: Any) -> Any:
+    def run(self, view: View, chunk: Any) -> Any:
         """Fit on all rows that fit: the trees' votes for a range of trees, else Scored."""
-        model, split = self.build(), samples.split
-        (X, y), (X_eval, _) = samples.rows(split.fit), samples.rows(split.evaluated)
+        model, split = self.build(), view.split
+        (X, y), (X_eval, _) = view.rows(split.fit), view.rows(split.evaluated)
         if chunk is not None:
             return forest.tree_votes(model, X, y, X_eval, chunk)
         nonconverged = fit_recorded(model, X, y)
@@ -77,7 +77,8 @@ class RefitChunk:
 
     refit: Refit
     chunk: Any
+    part: Part
 
     def run(self, samples: Samples) -> Any:
         """See Refit.run."""
-        return self.refit.run(samples, self.chunk)
+        return self.refit.run(samples.view(self.part), self.chunk)

@@ -272,7 +272,9 @@ class AttackConfig(Section):
     """Fit and evaluation split, and grid search of the attacks."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    eval: Literal["cross_fit", "holdout"] = "cross_fit"
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    max_rows: Annotated[int, Field(ge=10)] = 60_000
     cv: Annotated[int, Field(ge=2)] = 3
     features: Literal["logits_loss", "mindarmour"] = "logits_loss"
     search: Literal["shared", "exact", "random", "halving"] = "shared"
@@ -293,6 +295,13 @@ class AttackConfig(Section):
         if (self.backend == "dask") != (self.scheduler is not None):
             raise ValueError("scheduler (an address or a scheduler file) goes with backend: dask, and only with it")
         return self
+
+    def splitting(self) -> dict[str, Any]:
+        """Arguments of `attacks.split.make_splits`."""
+        return {
+            "evaluation": self.eval, "eval_fraction": self.eval_fraction, "seed": self.seed, "cv": self.cv,
+            "max_rows": self.max_rows,
+        }
 
 
 class ReportConfig(Section):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.attacks.base import AttackResult, AttackSettings, not_evaluable
 from mia_batch.attacks.registry import ATTACKS
-from mia_batch.attacks.split import make_split
+from mia_batch.attacks.split import check_arrays, make_splits
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.resources import available_cpus
@@ -32,6 +32,7 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import write_attack
 from mia_batch.rundir.state import accepted_marks, attack_statuses, left_to_do
 from mia_batch.samples import Samples
+from mia_batch.search.folds import check_grids
 from mia_batch.search.order_of_work import Journal as TaskJournal
 from mia_batch.search.order_of_work import OrderOfWork, Stopped, do_all
 from mia_batch.search.tasks import CannotEvaluate, Done
@@ -45,21 +46,30 @@ log = logging.getLogger(__name__)
 # --- from samples to results, without files --------------------------------------------------------------------------
 
 
-def make_samples(features: NDArray[np.floating], member: NDArray[np.integer], attack: AttackConfig) -> Samples:
+def make_samples(
+    member: NDArray[np.integer], attack: AttackConfig, *, group: NDArray[np.int64] | None = None,
+    left_out: NDArray[np.bool_] | None = None, **columns: NDArray[Any] | None,
+) -> Samples:
     """The samples of an audit as attacks take them.
 
     Args:
-        features: what classifiers are fitted on, shape (n_samples, n_features), finite.
         member: membership, shape (n_samples,), 0 or 1.
-        attack: seed, eval_fraction and cv of the split; grids that it must be large enough for.
+        attack: how rows are split; grids that a split must be large enough for.
+        group: rows of one number stay together, shape (n_samples,).
+        left_out: rows that neither fit nor score, shape (n_samples,).
+        columns: what else attacks may need, n_samples rows each; `features`, (n_samples, n_features), is finite.
 
     Raises:
         InputError: no attack can be made on these with these settings.
     """
-    rows, labels = np.asarray(features, dtype=np.float64), np.asarray(member).astype(np.int8)
-    grids = {method.method: dict(method.params) for method in attack.methods}
-    split = make_split(rows, labels, eval_fraction=attack.eval_fraction, seed=attack.seed, cv=attack.cv, grids=grids)
-    return Samples(labels, split, features=rows)
+    labels = np.asarray(member).astype(np.int8)
+    if (features := columns.get("features")) is not None:
+        columns["features"] = rows = np.asarray(features, dtype=np.float64)
+        check_arrays(rows, labels)
+    splits = make_splits(labels, group=group, left_out=left_out, **attack.splitting())
+    for split in splits:
+        check_grids(split, {method.method: dict(method.params) for method in attack.methods})
+    return Samples(labels, splits, **columns)
 
 
 def run_attacks(
@@ -99,7 +109,8 @@ def run_attacks(
     def finish(name: str, found: Mapping[str, Any], trace: Sequence[Done], failure: str) -> None:
         made = _result(name, samples, told[name], found, failure)
         more = {
-            "eval_fraction": attack.eval_fraction, "cv": attack.cv, "features": attack.features,
+            "eval": attack.eval, "eval_fraction": attack.eval_fraction, "cv": attack.cv, "features": attack.features,
+            "n_fit": max(len(split.fit) for split in samples.splits),
             "backend": attack.backend, "n_jobs": executor.n_workers, "seconds": time.time() - begun,
             "tasks": [_times(done, begun) for done in trace],
         }  # fmt: skip
@@ -196,7 +207,7 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
 def fit(settings: AttackConfig, features: Features, paths: RunPaths, manifest: Manifest, stop: StopRequest) -> int:
     """Do what is left, on all cores of this job."""
     n_jobs = available_cpus()
-    samples = make_samples(feature_rows(features, settings.features), features.member, settings)
+    samples = make_samples(features.member, settings, features=feature_rows(features, settings.features))
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
     marks = accepted_marks(paths, manifest)
     started = launch("attack", n_jobs=n_jobs)

@@ -80,11 +80,11 @@ def check_attack(attack: AttackConfig, member: NDArray[np.int8]) -> None:
     Raises:
         InputError: too few samples for the split, the folds or a grid.
     """
-    from mia_batch.attacks.split import split_rows
+    from mia_batch.attacks.split import make_splits
     from mia_batch.search.folds import check_grids
 
-    fit, _ = split_rows(member, attack.eval_fraction, attack.seed)
-    check_grids(member[fit], attack.cv, {method.method: dict(method.params) for method in attack.methods})
+    for split in make_splits(member, **attack.splitting()):
+        check_grids(split, {method.method: dict(method.params) for method in attack.methods})
 
 
 def make_manifest(config: Config) -> Manifest:

@@ -20,7 +20,7 @@ from process_tree import cpu_seconds
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from mia_batch.attacks.split import split_rows
+from mia_batch.attacks.split import make_splits
 from mia_batch.search.estimators import METHODS
 from mia_batch.settings.schema import AttackConfig, MethodConfig
 from mia_batch.stages.attack import make_samples, run_attacks
@@ -52,7 +52,8 @@ def by_searches(
     search: Callable[[MethodConfig, np.ndarray, np.ndarray], Any], X: np.ndarray, y: np.ndarray, attack: AttackConfig
 ) -> dict[str, Any]:
     """Method after method by scikit-learn's own search objects, refit included."""
-    fit, evaluated = split_rows(y, attack.eval_fraction, attack.seed)
+    (split,) = make_splits(y, **attack.splitting())
+    fit, evaluated = split.fit, split.evaluated
     methods, whole = {}, Stopwatch()
     for method in attack.methods:
         watch = Stopwatch()
@@ -94,7 +95,7 @@ def mindarmour(X: np.ndarray, y: np.ndarray, attack: AttackConfig, n_jobs: int) 
 def shared(X: np.ndarray, y: np.ndarray, attack: AttackConfig, n_jobs: int) -> dict[str, Any]:
     """The engine."""
     watch, journal = Stopwatch(), Kept()
-    results = run_attacks(make_samples(X, y, attack), attack, n_jobs=n_jobs, journal=journal)
+    results = run_attacks(make_samples(y, attack, features=X), attack, n_jobs=n_jobs, journal=journal)
     taken = watch.read()
     methods = {
         name: {

@@ -43,7 +43,7 @@ def simulate(
 
 def do_in_order(X: np.ndarray, y: np.ndarray, attack: AttackConfig, executor: SimulatedExecutor) -> None:
     """The engine's order of work, by an executor that knows all results."""
-    samples = make_samples(X, y, attack)
+    samples = make_samples(y, attack, features=X)
     tasks = {
         method.method: ATTACKS[method.method].tasks(
             samples, AttackSettings(method.params, attack.seed, attack.search, attack.n_iter)

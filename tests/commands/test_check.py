@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mia_batch.attacks.split import n_evaluated, split_rows
+from mia_batch.attacks.split import make_splits, n_evaluated
 from mia_batch.commands.check import plan_lines
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
@@ -16,16 +16,23 @@ from mia_batch.stages.plan import select_samples
 
 @pytest.mark.parametrize("eval_fraction", [0.2, 0.32, 0.321, 0.5, 0.7])
 def test_the_split_is_the_one_that_the_attacks_get(write_config: Callable[..., Path], eval_fraction: float) -> None:
-    config = load_config(write_config({"attack.eval_fraction": eval_fraction}))
+    config = load_config(write_config({"attack.eval": "holdout", "attack.eval_fraction": eval_fraction}))
     selection = select_samples(config.data)
-    fit, evaluated = split_rows(selection.member, eval_fraction, config.attack.seed)
+    (split,) = make_splits(selection.member, **config.attack.splitting())
     lines = plan_lines(config, selection, 1)
-    assert any(line.startswith(f"attack:  fit on {len(fit)}, score {len(evaluated)}, ") for line in lines)
+    assert any(line.startswith(f"attack:  fit on {len(split.fit)}, score {len(split.evaluated)}, ") for line in lines)
+
+
+def test_with_cross_fitting_every_sample_scores(write_config: Callable[..., Path]) -> None:
+    config = load_config(write_config({"attack.max_rows": 100}))
+    selection = select_samples(config.data)
+    assert {len(split.fit) for split in make_splits(selection.member, **config.attack.splitting())} == {100}
+    assert any(line.startswith("attack:  fit on 100 5 times, score 160, ") for line in plan_lines(config, selection, 1))
 
 
 def test_a_fraction_of_a_sample_scores() -> None:
-    assert n_evaluated(1797, 0.2) == 360
-    assert n_evaluated(10_000, 0.2) == 2000
+    assert n_evaluated(1797, evaluation="holdout", eval_fraction=0.2) == 360
+    assert n_evaluated(10_000, evaluation="holdout", eval_fraction=0.2) == 2000
 
 
 def gate_lines(config: Config) -> list[str]:

@@ -32,8 +32,7 @@ class Deed:
         if self.deed == "die once" and not Path(self.chunk).exists():
             Path(self.chunk).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        assert samples.features is not None
-        return float(samples.features.sum()), type(samples.features.base).__name__, os.getpid()
+        return float(samples.columns["features"].sum()), type(samples.columns["features"].base).__name__, os.getpid()
 
 
 def not_to_be_loaded() -> None:

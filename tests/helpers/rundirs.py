@@ -112,7 +112,7 @@ def write_result(paths: RunPaths, manifest: Manifest, name: str, **provenance: A
         method=name,
         scores=np.where(evaluated, 0.5, np.nan),
         predicted=np.where(evaluated, 1, -1).astype(np.int8),
-        evaluated=evaluated,
+        scored_by=np.where(evaluated, 0, -1).astype(np.int32),
         member=np.repeat([1, 0], N // 2).astype(np.int8),
         best_params={},
         best_score=0.5,

@@ -24,4 +24,4 @@ def fitting(X: np.ndarray, y: np.ndarray, cv: int = 3, *, n_eval: int = 0) -> Sa
     """Samples of which all but the last `n_eval` fit."""
     n_fit = len(y) - n_eval
     split = Split(np.arange(n_fit), fold_numbers(y[:n_fit], cv), np.arange(n_fit, len(y)))
-    return Samples(np.asarray(y, dtype=np.int8), split, features=X)
+    return Samples(np.asarray(y, dtype=np.int8), [split], features=X)

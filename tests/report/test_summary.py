@@ -45,8 +45,8 @@ def result(method: str, *, n: int = 200, strength: float = 1.0, **fields: Any) -
     with np.errstate(invalid="ignore"):
         predicted = np.where(evaluated, scores > 0.5, -1).astype(np.int8)
     made: dict[str, Any] = {
-        "method": method, "scores": scores, "predicted": predicted, "evaluated": evaluated, "member": member,
-        "best_params": {"C": np.float64(0.5), "max_depth": None}, "best_score": 0.61,
+        "method": method, "scores": scores, "predicted": predicted,
+        "scored_by": np.where(evaluated, 0, -1).astype(np.int32), "member": member, "best_params": {"C": np.float64(0.5), "max_depth": None}, "best_score": 0.61,
         "cv_results": {"params": ["{}", "{}"]},
         "provenance": {"n_nonconverged": {"search": 2, "final": 1}, "seconds": 1.5, "engine": "sklearn"},
     }  # fmt: skip
@@ -310,7 +310,7 @@ def test_what_is_no_summary_at_all(tmp_path: Path) -> None:
 
 
 def failed(method: str, reason: str) -> AttackResult:
-    none = np.full(200, np.nan), np.full(200, -1, dtype=np.int8), np.zeros(200, dtype=bool)
+    none = np.full(200, np.nan), np.full(200, -1, dtype=np.int8), np.full(200, -1, dtype=np.int32)
     return AttackResult(method, *none, member=np.repeat([1, 0], 100).astype(np.int8), reason=reason)
 
 

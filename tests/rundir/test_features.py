@@ -138,7 +138,7 @@ def test_an_attack_comes_back_as_it_was(tmp_path: Path) -> None:
         method="lr",
         scores=np.where(evaluated, np.linspace(0, 1, N), np.nan),
         predicted=np.where(evaluated, 1, -1).astype(np.int8),
-        evaluated=evaluated,
+        scored_by=np.where(evaluated, 0, -1).astype(np.int32),
         member=np.repeat([1, 0], N // 2).astype(np.int8),
         best_params={"C": 0.1, "hidden": [3, 4], "depth": None},
         best_score=0.75,

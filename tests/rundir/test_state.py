@@ -150,7 +150,8 @@ def test_what_was_not_evaluable_has_failed_and_is_tried_again(paths: RunPaths) -
     finish(paths, a_manifest())
     found, nothing = read_attack(paths.attack("lr")), np.full(N, np.nan)
     write_attack(paths.attack("lr"), replace(
-        found, scores=nothing, predicted=np.full(N, -1, np.int8), evaluated=np.zeros(N, bool), reason="no worker left"
+        found, scores=nothing, predicted=np.full(N, -1, np.int8), scored_by=np.full(N, -1, np.int32),
+        reason="no worker left",
     ))  # fmt: skip
     assert read_state(paths)[1] == StageStatus("attack lr", "failed", "not evaluable: no worker left")
     assert left_to_do(read_state(paths)) == Left(("attack", "reduce"), ("lr",))

@@ -8,21 +8,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from samples import fitting
 from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
 
 from mia_batch.attacks.base import AttackResult
-from mia_batch.attacks.split import check_arrays, split_rows
+from mia_batch.attacks.split import check_arrays, make_splits
 from mia_batch.errors import InputError
 from mia_batch.search.estimators import METHODS, candidates, check_grid, n_candidates
-from mia_batch.search.folds import check_grids, fold_rows
+from mia_batch.search.folds import check_grids, fold_numbers, fold_rows
 from mia_batch.search.table import best_index, plain_columns, score_table
 
 
 def result(**changes: object) -> AttackResult:
     plain = AttackResult(
         method="lr", scores=np.array([np.nan, 0.5]), predicted=np.array([-1, 1], dtype=np.int8),
-        evaluated=np.array([False, True]), member=np.array([1, 0], dtype=np.int8), best_params={}, best_score=0.5,
-        cv_results={"params": ["{}"], "mean_test_score": [0.5]}, provenance={},
+        scored_by=np.array([-1, 0], dtype=np.int32), member=np.array([1, 0], dtype=np.int8), best_params={},
+        best_score=0.5, cv_results={"params": ["{}"], "mean_test_score": [0.5]}, provenance={},
     )
     return replace(plain, **changes)
 
@@ -88,13 +89,16 @@ class TestGrids:
 class TestSplit:
     y = np.repeat([1, 0], [60, 40]).astype(np.int8)
 
+    def holdout(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        (split,) = make_splits(self.y, evaluation="holdout", eval_fraction=0.2, seed=seed, cv=3)
+        return split.fit, split.evaluated
+
     def test_stratified_disjoint_and_seeded(self) -> None:
-        fit, evaluated = split_rows(self.y, 0.2, seed=3)
+        (fit, evaluated), again, other = (self.holdout(seed) for seed in (3, 3, 4))
         assert sorted([*fit, *evaluated]) == list(range(100))
         assert self.y[evaluated].sum() == 12
-        again = split_rows(self.y, 0.2, seed=3)
         assert np.array_equal(fit, again[0])
-        assert not np.array_equal(evaluated, split_rows(self.y, 0.2, seed=4)[1])
+        assert not np.array_equal(evaluated, other[1])
 
     def test_folds_are_grid_searchs(self) -> None:
         for (train, validation), (a, b) in zip(
@@ -105,7 +109,7 @@ class TestSplit:
 
     def test_a_side_without_members(self) -> None:
         with pytest.raises(InputError, match=r"attack\.eval_fraction"):
-            split_rows(np.array([1, 0, 0, 0], dtype=np.int8), 0.2, seed=1)
+            make_splits(np.array([1, 0, 0, 0], dtype=np.int8), evaluation="holdout", eval_fraction=0.2, seed=1, cv=2)
 
     @pytest.mark.parametrize(
         ("X", "y", "rule"),
@@ -120,15 +124,16 @@ class TestSplit:
             check_arrays(X, y)
 
     def test_impossible_for_the_data(self) -> None:
+        (split,) = fitting(np.zeros((100, 1)), self.y, 2).splits
         with pytest.raises(InputError) as error:
-            check_grids(self.y, 2, {"knn": {"n_neighbors": (3, 51, 70)}, "rf": {"max_samples": (80,)}})
+            check_grids(split, {"knn": {"n_neighbors": (3, 51, 70)}, "rf": {"max_samples": (80,)}})
         assert [line.split(",")[0] for line in error.value.problems] == [
             "attack.methods: knn: params.n_neighbors must be at most 50",
             "attack.methods: knn: params.n_neighbors must be at most 50",
             "attack.methods: rf: params.max_samples must be at most 50",
         ]
         with pytest.raises(InputError, match=r"attack\.cv: must be at most 40"):
-            check_grids(self.y, 41, {"lr": {}})
+            fold_numbers(self.y, 41)
 
 
 class TestTable:

@@ -17,7 +17,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
-from mia_batch.samples import Fold
+from mia_batch.samples import Fold, Part
 from mia_batch.search.estimators import METHODS, candidates
 from mia_batch.search.families import forest, logistic, mlp, neighbours
 from mia_batch.search.families.base import Family, FoldFit, fold_scores
@@ -45,7 +45,7 @@ def data(n: int = 300, d: int = 8, *, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 def shared_scores(families: Sequence[Family], X: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(n_candidates, CV), computed family by family as the engine does."""
-    everything = fitting(X, y, CV)
+    everything = fitting(X, y, CV).view(Part("lr"))
     table = np.full((sum(len(family.indices) for family in families), CV), np.nan)
     for family in families:
         for number in range(CV):
@@ -451,7 +451,7 @@ def test_every_candidate_is_in_one_family(method: str) -> None:
 
 def test_folds_come_from_the_rows_that_fit() -> None:
     X, y = data()
-    everything = fitting(X, y, CV)
+    everything = fitting(X, y, CV).view(Part("lr"))
     for number, (train, validation) in enumerate(fold_rows(y, CV)):
         fold = everything.fold(number)
         assert np.array_equal(fold.X_fit, X[train])
@@ -473,7 +473,7 @@ class TestFitsThatFail:
     def test_of_a_family_that_shares_work_all_candidates(self) -> None:
         X, y = data()
         family = Fails("lr", (0, 1), ({"error": ValueError("of no use")},) * 2, 1)
-        result = FoldFit(family, 0, None).run(fitting(X, y, CV))
+        result = FoldFit(family, 0, None, Part("lr")).run(fitting(X, y, CV))
         found = fold_scores(family, [result], y[:10])
         assert [score.failure for score in found] == ["ValueError: of no use"] * 2
         assert all(np.isnan(score.accuracy) for score in found)
@@ -481,7 +481,7 @@ class TestFitsThatFail:
     def test_a_mistake_of_ours_is_none(self) -> None:
         X, y = data()
         with pytest.raises(KeyError):
-            FoldFit(Fails("lr", (0,), ({"error": KeyError("x")},), 1), 0, None).run(fitting(X, y, CV))
+            FoldFit(Fails("lr", (0,), ({"error": KeyError("x")},), 1), 0, None, Part("lr")).run(fitting(X, y, CV))
 
     def test_alone_where_candidates_are_fitted_one_by_one(self) -> None:
         X, y = data()

@@ -14,7 +14,7 @@ from sklearn.datasets import make_classification
 
 from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
 from mia_batch.attacks.registry import ATTACKS
-from mia_batch.attacks.split import split_rows
+from mia_batch.attacks.split import make_splits
 from mia_batch.errors import InputError
 from mia_batch.samples import Samples
 from mia_batch.search.estimators import METHODS
@@ -40,11 +40,11 @@ def data(n: int = 260, d: int = 6) -> tuple[np.ndarray, np.ndarray]:
 
 def settings(*methods: str, **options: Any) -> AttackConfig:
     chosen = tuple({"method": method, "params": GRIDS[method]} for method in methods or GRIDS)
-    return AttackConfig(**{"methods": chosen, **options})
+    return AttackConfig(**{"methods": chosen, "eval": "holdout", **options})
 
 
 def run_attacks(X: np.ndarray, y: np.ndarray, attack: AttackConfig, **options: Any) -> dict[str, AttackResult]:
-    return stage.run_attacks(make_samples(X, y, attack), attack, **options)
+    return stage.run_attacks(make_samples(y, attack, features=X), attack, **options)
 
 
 def same(a: AttackResult, b: AttackResult) -> bool:
@@ -93,7 +93,8 @@ class TestShared:
 
     def test_the_final_model_is_stock(self, shared: dict[str, AttackResult]) -> None:
         X, y = data()
-        fit, evaluated = split_rows(y.astype(np.int8), 0.2, seed=1)
+        (split,) = make_splits(y.astype(np.int8), **settings().splitting())
+        fit, evaluated = split.fit, split.evaluated
         for method, result in shared.items():
             stock = METHODS[method].build(result.best_params, seed=1)
             nonconverged = fit_recorded(stock, X[fit], y[fit])
@@ -192,16 +193,16 @@ class LossThreshold:
         return [Task("toy/all", 0.1, Deed(self.deed or "sum"))]
 
     def result(self, samples: Samples, settings: AttackSettings, results: Mapping[str, Any]) -> AttackResult:
-        assert samples.features is not None
-        scores = samples.features[samples.split.evaluated, 0] + 0 * results["toy/all"][0]
-        return result_over_all_rows("toy", samples, scores, (scores > 0).astype(np.int8))
+        values = samples.columns["features"][:, 0] + 0 * results["toy/all"][0]
+        scored = [(values[split.evaluated], (values[split.evaluated] > 0).astype(np.int8)) for split in samples.splits]
+        return result_over_all_rows("toy", samples, scored)
 
 
 class TestAToyAttack:
     def test_joins_the_list_by_one_line_in_the_registry(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(ATTACKS, "toy", LossThreshold())
         methods = ({"method": "toy"}, {"method": "knn", "params": GRIDS["knn"]})
-        results = run_attacks(*data(), AttackConfig(methods=methods), n_jobs=2)
+        results = run_attacks(*data(), AttackConfig(methods=methods, eval="holdout"), n_jobs=2)
         X, _ = data()
         rows = results["toy"].evaluated
         assert np.array_equal(results["toy"].scores[rows], X[rows, 0])
@@ -222,7 +223,7 @@ class TestAToyAttack:
     ) -> None:
         monkeypatch.setitem(ATTACKS, "toy", LossThreshold(deed=deed))
         methods = ({"method": "toy"}, {"method": "knn", "params": GRIDS["knn"]})
-        results = run_attacks(*data(), AttackConfig(methods=methods), n_jobs=2)
+        results = run_attacks(*data(), AttackConfig(methods=methods, eval="holdout"), n_jobs=2)
         assert results["toy"].reason.startswith(reason)
         assert not results["toy"].evaluated.any()
         assert same(results["knn"], shared["knn"])
@@ -232,7 +233,8 @@ def test_an_attack_that_needs_what_is_not_there_is_named(monkeypatch: pytest.Mon
     needy = LossThreshold()
     object.__setattr__(needy, "needs", frozenset({"member", "references"}))
     monkeypatch.setitem(ATTACKS, "toy", needy)
-    results = run_attacks(*data(), AttackConfig(methods=({"method": "toy"}, {"method": "lr"})), n_jobs=1)
+    attack = AttackConfig(methods=({"method": "toy"}, {"method": "lr"}), eval="holdout")
+    results = run_attacks(*data(), attack, n_jobs=1)
     assert results["toy"].reason == "it needs references, which these samples do not have"
     assert results["lr"].reason == ""
 
@@ -240,7 +242,8 @@ def test_an_attack_that_needs_what_is_not_there_is_named(monkeypatch: pytest.Mon
 def test_a_diverging_network_scores_nan_is_named_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     X, y = data()
     grid = {"hidden_layer_sizes": [[3]], "learning_rate_init": [0.01, 1e308], "max_iter": [5]}
-    attack = AttackConfig(methods=({"method": "mlp", "params": grid}, {"method": "knn", "params": GRIDS["knn"]}))
+    methods = ({"method": "mlp", "params": grid}, {"method": "knn", "params": GRIDS["knn"]})
+    attack = AttackConfig(methods=methods, eval="holdout")
     results = run_attacks(X, y, attack, n_jobs=2)
     assert results["mlp"].best_params["learning_rate_init"] == 0.01
     assert np.isnan(results["mlp"].cv_results["mean_test_score"]).tolist() == [False, True]

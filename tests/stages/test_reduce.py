@@ -80,7 +80,7 @@ def attack_result(name: str, member: np.ndarray, run: Manifest, signal: float) -
         method=name,
         scores=np.where(evaluated, score, np.nan),
         predicted=np.where(evaluated, score > 0.5, -1).astype(np.int8),
-        evaluated=evaluated,
+        scored_by=np.where(evaluated, 0, -1).astype(np.int32),
         member=member,
         best_params={"C": 1.0},
         best_score=0.6,
@@ -213,7 +213,7 @@ def test_attacks_that_scored_other_rows(make_run: Callable[..., Run], capsys: py
     evaluated = np.arange(N) % 2 == 1
     run.attack(
         "knn",
-        evaluated=evaluated,
+        scored_by=np.where(evaluated, 0, -1).astype(np.int32),
         scores=np.where(evaluated, 0.5, np.nan),
         predicted=np.where(evaluated, 1, -1).astype(np.int8),
     )

@@ -37,7 +37,7 @@ def run(*methods: str, options: dict[str, Any], **more: Any) -> dict[str, Attack
     chosen = tuple({"method": method, "params": GRIDS[method]} for method in methods or GRIDS)
     attack = AttackConfig(**{"methods": chosen, **options})
     X, y = make_classification(260, 6, n_informative=4, n_redundant=0, flip_y=0.3, random_state=0)
-    return stage.run_attacks(make_samples(X, y, attack), attack, n_jobs=1, **more)
+    return stage.run_attacks(make_samples(y, attack, features=X), attack, n_jobs=1, **more)
 
 
 def same(a: AttackResult, b: AttackResult) -> bool:

@@ -59,20 +59,20 @@ def run(executor: ProcessExecutor, *deeds: Deed) -> list[Any]:
 def test_features_are_mapped_from_a_file_without_name(executor: ProcessExecutor) -> None:
     (done,) = run(executor, Deed("sum"))
     total, kind, _ = done.result
-    assert total == pytest.approx(some_samples().features.sum())
+    assert total == pytest.approx(some_samples().columns["features"].sum())
     assert kind == "mmap"
 
 
 def test_arrays_arrive_as_they_are_and_aligned() -> None:
     """As out of a network message at odd bytes: on such arrays numpy computes other last bits."""
     samples = some_samples()
-    X = samples.features
+    X = samples.columns["features"]
     odd = np.frombuffer(b"." + X.tobytes(), dtype=X.dtype, offset=1).reshape(X.shape)
     assert not odd.flags.aligned
-    again = Samples.of_arrays(Samples(samples.member, samples.split, features=odd).arrays())
-    assert again.features.flags.aligned
-    assert np.array_equal(again.features, X)
-    assert np.array_equal(again.split.fold_of, samples.split.fold_of)
+    again = Samples.of_arrays(Samples(samples.member, samples.splits, features=odd).arrays())
+    assert again.columns["features"].flags.aligned
+    assert np.array_equal(again.columns["features"], X)
+    assert np.array_equal(again.splits[0].fold_of, samples.splits[0].fold_of)
 
 
 def test_a_worker_that_dies_loses_what_runs_beside_it_and_new_ones_come(

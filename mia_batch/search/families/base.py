@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.errors import one_line
-from mia_batch.samples import Fold, Samples
+from mia_batch.samples import Fold, Part, Samples
 from mia_batch.search.tasks import FIT_ERRORS
 
 
@@ -84,11 +84,12 @@ class FoldFit:
     family: Family
     fold: int
     chunk: Any
+    part: Part
 
     def run(self, samples: Samples) -> dict[str, Any]:
         """The chunk's result, or why none of its candidates can be fitted."""
         try:
-            return self.family.run(samples.fold(self.fold), self.chunk)
+            return self.family.run(samples.view(self.part).fold(self.fold), self.chunk)
         except FIT_ERRORS as error:
             return {"failure": one_line(error)}
 
