@@ -300,7 +300,9 @@ def test_as_the_scheduler_runs_it(make_run: Callable[..., Run]) -> None:
 
 
 def make_not_evaluable(run: Run, name: str, reason: str = "no candidate\ncould be fitted") -> None:
-    none = {"scores": np.full(N, np.nan), "predicted": np.full(N, -1, dtype=np.int8), "evaluated": np.zeros(N, bool)}
+    none = {
+        "scores": np.full(N, np.nan), "predicted": np.full(N, -1, dtype=np.int8), "scored_by": np.full(N, -1, np.int32),
+    }
     run.attack(name, **none, best_score=np.nan, best_params={}, cv_results={}, reason=reason)
 
 
