@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-NO_GROUP = -1  # of a row for which none is declared
+from mia_batch.inputs import NO_GROUP
 
 
 def twins(content: NDArray[np.uint8] | None, member: NDArray[np.int8]) -> NDArray[np.bool_]:

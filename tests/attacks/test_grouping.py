@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mia_batch.attacks.grouping import NO_GROUP, group_codes, twins
+from mia_batch.attacks.grouping import group_codes, twins
+from mia_batch.inputs import NO_GROUP
 
 
 def hashes(*values: int) -> np.ndarray:
