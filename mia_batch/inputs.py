@@ -6,7 +6,7 @@ An image's bits depend on no other image: what is summed are whole numbers, whos
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -33,12 +33,19 @@ def describe(images: NDArray[Any] | list[NDArray[Any]]) -> NDArray[Any]:
     """
     found = np.empty(len(images), INPUT_DTYPE)
     for part, block in _blocks(images):
-        found["content"][part], found["statistics"][part] = content(block), _statistics(block)
+        found["content"][part], found["statistics"][part] = _hashes(block), _statistics(block)
     return found
 
 
-def content(images: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
+def content(images: NDArray[Any] | list[NDArray[Any]]) -> NDArray[np.uint8]:
     """Hash of each image's shape, dtype and values, (n, HASH_BYTES): BLAKE2b (RFC 7693)."""
+    found = np.empty((len(images), HASH_BYTES), np.uint8)
+    for part, block in _blocks(images):
+        found[part] = _hashes(block)
+    return found
+
+
+def _hashes(images: NDArray[Any]) -> NDArray[np.uint8]:
     digests = b"".join(
         hashlib.blake2b(f"{image.shape} {image.dtype.str} ".encode() + image.tobytes(), digest_size=HASH_BYTES).digest()
         for image in images

@@ -13,8 +13,10 @@ from mia_batch.data.index_files import read_indices
 from mia_batch.data.records import SPLITS, RecordSource
 from mia_batch.data.sources import Source
 from mia_batch.errors import InputError
-from mia_batch.inputs import NO_GROUP
+from mia_batch.inputs import HASH_BYTES, NO_GROUP, content
 from mia_batch.settings.schema import DataConfig, SampleBlock
+
+HASHED_TOGETHER = 1024  # samples whose images are in memory
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,16 @@ def select(data: DataConfig, source: Source) -> Selection:
     _check_disjoint(*sides)
     group = declared_groups(data, [*sides[0], *sides[1]], source)
     return replace(gather(sides[0], sides[1], source), group=group)
+
+
+def contents(selection: Selection, source: Source) -> np.ndarray:
+    """Hash of each sample's input, uint8 (N, HASH_BYTES), as extract stores it."""
+    found = np.empty((len(selection), HASH_BYTES), np.uint8)
+    for split in np.unique(selection.split):
+        rows = np.flatnonzero(selection.split == split)
+        for part in np.array_split(rows, -(-len(rows) // HASHED_TOGETHER)):
+            found[part] = content(source.images(str(split), selection.sample_index[part]))
+    return found
 
 
 Side = list[tuple[str, np.ndarray]]
