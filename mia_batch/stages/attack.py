@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mia_batch import signals
 from mia_batch.attacks.base import AttackResult, AttackSettings, not_evaluable
+from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.attacks.split import check_arrays, make_splits
 from mia_batch.errors import InputError
@@ -207,7 +208,10 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
 def fit(settings: AttackConfig, features: Features, paths: RunPaths, manifest: Manifest, stop: StopRequest) -> int:
     """Do what is left, on all cores of this job."""
     n_jobs = available_cpus()
-    samples = make_samples(features.member, settings, features=feature_rows(features, settings.features))
+    samples = make_samples(
+        features.member, settings, group=group_codes(features.content, features.group, len(features.member)),
+        left_out=twins(features.content, features.member), features=feature_rows(features, settings.features),
+    )
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
     marks = accepted_marks(paths, manifest)
     started = launch("attack", n_jobs=n_jobs)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult
+from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.metrics.base import Effects, Estimate, UndefinedMetricWarning
@@ -36,7 +37,8 @@ from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
-from mia_batch.verdict.evaluability import evaluability
+from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution, too_many_duplicates
+from mia_batch.verdict.evaluability import Evaluability, evaluability
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
 from mia_batch.verdict.rules import CROSS_FITTED, Gate
@@ -137,21 +139,50 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     features = read_features(paths.features)
     results = read_results(config, paths, manifest, features)
     put_in_force(paths, manifest)
-    evaluations = evaluate_all(results)
-    model = evaluability(
-        features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
-    )
+    twin, group = twins(features.content, features.member), _groups(features)
+    evaluations = evaluate_all(results, group)
+    model = look_at_model(config, features, twin)
     gate, augment_members = config.gate.gate(), config.data.augment_members
     verdict = decide(
-        {name: scored(results[name], estimates, gate) for name, estimates in evaluations.items()},
+        {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()},
         gate,
         methods=list(results),
         reasons={name: result.reason for name, result in results.items() if result.reason},
         not_evaluable=" ".join(model.reasons),
         augment_members=augment_members,
+        cautions=_cautions(features, twin),
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    return build_summary(results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model)
+    return build_summary(
+        results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
+        counts=_counts(features, twin, group),
+    )  # fmt: skip
+
+
+def look_at_model(config: Config, features: Features, twin: NDArray[np.bool_]) -> Evaluability:
+    """Whether an audit of this model, on these samples, can say anything."""
+    model = evaluability(
+        features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
+    )
+    fault = too_many_duplicates(twin, features.member, config.data.max_duplicates)
+    return replace(model, reasons=(*model.reasons, fault)) if fault else model
+
+
+def _cautions(features: Features, twin: NDArray[np.bool_]) -> list[str]:
+    """What to know of the samples."""
+    if features.content is None:
+        return [NOT_KNOWN]
+    caution = duplicates_caution(twin, features.member, features.split, features.sample_index)
+    return [caution] if caution else []
+
+
+def _groups(features: Features) -> NDArray[np.int64]:
+    return group_codes(features.content, features.group, len(features.member))
+
+
+def _counts(features: Features, twin: NDArray[np.bool_], group: NDArray[np.int64]) -> dict[str, int]:
+    known = features.content is not None
+    return {"n_twins": int(twin.sum()), "n_groups": len(np.unique(group[~twin]))} if known else {}
 
 
 def scored(
