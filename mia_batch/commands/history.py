@@ -31,6 +31,8 @@ from mia_batch.scheduler.queue import statuses
 
 log = logging.getLogger(__name__)
 FORMATS = ("table", "csv", "json")
+SHOWN = 5  # keys in a title, before a count stands for the rest
+NOTE_WIDTH = 20  # of the last column at least, whose text goes on below
 COLUMNS = ("created", "checkpoint", "run", "verdict", "auc", "change", "")
 
 
@@ -134,8 +136,9 @@ def _by_files(paths: RunPaths) -> Found:
             run=paths.root.name, created=manifest.created, checkpoint=checkpoint.name, sha256=digest,
             state=verdict.state, detail=verdict.detail, modified=manifest.checkpoint.modified,
         ), audited)  # fmt: skip
-        return _with_verdict(found, read_summary(paths.summary_json), attacks_identity(manifest)) \
-            if verdict.state == "done" else found
+        if verdict.state != "done":
+            return found
+        return _with_verdict(found, read_summary(paths.summary_json), attacks_identity(manifest))
     except InputError as error:
         said = " ".join(str(error).split())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -146,7 +149,10 @@ def _by_files(paths: RunPaths) -> Found:
 def _with_verdict(found: Found, summary: Summary, attacks: Mapping[str, Any]) -> Found:
     verdict, areas = summary.verdict, _values(summary, "auc")
     highest = {name: max((value for _, value in _values(summary, name)), default=None) for name in ("auc", "accuracy")}
-    entry = replace(found.entry, leak=verdict.leak, outcome=verdict.outcome, detail=verdict.sentence, **highest)
+    entry = replace(
+        found.entry, leak=verdict.leak, outcome=verdict.outcome, detail=verdict.sentence, auc=highest["auc"],
+        accuracy=highest["accuracy"],
+    )  # fmt: skip
     if not areas or (summary.audited and summary.audited.reasons):  # nothing to compare, or the model is no model
         return replace(found, entry=entry)
     best, _ = max(areas, key=lambda area: area[1])
@@ -195,7 +201,8 @@ def change(before: Found | None, now: Found) -> dict[str, Any]:
         (area.value or 0.0, area.low or 0.0, area.high or 0.0) for area in (before.area, now.area) if area
     )
     difference = value - was
-    down, up = difference - joint_reach(value - low, was_high - was), difference + joint_reach(high - value, was - was_low)
+    down = difference - joint_reach(value - low, was_high - was)
+    up = difference + joint_reach(high - value, was - was_low)
     alike = "same" if before.entry.outcome == now.entry.outcome else "unclear"
     word = "worse" if down > 0 else "better" if up < 0 else alike
     return {
@@ -209,10 +216,10 @@ def table(entries: Sequence[Entry]) -> str:
     rows = [COLUMNS, *map(_table_row, entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    columns = _terminal()
-    if columns is None or max(map(len, lines)) <= columns:
-        return "\n".join(lines)
-    return "\n".join(_wrapped("  ".join(filter(None, row)), columns) for row in rows[1:])
+    indent, columns = sum(widths[:-1]) + 2 * len(widths[:-1]), _terminal()
+    if columns and columns < indent + min(widths[-1], NOTE_WIDTH):
+        lines, indent = ["  ".join(filter(None, row)) for row in rows[1:]], 4
+    return "\n".join(_wrapped(line, columns, indent) for line in lines)
 
 
 def _terminal() -> int | None:
@@ -220,8 +227,8 @@ def _terminal() -> int | None:
     return shutil.get_terminal_size((0, 0)).columns or None
 
 
-def _wrapped(text: str, columns: int | None) -> str:
-    return textwrap.fill(text, max(columns, 8), subsequent_indent="    ") if columns else text
+def _wrapped(text: str, columns: int | None, indent: int = 4) -> str:
+    return textwrap.fill(text, max(columns, indent + 4), subsequent_indent=" " * indent) if columns else text
 
 
 def _table_row(entry: Entry) -> tuple[str, ...]:
@@ -242,10 +249,11 @@ def titles(found: Sequence[Training]) -> dict[str, str]:
     """By training's id a line that tells it from the others: its checkpoints, and what is its own in the config."""
     keys = dict.fromkeys(key for training in found for key in training.identity)
     own = [key for key in keys if len({json.dumps(each.identity.get(key, "")) for each in found}) > 1]
+    more = [f"and {len(own) - SHOWN} more that differ"] if len(own) > SHOWN else []
     return {
         each.id: ", ".join([f"training {each.id}", *filter(None, [each.like]), *(
-            f"{key} {_brief(each.identity[key])}" for key in own if key in each.identity
-        )])
+            f"{key} {_brief(each.identity[key]) if key in each.identity else 'default'}" for key in own[:SHOWN]
+        ), *more])
         for each in found
     }  # fmt: skip
 

@@ -14,7 +14,9 @@ from mia_batch.rundir.manifest import CheckpointOrigin
 
 # As MindSpore's `CheckpointConfig(append_info=["epoch_num", "step_num"])` puts them behind the weights of a .ckpt: a
 # message of a name and a tensor, which is dims (none, or one), type and content.
-NUMBER = re.compile(rb"\x0a.(epoch_num|step_num)\x12.(?:\x08\x01)?\x12\x05Int(?:32|64)\x1a(?:\x04(.{4})|\x08(.{8}))", re.S)
+NUMBER = re.compile(
+    rb"\x0a.(epoch_num|step_num)\x12.(?:\x08\x01)?\x12\x05Int(?:32|64)\x1a(?:\x04(.{4})|\x08(.{8}))", re.DOTALL
+)
 END_BYTES = 1 << 16
 HEADER_BYTES = 1 << 26  # of a .safetensors; more names no network has
 
@@ -51,6 +53,7 @@ def _safetensors_numbers(file: BinaryIO) -> Iterator[tuple[str, int]]:
             first, end = place["data_offsets"]
             if place["dtype"] in ("I32", "I64") and end - first in (4, 8):
                 file.seek(8 + size + first)
-                yield name, int.from_bytes(file.read(end - first), "little", signed=True)
+                content = file.read(end - first)
+                yield name, int.from_bytes(content, "little", signed=True) if len(content) == end - first else -1
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):  # what is no checkpoint, the plan says
         return

@@ -1,4 +1,4 @@
-"""Which training run each audited checkpoint is of, and which of them came first: by numbers and times, never by text."""
+"""Which training run each audited checkpoint is of, and which of them came first: by steps and times, never by text."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def name_of(path: Path) -> Name:
         like = FRACTION.sub("*", NAMED.sub(lambda found: found[0].replace(found[1], "*"), stem))
         return Name(f"{folder}/{like}{file}", tuple(map(int, steps)), sure=True)
     if found := NAMED.fullmatch(folder.name):
-        like = folder.with_name(folder.name.replace(found[1], "*"))
-        return Name(f"{like}/{path.name}", (int(found[1]),), sure=True)
+        steps_of = folder.with_name(folder.name.replace(found[1], "*"))
+        return Name(f"{steps_of}/{path.name}", (int(found[1]),), sure=True)
     if not DATE.search(stem) and (found := LAST.fullmatch(stem)):
         return Name(f"{folder}/{found[1]}*{found[3]}{file}", (int(found[2]),))
     return Name("")
