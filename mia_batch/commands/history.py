@@ -22,7 +22,7 @@ from mia_batch.errors import InputError, one_line
 from mia_batch.metrics.differences import joint_reach
 from mia_batch.process.exit_codes import BY_OUTCOME, INCONCLUSIVE, LEAK, OK
 from mia_batch.report.summary import MetricSummary, Summary, read_summary
-from mia_batch.rundir.identity import attacks_identity, training_run_identity
+from mia_batch.rundir.identity import CONTENT, attacks_identity, training_run_identity
 from mia_batch.rundir.manifest import read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.rundir.state import StageStatus, furthest, reduce_status
@@ -248,7 +248,8 @@ def _printable(text: str) -> str:
 def titles(found: Sequence[Training]) -> dict[str, str]:
     """By training's id a line that tells it from the others: its checkpoints, and what is its own in the config."""
     keys = dict.fromkeys(key for training in found for key in training.identity)
-    own = [key for key in keys if len({json.dumps(each.identity.get(key, "")) for each in found}) > 1]
+    differ = (key for key in keys if len({json.dumps(each.identity.get(key, "")) for each in found}) > 1)
+    own = sorted(differ, key=lambda key: key.startswith(CONTENT))  # what somebody has written says more
     more = [f"and {len(own) - SHOWN} more that differ"] if len(own) > SHOWN else []
     return {
         each.id: ", ".join([f"training {each.id}", *filter(None, [each.like]), *(
