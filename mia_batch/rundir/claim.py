@@ -45,7 +45,9 @@ def in_force(paths: RunPaths, manifest: Manifest) -> Manifest:
         refuse_differences(paths, differences(features_identity(holder), features_identity(manifest)))
     if features_identity(found) != features_identity(manifest):
         return manifest
-    return manifest.model_copy(update={name: getattr(found, name) for name in ("created", "versions", "launches")})
+    kept = {name: getattr(found, name) for name in ("created", "versions", "launches")}
+    origin = found.checkpoint if found.checkpoint.modified else manifest.checkpoint
+    return manifest.model_copy(update={**kept, "checkpoint": origin})
 
 
 def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) -> Manifest:

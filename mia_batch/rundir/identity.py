@@ -36,6 +36,7 @@ BEFORE: dict[str, Any] = {
     "gate.bound": "point", "attack.eval": "holdout", "attack.max_rows": None, "data.max_duplicates": 1.0,
 }  # fmt: skip
 CONTENT = "SHA-256 of "
+NOT_TRAINING = frozenset((f"{CONTENT}model.checkpoint", "train.checkpoint_every"))
 NOTHING = object()
 
 
@@ -55,10 +56,18 @@ def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
 
 def verdict_identity(manifest: Manifest) -> dict[str, Any]:
     """Of summary.json: the features, every attack, and the sections `gate` and `report`."""
-    found = _of_sections(manifest, "model", "data", "extract", "gate", "report", verdict=True)
-    for method in manifest.methods:
-        found |= _settings(manifest, method)
-    return found
+    return _of_sections(manifest, "model", "data", "extract", "gate", "report", verdict=True) | attacks_identity(manifest)
+
+
+def attacks_identity(manifest: Manifest) -> dict[str, Any]:
+    """Of what the attacks are, on whatever features: two audits whose attacks differ are not to be compared."""
+    return {key: value for method in manifest.methods for key, value in _settings(manifest, method).items()}
+
+
+def training_run_identity(manifest: Manifest) -> dict[str, Any]:
+    """Of the training that the checkpoint is of: the features but for its bytes, and the section `train`."""
+    found = _of_sections(manifest, "model", "data", "extract", "train")
+    return {key: value for key, value in found.items() if key not in NOT_TRAINING}
 
 
 def features_digest(manifest: Manifest) -> str:

@@ -15,6 +15,7 @@ from mia_batch.data.selection import Selection, select
 from mia_batch.data.sources import open_source
 from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import check_whole
+from mia_batch.network.checkpoint_origin import origin_of
 from mia_batch.network.datasets import open_dataset
 from mia_batch.rundir.manifest import Manifest, versions
 from mia_batch.settings.loading import named_in
@@ -93,4 +94,5 @@ def make_manifest(config: Config) -> Manifest:
     return Manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"), config_file=str(config.path),
         config=config.resolved(), digests=digests(config), versions=versions(),
+        checkpoint=origin_of(config.model.checkpoint),
     )  # fmt: skip
