@@ -56,7 +56,8 @@ def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
 
 def verdict_identity(manifest: Manifest) -> dict[str, Any]:
     """Of summary.json: the features, every attack, and the sections `gate` and `report`."""
-    return _of_sections(manifest, "model", "data", "extract", "gate", "report", verdict=True) | attacks_identity(manifest)
+    found = _of_sections(manifest, "model", "data", "extract", "gate", "report", verdict=True)
+    return found | attacks_identity(manifest)
 
 
 def attacks_identity(manifest: Manifest) -> dict[str, Any]:
