@@ -40,6 +40,7 @@ from mia_batch.search.tasks import CannotEvaluate, Done
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import AttackConfig, Config
 from mia_batch.stages.arguments import load_run
+from mia_batch.stages.evaluable import look_at_model
 from mia_batch.workers.open_executor import open_executor
 
 log = logging.getLogger(__name__)
@@ -131,11 +132,11 @@ def _result(
     name: str, samples: Samples, settings: AttackSettings, found: Mapping[str, Any], failure: str
 ) -> AttackResult:
     if failure := failure or _lacking(name, samples):
-        return not_evaluable(name, samples, failure)
+        return not_evaluable(name, samples.member, failure)
     try:
         return ATTACKS[name].result(samples, settings, found)
     except CannotEvaluate as error:
-        return not_evaluable(name, samples, str(error))
+        return not_evaluable(name, samples.member, str(error))
 
 
 def _lacking(name: str, samples: Samples) -> str:
@@ -199,10 +200,24 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
         return OK
     features = read_features(paths.features)
     put_in_force(paths, manifest)
+    if reasons := look_at_model(config, features).reasons:
+        return _refuse(left, " ".join(reasons), features, paths, manifest)
     methods = tuple(method for method in config.attack.methods if method.method in left)
     for note in (note for method in methods for note in method.notes):
         log.info("%s", note)
     return fit(config.attack.model_copy(update={"methods": methods}), features, paths, manifest, stop)
+
+
+def _refuse(
+    names: Sequence[str], reason: str, features: Features, paths: RunPaths, manifest: Manifest
+) -> int:
+    """Write that no attack can be evaluated; the reducer says so of the audit. Each is tried again by the next run."""
+    log.warning("no attack is made: %s", reason)
+    marks = accepted_marks(paths, manifest)
+    for name in names:
+        result = not_evaluable(name, features.member, f"the audit is not: {reason}")
+        write_attack(paths.attack(name), dataclasses.replace(result, provenance={"identity": marks[name][0]}))
+    return OK
 
 
 def fit(settings: AttackConfig, features: Features, paths: RunPaths, manifest: Manifest, stop: StopRequest) -> int:

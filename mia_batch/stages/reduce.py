@@ -37,8 +37,8 @@ from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
-from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution, too_many_duplicates
-from mia_batch.verdict.evaluability import Evaluability, evaluability
+from mia_batch.stages.evaluable import look_at_model
+from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
 from mia_batch.verdict.rules import CROSS_FITTED, Gate
@@ -141,7 +141,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     put_in_force(paths, manifest)
     twin, group = twins(features.content, features.member), _groups(features)
     evaluations = evaluate_all(results, group)
-    model = look_at_model(config, features, twin)
+    model = look_at_model(config, features)
     gate, augment_members = config.gate.gate(), config.data.augment_members
     verdict = decide(
         {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()},
@@ -157,15 +157,6 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
         counts=_counts(features, twin, group),
     )  # fmt: skip
-
-
-def look_at_model(config: Config, features: Features, twin: NDArray[np.bool_]) -> Evaluability:
-    """Whether an audit of this model, on these samples, can say anything."""
-    model = evaluability(
-        features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
-    )
-    fault = too_many_duplicates(twin, features.member, config.data.max_duplicates)
-    return replace(model, reasons=(*model.reasons, fault)) if fault else model
 
 
 def _cautions(features: Features, twin: NDArray[np.bool_]) -> list[str]:
