@@ -8,9 +8,17 @@ from functools import partial
 
 from numpy.typing import ArrayLike
 
-from mia_batch.metrics.base import LEVEL, Estimate
-from mia_batch.metrics.classification import accuracy, balanced_accuracy, precision, recall
-from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, tpr_at_fpr
+from mia_batch.metrics.base import LEVEL, Counts, Estimate
+from mia_batch.metrics.classification import PRIORS, accuracy, balanced_accuracy, precision, recall
+from mia_batch.metrics.epsilon import (
+    attack_implied_epsilon,
+    bayesian_epsilon,
+    gaussian_epsilon,
+    mu_gdp,
+    one_run_epsilon,
+    one_run_epsilon_fdp,
+)
+from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, predictive_value_at_fpr, tpr_at_fpr
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,7 @@ class Metric:
         label: its row in a table; "" for its name.
         group: the name under which `report.metrics` means it together with others; "" for its own.
         in_gate: whether a gate may be about it.
+        row: a table's row that shows it beside others, the value alone; "" for a row of its own.
     """
 
     compute: Callable[..., Estimate]
@@ -30,6 +39,7 @@ class Metric:
     label: str = ""
     group: str = ""
     in_gate: bool = True
+    row: str = ""
 
 
 METRICS: dict[str, Metric] = {
@@ -43,6 +53,47 @@ METRICS: dict[str, Metric] = {
         fpr_name(fpr): Metric(partial(tpr_at_fpr, fpr=fpr), True, f"TPR @ FPR {fpr}", "tpr_at_fpr", in_gate=False)
         for fpr in FPRS
     },
+    **{
+        f"predictive_value_at_fpr_{fpr:g}_prior_{prior:g}": Metric(
+            partial(predictive_value_at_fpr, fpr=fpr, prior=prior), True, group="predictive_value", in_gate=False,
+            row=f"PPV @ FPR {fpr}",
+        )
+        for fpr in FPRS for prior in PRIORS
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is said of epsilon.
+
+    Attributes:
+        label: its row in a table.
+        of_counts: called with the counts of decisions, `delta` and `level`; None for a figure of a one-run audit.
+        of_guesses: called with the guesses of a one-run audit, `delta` and `level`; gives a lower bound.
+    """
+
+    label: str
+    of_counts: Callable[..., Estimate] | None = None
+    of_guesses: Callable[..., float] | None = None
+
+
+def _mu(counts: Counts, *, delta: float, level: float) -> Estimate:
+    return mu_gdp(counts, level=level)
+
+
+def _credible(counts: Counts, *, delta: float, level: float) -> Estimate:
+    found = bayesian_epsilon(counts, delta=delta, level=level)
+    return Estimate(found.median, found.low, found.high, found.reason)
+
+
+EPSILONS: dict[str, Figure] = {
+    "epsilon": Figure("epsilon", attack_implied_epsilon),
+    "mu": Figure("mu-GDP: mu", _mu),
+    "epsilon_gaussian": Figure("its epsilon", gaussian_epsilon),
+    "epsilon_credible": Figure("credible eps.", _credible),
+    "epsilon_one_run": Figure("one run", of_guesses=one_run_epsilon),
+    "epsilon_one_run_gaussian": Figure("one run, Gauss.", of_guesses=one_run_epsilon_fdp),
 }
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.metrics.base import Estimate, count
+from mia_batch.metrics.base import Counts, Estimate, count
 from mia_batch.metrics.classification import balanced_accuracy, balanced_accuracy_bounds, predictive_value
-from mia_batch.metrics.epsilon import attack_implied_epsilon
+from mia_batch.metrics.epsilon import Guesses, attack_implied_epsilon, extreme_guesses
 from mia_batch.metrics.ranking import advantage, auc, tpr_at_fpr, tpr_at_fpr_bounds
 from mia_batch.verdict.rules import Rule, RuleOutcome
 
@@ -47,6 +47,15 @@ class Scored:
     def said(self) -> NDArray[np.bool_]:
         """The decisions that epsilon is of."""
         return self.predicted if self.threshold is None else self.scores >= self.threshold
+
+    @property
+    def counts(self) -> Counts:
+        """Of `said`: every bound of epsilon is made from these."""
+        return count(self.member, self.said)
+
+    def guesses(self, among: NDArray[np.bool_]) -> Guesses:
+        """Of a one-run audit on some of the scored samples: every one-run bound is made from these."""
+        return extreme_guesses(self.member[among], self.scores[among])
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ def _tpr_at_fpr(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float)
 
 
 def _epsilon(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
-    found = attack_implied_epsilon(count(scored.member, scored.said), delta=rule.delta or 0.0, level=1 - alpha_low)
+    found = attack_implied_epsilon(scored.counts, delta=rule.delta or 0.0, level=1 - alpha_low)
     return Bounds(found.value, found.low, found.high, found.reason)
 
 
