@@ -34,8 +34,5 @@ def digests(config: Config) -> dict[str, str]:
         "model.factory": config.model.factory_file(),
         "data.source": factory_file(config.data.source),
     }
-    for side in ("members", "nonmembers"):
-        for i, block in enumerate(getattr(config.data, side)):
-            files[f"data.{side}[{i}].indices"] = block.indices
-    found = {field: sha256(file) for field, file in files.items() if file}
+    found = {field: sha256(file) for field, file in (files | config.data.index_files()).items() if file}
     return found | {f"data:{name}": digest for name, digest in data_digests(config.data).items()}

@@ -9,13 +9,15 @@ import argparse
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mia_batch.attacks.base import AttackResult
+from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
@@ -32,11 +34,20 @@ from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
+from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.verdict.evaluability import evaluability
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
+from mia_batch.verdict.privacy import (
+    PrivacyAudit,
+    delta_of,
+    judge_claim,
+    privacy,
+    randomised_samples,
+    with_privacy,
+)
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +113,18 @@ def evaluate_all(results: Mapping[str, AttackResult]) -> dict[str, dict[str, Est
             log.warning("%s: not evaluable: %s", name, result.reason)
             continue
         rows = result.evaluated
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UndefinedMetricWarning)
+        with _undefined_logged(name):
             found[name] = evaluate(result.member[rows], result.predicted[rows], result.scores[rows])
-        for warning in caught:
-            log.warning("%s: %s", name, warning.message)
     return found
+
+
+@contextmanager
+def _undefined_logged(name: str) -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UndefinedMetricWarning)
+        yield
+    for warning in caught:
+        log.warning("%s: %s", name, warning.message)
 
 
 def summarise(config: Config, paths: RunPaths) -> Summary:
@@ -121,8 +138,10 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
     )
     gate, augment_members = config.gate.gate(), config.data.augment_members
+    attacks = {name: _scored(results[name], estimates) for name, estimates in evaluations.items()}
+    privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=bool(model.reasons))
     verdict = decide(
-        {name: _scored(results[name], estimates) for name, estimates in evaluations.items()},
+        attacks,
         gate,
         methods=list(results),
         reasons={name: result.reason for name, result in results.items() if result.reason},
@@ -130,7 +149,34 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         augment_members=augment_members,
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    return build_summary(results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model)
+    return build_summary(
+        results, evaluations, with_privacy(verdict, privacy_audit), gate, origin,
+        augment_members=augment_members, model=model, privacy=privacy_audit,
+    )  # fmt: skip
+
+
+def audit_privacy(
+    config: Config, features: Features, results: Mapping[str, AttackResult], attacks: Mapping[str, Scored], *,
+    not_evaluable: bool,
+) -> PrivacyAudit:
+    """Figures of epsilon of the evaluable attacks, and what they say of the configuration's claim.
+
+    Raises:
+        InputError: a canary is neither member nor non-member, or its index file is bad.
+    """
+    data, gate, claim = config.data, config.gate.gate(), config.audit.claim()
+    with named_in(config.path):
+        coins = canaries(data.canaries, features.split, features.sample_index) | data.randomised
+    scored = next((results[name].evaluated for name in attacks), np.zeros(len(coins), dtype=bool))
+    randomised = randomised_samples(coins, features.member, features.split, scored)
+    found = {}
+    for name, attack in attacks.items():
+        with _undefined_logged(name):
+            found[name] = privacy(attack, delta=delta_of(gate), randomised=randomised)
+    judged = judge_claim(
+        claim, attacks, randomised, n_attacks=len(results), alpha=gate.alpha, not_evaluable=not_evaluable
+    ) if claim else None  # fmt: skip
+    return PrivacyAudit(found, randomised, judged)
 
 
 def _scored(result: AttackResult, estimates: Mapping[str, Estimate]) -> Scored:

@@ -18,6 +18,10 @@ from mia_batch.verdict.rules import RULES, Claim, ClaimVerdict, Gate, Verdict
 
 FAIR_LEVEL = 0.01  # error of calling fair coins unfair
 NOT_RANDOMISED = "inclusion was not randomised (data.randomised, data.canaries)"
+APART = (
+    "coins are said to have decided which samples are members, yet no split has samples on both sides. The train and "
+    "test records of a published data set were not drawn so."
+)
 PROVES_NOTHING = "That proves nothing: another attack may find more."
 
 
@@ -29,11 +33,13 @@ class Randomised:
         scored: which of the scored samples they are, shape (n_scored,).
         n_members: of them all, scored or not.
         n_nonmembers: likewise.
+        apart: no split has samples of both sides.
     """
 
     scored: NDArray[np.bool_]
     n_members: int
     n_nonmembers: int
+    apart: bool = False
 
     @property
     def unfair(self) -> str | None:
@@ -45,6 +51,18 @@ class Randomised:
             f"{self.n_members} of the {total} samples that are said to be randomised are members, which is not by fair "
             f"coins (exact binomial test at {FAIR_LEVEL:g})"
         )
+
+
+def randomised_samples(
+    which: NDArray[np.bool_], member: NDArray[np.int8], split: NDArray[np.str_], scored: NDArray[np.bool_]
+) -> Randomised | None:
+    """Those of the audit's samples, shape (n_samples,) each; None without any."""
+    if not which.any():
+        return None
+    sides = [member[which & (split == name)] for name in np.unique(split[which])]
+    n_members = int((member[which] == 1).sum())
+    apart = not any(0 < side.sum() < len(side) for side in sides)
+    return Randomised(which[scored], n_members, int(which.sum()) - n_members, apart)
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,21 @@ class Privacy:
     delta: float
     figures: dict[str, Estimate | Bounds]
     guesses: Guesses | None = None
+
+
+@dataclass(frozen=True)
+class PrivacyAudit:
+    """What an audit says of epsilon.
+
+    Attributes:
+        by_method: of each evaluable attack.
+        randomised: the samples whose inclusion is said to have been randomised; None without any.
+        claim: what it says of a claim; None where none was made.
+    """
+
+    by_method: Mapping[str, Privacy]
+    randomised: Randomised | None = None
+    claim: ClaimVerdict | None = None
 
 
 def delta_of(gate: Gate) -> float:
@@ -138,11 +171,16 @@ def _cannot_judge(attacks: Mapping[str, Scored], randomised: Randomised | None, 
     return randomised.unfair or (None if randomised.scored.any() else "no randomised sample is scored")
 
 
-def with_claim(verdict: Verdict, found: ClaimVerdict) -> Verdict:
+def with_privacy(verdict: Verdict, audit: PrivacyAudit) -> Verdict:
     """The verdict where a claim was made: a contradiction is a finding like a leak, whatever the gate says.
 
     One that cannot be judged leaves no clean audit, as an attack does that is not evaluable.
     """
+    if audit.randomised and audit.randomised.apart:
+        verdict = replace(verdict, cautions=(*verdict.cautions, APART))
+    found = audit.claim
+    if found is None:
+        return verdict
     if verdict.leak or found.contradicted is False or (verdict.leak is None and not found.contradicted):
         return replace(verdict, notes=(found.sentence, *verdict.notes))
     doubt = "" if found.contradicted else "INCONCLUSIVE: "

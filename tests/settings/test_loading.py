@@ -94,8 +94,8 @@ LINES = [
     ({"attack.methods": [{"method": "lr"}, {"method": "lr"}]}, "attack.methods: must name each once, lr repeated"),
     ({"attack.backend": "dask"}, "attack: scheduler (an address or a scheduler file) goes with backend: dask"),
     ({"report.metrics": ["auc", "precisoin"]},
-     "report.metrics[1]: must be 'accuracy', 'precision', 'recall', 'balanced_accuracy', 'auc', 'advantage' or "
-     "'tpr_at_fpr', got 'precisoin'"),
+     "report.metrics[1]: must be 'accuracy', 'precision', 'recall', 'balanced_accuracy', 'auc', 'advantage', "
+     "'tpr_at_fpr' or 'predictive_value', got 'precisoin'"),
     ({"report.metrics": [{"auc": 1}]}, "report.metrics[0]: must be 'accuracy', 'precision'"),
     ({"report.metrics": []}, "report.metrics: must have at least 1, got []"),
     ({"report.metrics": "auc"}, "report.metrics: must be a list, got 'auc'"),
