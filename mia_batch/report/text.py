@@ -157,10 +157,14 @@ def _short(value: float | None) -> str:
 def _legend(summary: Summary, cell: int) -> list[str]:
     """What PPV and epsilon mean in the table."""
     priors = any(METRICS[name].row for m in summary.methods.values() for name in m.metrics if name in METRICS)
-    lines = [f"PPV: how sure a decision at that FPR is where {PRIORS_SAID} of all samples are members."]
-    deltas = [method.epsilon.delta for method in summary.methods.values() if method.epsilon]
-    said = [f"epsilon: at delta {deltas[0]:g}, each bound at {summary.level:.0%} for itself; {_of_training(summary)}"]
-    return (lines if priors and cell == CELL_WIDTH else []) + (said if deltas else [])
+    lines = []
+    if priors and cell == CELL_WIDTH:
+        lines.append(f"PPV: how sure a decision at that FPR is where {PRIORS_SAID} of all samples are members.")
+    delta = next((method.epsilon.delta for method in summary.methods.values() if method.epsilon), None)
+    if delta is not None:
+        each = f"each bound at {summary.level:.0%} for itself"
+        lines.append(f"epsilon: at delta {delta:g}, {each}; {_of_training(summary)}")
+    return lines
 
 
 def _of_training(summary: Summary) -> str:
@@ -170,8 +174,8 @@ def _of_training(summary: Summary) -> str:
     if coins.unfair:
         return f"none says anything of the training algorithm: {coins.unfair}."
     return (
-        "coins decided inclusion, so that 'one run' bounds the training algorithm's epsilon ('Gauss.' that of a Gaussian"
-        " mechanism); the others take samples for independent runs."
+        "coins decided inclusion, so that 'one run' bounds the training algorithm's epsilon ('Gauss.': if it is a "
+        "Gaussian mechanism); the others take samples for independent runs."
     )
 
 
