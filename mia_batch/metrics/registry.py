@@ -18,7 +18,7 @@ from mia_batch.metrics.epsilon import (
     one_run_epsilon,
     one_run_epsilon_fdp,
 )
-from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, predictive_value_at_fpr, tpr_at_fpr
+from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, predictive_value_of, tpr_at_fpr
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,13 @@ class Metric:
     """One metric of an attack.
 
     Attributes:
-        compute: called with membership, decisions (or scores, if `of_scores`) and `level`.
+        compute: called with membership, decisions (or scores, if `of_scores`) and `level`, or by `of_metric`.
         of_scores: whether it looks at the scores instead of the decisions.
         label: its row in a table; "" for its name.
         group: the name under which `report.metrics` means it together with others; "" for its own.
         in_gate: whether a gate may be about it.
         row: a table's row that shows it beside others, the value alone; "" for a row of its own.
+        of_metric: the metric whose estimate `compute` is called with instead; "" for none.
     """
 
     compute: Callable[..., Estimate]
@@ -40,6 +41,7 @@ class Metric:
     group: str = ""
     in_gate: bool = True
     row: str = ""
+    of_metric: str = ""
 
 
 METRICS: dict[str, Metric] = {
@@ -55,8 +57,8 @@ METRICS: dict[str, Metric] = {
     },
     **{
         f"predictive_value_at_fpr_{fpr:g}_prior_{prior:g}": Metric(
-            partial(predictive_value_at_fpr, fpr=fpr, prior=prior), True, group="predictive_value", in_gate=False,
-            row=f"PPV @ FPR {fpr}",
+            partial(predictive_value_of, fpr=fpr, prior=prior), group="predictive_value", in_gate=False,
+            row=f"PPV @ FPR {fpr}", of_metric=fpr_name(fpr),
         )
         for fpr in FPRS for prior in PRIORS
     },
@@ -138,8 +140,14 @@ def evaluate(
     Warns:
         UndefinedMetricWarning: for each metric that is NaN, with the cause.
     """
-    return {
-        name: metric.compute(member, scores if metric.of_scores else predicted, level=level)
-        for name, metric in METRICS.items()
-        if names is None or name in names
-    }
+    found: dict[str, Estimate] = {}
+
+    def estimate(name: str) -> Estimate:
+        metric = METRICS[name]
+        if name not in found and metric.of_metric:
+            found[name] = metric.compute(estimate(metric.of_metric))
+        elif name not in found:
+            found[name] = metric.compute(member, scores if metric.of_scores else predicted, level=level)
+        return found[name]
+
+    return {name: estimate(name) for name in METRICS if names is None or name in names}

@@ -19,6 +19,8 @@ from running import run_job
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.cli import main
+from mia_batch.metrics.registry import EPSILONS
+from mia_batch.metrics.registry import METRICS as METRICS_OF_ALL
 from mia_batch.process.exit_codes import run_main
 from mia_batch.report.junit import xml_text
 from mia_batch.report.summary import read_summary
@@ -35,6 +37,7 @@ from mia_batch.stages.plan import make_manifest
 from mia_batch.stages.reduce import reduce
 
 N = 160  # rows of the `records` fixture: 90 members, 70 non-members
+OF_COUNTS = [name for name, figure in EPSILONS.items() if figure.of_counts]
 METHODS = [{"method": "lr", "params": {"C": [1.0]}}, {"method": "knn", "params": {"n_neighbors": [3]}}]
 
 
@@ -132,7 +135,7 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
     with open(run.paths.summary_csv, newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["method"] for row in rows} == {"lr", "knn"}
-    assert len(rows) == 18
+    assert [row["metric"] for row in rows] == 2 * [*METRICS_OF_ALL, *OF_COUNTS]
     assert sorted(path.name for path in run.paths.root.iterdir()) == [
         "attacks", "features.h5", "run.json", "summary.csv", "summary.json",
     ]  # fmt: skip
