@@ -144,7 +144,7 @@ def _of_sections(manifest: Manifest, *sections: str, rows: bool = True) -> dict[
         for field, digest in manifest.digests.items()
         if re.split("[.:]", field)[0] in sections and not (rows and field.startswith(VERDICT_FILES))
     }
-    config = {name: manifest.config.get(name, {}) for name in sections}
+    config = {name: found for name in sections if (found := manifest.config.get(name))}  # versions before lack `audit`
     return _identity({name: of_rows(name, found) if rows else found for name, found in config.items()}) | contents
 
 
