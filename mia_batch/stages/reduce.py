@@ -9,7 +9,8 @@ import argparse
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.attacks.grouping import group_codes, twins
+from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.metrics.base import Effects, Estimate, UndefinedMetricWarning
@@ -35,12 +37,21 @@ from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
+from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
+from mia_batch.verdict.privacy import (
+    PrivacyAudit,
+    delta_of,
+    judge_claim,
+    privacy,
+    randomised_samples,
+    with_privacy,
+)
 from mia_batch.verdict.rules import CROSS_FITTED, Gate
 
 log = logging.getLogger(__name__)
@@ -123,14 +134,20 @@ def evaluate_all(
             log.warning("%s: not evaluable: %s", name, result.reason)
             continue
         rows = result.evaluated
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UndefinedMetricWarning)
+        with _undefined_logged(name):
             found[name] = evaluate(
                 result.member[rows], result.predicted[rows], result.scores[rows], effects=design_effects(result, group)
             )
-        for warning in caught:
-            log.warning("%s: %s", name, warning.message)
     return found
+
+
+@contextmanager
+def _undefined_logged(name: str) -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UndefinedMetricWarning)
+        yield
+    for warning in caught:
+        log.warning("%s: %s", name, warning.message)
 
 
 def summarise(config: Config, paths: RunPaths) -> Summary:
@@ -143,8 +160,10 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     evaluations = evaluate_all(results, group)
     model = look_at_model(config, features)
     gate, augment_members = config.gate.gate(), config.data.augment_members
+    attacks = {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()}
+    privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=bool(model.reasons))
     verdict = decide(
-        {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()},
+        attacks,
         gate,
         methods=list(results),
         reasons={name: result.reason for name, result in results.items() if result.reason},
@@ -154,9 +173,33 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
     return build_summary(
-        results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
-        counts=_counts(features, twin, group),
+        results, evaluations, with_privacy(verdict, privacy_audit), gate, origin, augment_members=augment_members,
+        model=model, privacy=privacy_audit, counts=_counts(features, twin, group),
     )  # fmt: skip
+
+
+def audit_privacy(
+    config: Config, features: Features, results: Mapping[str, AttackResult], attacks: Mapping[str, Scored], *,
+    not_evaluable: bool,
+) -> PrivacyAudit:
+    """Figures of epsilon of the evaluable attacks, and what they say of the configuration's claim.
+
+    Raises:
+        InputError: a canary is neither member nor non-member, or its index file is bad.
+    """
+    data, gate, claim = config.data, config.gate.gate(), config.audit.claim()
+    with named_in(config.path):
+        coins = canaries(data.canaries, features.split, features.sample_index) | data.randomised
+    rows = next((results[name].evaluated for name in attacks), np.zeros(len(coins), dtype=bool))
+    randomised = randomised_samples(coins, features.member, features.split, rows)
+    found = {}
+    for name, attack in attacks.items():
+        with _undefined_logged(name):
+            found[name] = privacy(attack, delta=delta_of(gate), randomised=randomised)
+    judged = judge_claim(
+        claim, attacks, randomised, n_attacks=len(results), alpha=gate.alpha, not_evaluable=not_evaluable
+    ) if claim else None  # fmt: skip
+    return PrivacyAudit(found, randomised, judged)
 
 
 def _cautions(features: Features, twin: NDArray[np.bool_]) -> list[str]:
@@ -180,13 +223,12 @@ def scored(
     result: AttackResult, estimates: Mapping[str, Estimate], gate: Gate, group: NDArray[np.integer] | None = None
 ) -> Scored:
     """What the gate is told of an attack. Of cross-fitted scores it looks at the extreme ones too, for epsilon."""
-    rows, extreme = result.evaluated, None
+    rows, extreme, one_split = result.evaluated, None, None
     member, scores, scored_by = result.member[rows] == 1, result.scores[rows], result.scored_by[rows]
     if scored_by.max() > 0:
-        delta = next((rule.delta for rule in gate.rules if rule.metric == "epsilon"), None)
-        extreme = out_of_fold_decisions(member, scores, scored_by, delta=delta or 0.0)
+        extreme, one_split = out_of_fold_decisions(member, scores, scored_by, delta=delta_of(gate)), scored_by == 0
     effects = design_effects(result, group)
-    return Scored(member, result.predicted[rows] == 1, scores, estimates, extreme, effects)
+    return Scored(member, result.predicted[rows] == 1, scores, estimates, extreme, effects, one_split)
 
 
 def reduce(args: argparse.Namespace) -> int:
