@@ -26,7 +26,7 @@ from mia_batch.metrics.base import Effects, Estimate, UndefinedMetricWarning
 from mia_batch.metrics.epsilon import out_of_fold_decisions
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
-from mia_batch.report.build import build_summary
+from mia_batch.report.build import build_summary, with_counts
 from mia_batch.report.junit import to_junit
 from mia_batch.report.summary import Summary, to_csv, to_json
 from mia_batch.report.text import method_line, model_lines, render, wrapped
@@ -172,10 +172,13 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         cautions=_cautions(features, twin),
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    return build_summary(
+    summary = build_summary(
         results, evaluations, with_privacy(verdict, privacy_audit), gate, origin, augment_members=augment_members,
-        model=model, privacy=privacy_audit, counts=_counts(features, twin, group),
+        model=model, privacy=privacy_audit,
     )  # fmt: skip
+    if features.content is None:
+        return summary
+    return with_counts(summary, n_twins=int(twin.sum()), n_groups=len(np.unique(group[~twin])))
 
 
 def audit_privacy(
@@ -212,11 +215,6 @@ def _cautions(features: Features, twin: NDArray[np.bool_]) -> list[str]:
 
 def _groups(features: Features) -> NDArray[np.int64]:
     return group_codes(features.content, features.group, len(features.member))
-
-
-def _counts(features: Features, twin: NDArray[np.bool_], group: NDArray[np.int64]) -> dict[str, int]:
-    known = features.content is not None
-    return {"n_twins": int(twin.sum()), "n_groups": len(np.unique(group[~twin]))} if known else {}
 
 
 def scored(
