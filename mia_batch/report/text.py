@@ -102,12 +102,26 @@ def _marks(summary: Summary) -> dict[str, str]:
 
 def _block(summary: Summary, methods: list[str], cell: int, marks: dict[str, str]) -> str:
     found = [summary.methods[method].metrics for method in methods]
-    header = " " * LABEL_WIDTH + "".join(f" {method[: cell - 2]:<{cell - 1}}" for method in methods)
+    header = _header(methods, cell)
     rows = [
         f"{_label(metric):<{LABEL_WIDTH}}" + "".join(_cell(each[metric], cell, marks) for each in found)
         for metric in found[0]
     ]
-    return "\n".join(line.rstrip() for line in [header, *rows])
+    return "\n".join(line.rstrip() for line in [*header, *rows])
+
+
+def _header(methods: list[str], cell: int) -> list[str]:
+    """The methods' names; a long one goes over several lines, at its underscores if it can."""
+    names = [_broken(method, cell - 2) for method in methods]
+    height = max(map(len, names))
+    lines = zip(*([""] * (height - len(name)) + name for name in names), strict=True)
+    return [" " * LABEL_WIDTH + "".join(f" {part:<{cell - 1}}" for part in line) for line in lines]
+
+
+def _broken(name: str, width: int) -> list[str]:
+    if len(name) <= width:
+        return [name]
+    return [line.replace("_ ", "_") for line in textwrap.wrap(name.replace("_", "_ "), width)]
 
 
 def _cell(numbers: MetricSummary, cell: int, marks: dict[str, str]) -> str:

@@ -32,6 +32,7 @@ INDEX_FILE = re.compile(r"data\.(non)?members\[\d+\]\.indices")
 BEFORE: dict[str, Any] = {
     "gate.rule": "all_above", "gate.threshold": 0.6, "gate.metrics": ["accuracy", "precision", "recall"],
     "gate.bound": "point", "attack.eval": "holdout", "attack.max_rows": None,
+    "attack.features": "logits_loss",
 }  # fmt: skip
 CONTENT = "SHA-256 of "
 NOTHING = object()
