@@ -32,8 +32,9 @@ class PopulationAttack:
     """The score is the share of the population's losses that are >= the row's, in [0, 1].
 
     The population of a split is its fit rows' non-members. With m of them a score has m + 1 values: all rows whose loss
-    is at most the population's smallest tie at 1, so that no false positive rate below about 1 / m can be resolved.
-    Within a split the order is that of the loss.
+    is at most the population's smallest tie at 1, be they members or not, so that no false positive rate below about
+    1 / m can be resolved, and equal losses of a population hide the members below. Within a split the order is else
+    that of the loss.
     """
 
     name: str
