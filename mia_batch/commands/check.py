@@ -122,7 +122,7 @@ def _method_line(method: MethodConfig, config: Config) -> str:
     from mia_batch.search.estimators import METHODS, n_candidates  # scikit-learn takes a second
 
     if method.method not in METHODS:
-        return f"{method.method}: no grid"
+        return f"{method.method}: no grid to search"
     candidates = n_candidates(method.params)
     if config.attack.search == "halving":
         return f"{method.method}: {candidates} candidates, halved round by round"
