@@ -34,7 +34,8 @@ VERDICT_FILES = tuple(f"{section}.{key}[" for section, keys in OF_VERDICT.items(
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.
 BEFORE: dict[str, Any] = {
     "gate.rule": "all_above", "gate.threshold": 0.6, "gate.metrics": ["accuracy", "precision", "recall"],
-    "gate.bound": "point", "attack.eval": "holdout", "attack.max_rows": None, "data.max_duplicates": 1.0,
+    "gate.bound": "point", "attack.eval": "holdout", "attack.max_rows": None, "attack.features": "logits_loss",
+    "data.max_duplicates": 1.0,
 }  # fmt: skip
 CONTENT = "SHA-256 of "
 NOT_TRAINING = frozenset((f"{CONTENT}model.checkpoint", "train.checkpoint_every"))

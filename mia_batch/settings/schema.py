@@ -313,7 +313,7 @@ class AttackConfig(Section):
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     max_rows: Annotated[int, Field(ge=10)] = 60_000
     cv: Annotated[int, Field(ge=2)] = 3
-    features: Literal["logits_loss", "mindarmour"] = "logits_loss"
+    features: Literal["signals", "logits_loss", "mindarmour"] = "signals"
     search: Literal["shared", "exact", "random", "halving"] = "shared"
     n_iter: Positive = 10
     memory_gib: Annotated[float, Field(gt=0)] = 4.0

@@ -230,6 +230,20 @@ Caution: few samples."""
     )
 
 
+@pytest.mark.parametrize("width", [22, 80])
+def test_long_names_go_over_several_lines(width: int) -> None:
+    names = ("lr", "class_threshold_loss", "class_threshold_hinge", "attack_p", "class_threshold_modified_entropy")
+    text = render(summary_of(*map(result, names)), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    if width == 80:
+        header = text.splitlines()[3:6]
+        assert [line.split() for line in header] == [
+            ["class_", "class_"], ["threshold_", "threshold_"], ["lr", "loss", "hinge", "attack_p"],
+        ]
+        assert header[2].index("loss") == header[1].index("threshold_")
+    assert ("modified_\n" if width == 80 else "d_mo\n") in text
+
+
 def test_many_distinct_reasons_share_the_last_mark() -> None:
     summary = as_dict(four())
     for i, (method, metric) in enumerate((m, k) for m in summary["methods"] for k in summary["methods"][m]["metrics"]):

@@ -130,7 +130,7 @@ def test_a_key_that_an_old_manifest_lacks_is_what_that_version_did(monkeypatch: 
     before = features_digest(a_manifest())
     old, now = features_identity(a_manifest()), a_manifest(**{"data.made_up": "as then"})
     assert differences(old, features_identity(now)) == ["data.made_up was nothing and is now as then"]
-    monkeypatch.setattr(identity, "BEFORE", {"data.made_up": "as then", "attack.made_up": 3})
+    monkeypatch.setattr(identity, "BEFORE", identity.BEFORE | {"data.made_up": "as then", "attack.made_up": 3})
     assert differences(old, features_identity(now)) == []
     assert features_digest(now) == before
     assert attack_digest(a_manifest(**{"attack.made_up": 3}), "lr") == BASE["lr"]

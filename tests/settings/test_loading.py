@@ -66,7 +66,7 @@ LINES = [
      "data.members: must be a file that can be read, got "),
     ({"attack.methods": []}, "attack.methods: "),
     ({"attack.methods": [{"method": "svm", "params": {}}]},
-     "attack.methods[0].method: must be one of lr, knn, mlp, rf, got 'svm'"),
+     "attack.methods[0].method: must be one of lr, knn, mlp, rf, threshold_loss, threshold_confidence, "),
     ({"attack.methods": [{"method": "lr", "params": {"C": []}}]},
      "attack.methods[0].params.C: must have at least one value, got []"),
     ({"attack.methods": [{"method": "lr", "params": {"C": 1.0}}]}, "attack.methods[0].params.C: must be a list, or"),
@@ -92,6 +92,9 @@ LINES = [
     ({"model.checkpoint": "x" * 300}, "model.checkpoint: must be a file that can be read, got "),
     ({"data.path": "x" * 300}, "data.path: must exist and be readable, got "),
     ({"attack.methods": [{"method": "lr"}, {"method": "lr"}]}, "attack.methods: must name each once, lr repeated"),
+    ({"attack.methods": [{"method": "threshold_loss", "params": {"C": [1]}}]},
+     "attack.methods[0].params.C: is unknown: threshold_loss takes no parameters"),
+    ({"attack.features": "loss"}, "attack.features: must be 'signals', 'logits_loss' or 'mindarmour', got 'loss'"),
     ({"attack.backend": "dask"}, "attack: scheduler (an address or a scheduler file) goes with backend: dask"),
     ({"report.metrics": ["auc", "precisoin"]},
      "report.metrics[1]: must be 'accuracy', 'precision', 'recall', 'balanced_accuracy', 'auc', 'advantage', "
