@@ -37,6 +37,12 @@ class Persons:
 
 def make(split, n=30):
     return Persons(n)
+
+def dataset(split):
+    import mindspore.dataset as ds
+    columns = {"image": np.zeros((30, 8, 8, 3), np.uint8), "label": np.arange(30) % 10}
+    names = {"person": ["ann", "bob", "cyd"] * 10, "camera": np.arange(30) // 10 - 1, "weight": np.ones(30) / 2}
+    return ds.NumpySlicesDataset(columns | names, shuffle=True)
 """
 
 
@@ -54,8 +60,9 @@ def refused(path: Path) -> str:
 @pytest.fixture
 def source_config(tmp_path: Path, write_config: Write) -> Write:
     (tmp_path / "persons.py").write_text(SOURCE)
-    own = {"data.source": "persons.py:make", "data.path": None}
-    return lambda group: write_config({**own, "data.group": group})
+    return lambda group, function="make": write_config(
+        {"data.path": None, "data.source": f"persons.py:{function}", "data.group": group}
+    )
 
 
 def files(tmp_path: Path, train: Any, test: Any) -> dict[str, str]:
@@ -120,22 +127,25 @@ def test_a_key_that_cannot_be(write_config: Write, group: Any, rule: str) -> Non
     assert refused(path).startswith(f"{path}: {rule}")
 
 
-def test_a_source_gives_its_attribute_or_its_items_key(source_config: Write) -> None:
-    assert group_of(source_config("person")).tolist() == [0, 1, 2] * 20
-    by_camera = group_of(source_config("camera")).tolist()
+@pytest.mark.parametrize("function", ["make", "dataset"])
+def test_a_source_gives_its_attribute_or_its_column(source_config: Write, function: str) -> None:
+    assert group_of(source_config("person", function)).tolist() == [0, 1, 2] * 20
+    by_camera = group_of(source_config("camera", function)).tolist()
     assert by_camera == ([NO_GROUP] * 10 + [0] * 10 + [1] * 10) * 2
 
 
 @pytest.mark.parametrize(
-    ("group", "rule"),
+    ("function", "group", "rule"),
     [
-        ("short", "short must have one entry per sample, 30"),
-        ("face", "must be an attribute of the source or a key of "),
-        ("weight", "train sample 0: group must be an integer or a word, got float 0.5"),
+        ("make", "short", "short must have one entry per sample, 30"),
+        ("make", "face", "must be an attribute of the source or a key of "),
+        ("make", "weight", "train sample 0: group must be an integer or a word, got float 0.5"),
+        ("dataset", "face", "must be a column of "),
+        ("dataset", "weight", "train sample 0: group must be an integer or a word, got ndarray array(0.5)"),
     ],
 )
-def test_a_source_without_such_groups_is_one_line(source_config: Write, group: str, rule: str) -> None:
-    assert rule in refused(source_config(group))
+def test_a_source_without_such_groups_is_one_line(source_config: Write, function: str, group: str, rule: str) -> None:
+    assert rule in refused(source_config(group, function))
 
 
 def test_groups_are_of_the_features_and_the_limit_is_of_the_verdict(tmp_path: Path, write_config: Write) -> None:
