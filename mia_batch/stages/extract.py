@@ -76,6 +76,8 @@ class RootFile:
         before = rows_before_crash(paths, n_rows)
         if before is not None:
             log.warning("a rank of the last launch crashed: its rows are computed again; see %s", paths.launch)
+            for fitted in paths.attacks.iterdir():  # on rows that are not trusted
+                fitted.unlink()
             self.store.keep(before)
         return self.store.done()
 

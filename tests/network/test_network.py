@@ -206,6 +206,11 @@ def _without(name: str) -> Any:
         (lambda v: v | {"classifier.bias": np.full(5, np.nan, np.float32)}, ["finite numbers: classifier.bias$"]),
         (lambda v: v | {"layers.0.weight": v["layers.0.weight"] / 0}, ["finite numbers: layers.0.weight$"]),
         (
+            lambda v: v | {"classifier.bias": np.ones(5, np.int8), "classifier.weight": v["classifier.weight"] > 0},
+            ["the network's kinds of numbers: classifier.weight Bool for Float32, classifier.bias Int8 for Float32$"],
+        ),
+        (lambda v: v | {"classifier.bias": np.full(5, 1e39)}, ["finite numbers: classifier.bias$"]),
+        (
             lambda v: {f"net.{key}": value for key, value in v.items()},
             [r"missing: .* and 2 more \(7 in all\)$", r"unexpected: .* and 2 more \(7 in all\)$"],
         ),

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from rundirs import write_rows
+from rundirs import one_entry, write_rows
 
 from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import SUFFIXES, check_whole
@@ -69,19 +69,12 @@ def test_other_files_are_not_checkpoints(tmp_path: Path, content: bytes) -> None
         assert not is_whole(file)
 
 
-def entry(name: bytes) -> bytes:
-    """A checkpoint of one byte, a scalar."""
-    tensor = b"\x12\x05UInt8\x1a\x01\x00"
-    value = b"\x0a" + bytes([len(name)]) + name + b"\x12" + bytes([len(tensor)]) + tensor
-    return b"\x0a" + bytes([len(value)]) + value
-
-
 def test_files_are_taken_once_nobody_writes_to_them(tmp_path: Path) -> None:
     now = time.time()
     for name, age in (("old.ckpt", 300), ("older.ckpt", 400), ("fresh.ckpt", 1), (".hidden.ckpt", 300), ("x.txt", 300)):
-        (tmp_path / name).write_bytes(entry(name.encode()))
+        (tmp_path / name).write_bytes(one_entry(name.encode()))
         os.utime(tmp_path / name, (now - age, now - age))
-    (tmp_path / "torn.ckpt").write_bytes(entry(b"torn")[:-1])
+    (tmp_path / "torn.ckpt").write_bytes(one_entry(b"torn")[:-1])
     os.utime(tmp_path / "torn.ckpt", (now - 300, now - 300))
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "gone.ckpt").symlink_to(tmp_path / "nowhere")
@@ -173,7 +166,7 @@ def test_claims_are_given_up_when_a_later_one_cannot_be_made(
     watch, runs = tmp_path / "watch", tmp_path / "runs"
     watch.mkdir()
     for name in ("a", "b"):
-        (watch / f"{name}.ckpt").write_bytes(entry(name.encode()))
+        (watch / f"{name}.ckpt").write_bytes(one_entry(name.encode()))
         os.utime(watch / f"{name}.ckpt", (0, 0))
     claim, asked = claims.claim, []
 
@@ -210,7 +203,7 @@ def test_a_failed_audit_of_another_config_does_not_stop_the_others(
     watch, runs = tmp_path / "watch", tmp_path / "runs"
     watch.mkdir()
     for name in ("failed", "new"):
-        (watch / f"{name}.ckpt").write_bytes(entry(name.encode()))
+        (watch / f"{name}.ckpt").write_bytes(one_entry(name.encode()))
         os.utime(watch / f"{name}.ckpt", (0, 0))
     parser = argparse.ArgumentParser()
     nightly.add_arguments(parser)
