@@ -109,6 +109,12 @@ class FeatureStore:
         """Shape (n_rows,): which rows are computed."""
         return self._file["done"][:].astype(bool)
 
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Take all rows but these, (n_rows,), for not computed."""
+        with as_input_error(self.path):
+            self._file["done"][:] = self.done() & rows
+            sync(self._file)
+
     def write(self, block: NDArray[Any]) -> None:
         """Store rows (dtype of `block_dtype`); when it returns they are on disk and marked done."""
         block = block[np.argsort(block["row"], kind="stable")]

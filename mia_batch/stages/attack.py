@@ -26,6 +26,7 @@ from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.resources import available_cpus
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.claim import in_force_with, put_in_force
+from mia_batch.rundir.crashes import refuse_crashed
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.hdf5 import check_room
 from mia_batch.rundir.journal import Journal, Journals
@@ -225,6 +226,7 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
     if not left:
         log.info("attack: nothing to do")
         return OK
+    refuse_crashed(paths)
     features = read_features(paths.features)
     put_in_force(paths, manifest)
     if reasons := look_at_model(config, features).reasons:

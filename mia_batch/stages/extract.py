@@ -24,6 +24,7 @@ from mia_batch.mpi.world import World, connect
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME, print_problems
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.claim import claim
+from mia_batch.rundir.crashes import begin_launch, report_own_crash, rows_before_crash
 from mia_batch.rundir.features import FeatureStore
 from mia_batch.rundir.identity import data_digest, features_digest
 from mia_batch.rundir.manifest import Manifest, add_launch, end_launch, launch
@@ -71,6 +72,12 @@ class RootFile:
         if rows.done == n_rows:  # a complete file is not opened for writing again
             return np.ones(n_rows, dtype=bool)
         self.store = FeatureStore(paths.features)
+        before = rows_before_crash(paths, n_rows)
+        if before is not None:
+            log.warning("a rank of the last launch crashed: its rows are computed again; see %s", paths.launch)
+            for fitted in paths.attacks.iterdir():  # on rows that are not trusted
+                fitted.unlink()
+            self.store.keep(before)
         return self.store.done()
 
     def open(self, work: Work, n_classes: int) -> FeatureStore:
@@ -96,6 +103,7 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     manifest = claim(paths, manifest)
     done = file.rows_done(paths, len(selection))
     if not done.all():
+        begin_launch(paths, done)
         entry = launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
         manifest = add_launch(paths, entry)
     width = file.store.n_classes if file.store else config.model.kwargs.get("num_classes")
@@ -136,6 +144,7 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
         return Predictor(network, config.extract.batch_size, output=config.model.output)
 
     predictor = world.on_all(load)
+    report_own_crash(work.paths)  # not earlier: users' code and MindSpore, loaded now, may ask for their own reports
     read = _mapped(work) if work.prepared else None
     extraction = Extraction(
         world,

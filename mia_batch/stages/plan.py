@@ -37,7 +37,7 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True) -> Plan:
 
     Args:
         config: the configuration.
-        whole_checkpoint: refuse one that is cut short. Not for an array, in which such a one fails alone.
+        whole_checkpoint: refuse one that is cut short or malformed. Not for an array, in which such a one fails alone.
 
     Raises:
         InputError: everything that a later stage would refuse and that can be seen without running the network: bad

@@ -31,6 +31,7 @@ from mia_batch.report.junit import to_junit
 from mia_batch.report.summary import Summary, to_csv, to_json
 from mia_batch.report.text import method_line, model_lines, render, wrapped
 from mia_batch.rundir.claim import in_force_with, put_in_force
+from mia_batch.rundir.crashes import refuse_crashed
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.identity import features_digest, mark_of
 from mia_batch.rundir.manifest import Manifest
@@ -153,6 +154,7 @@ def _undefined_logged(name: str) -> Iterator[None]:
 def summarise(config: Config, paths: RunPaths) -> Summary:
     """Read the run's files and build its summary."""
     manifest = in_force_with(paths, config)
+    refuse_crashed(paths)
     features = read_features(paths.features)
     results = read_results(config, paths, manifest, features)
     put_in_force(paths, manifest)

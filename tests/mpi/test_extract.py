@@ -21,6 +21,8 @@ from mia_batch.attacks.grouping import twins
 from mia_batch.inputs import NO_GROUP
 from mia_batch.process.exit_codes import RESUME
 from mia_batch.rundir.features import features_progress, read_features
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import read_rows
 
 Write = Callable[..., Path]
 DATASETS = (
@@ -97,6 +99,32 @@ def test_kill_9_loses_nothing_acknowledged_and_a_rerun_does_the_rest(
     for name in ("logits", "content", "statistics"):
         np.testing.assert_array_equal(after[name][kept], before[name][kept])
     assert run_job("extract", config, "--out", tmp_path / "whole", ranks=1).returncode == 0
+    assert_same(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("signum", "ranks"), [(signal.SIGSEGV, 2), (signal.SIGABRT, 0)])
+def test_rows_of_a_launch_that_crashed_are_computed_again_and_no_others(
+    tmp_path: Path, source_config: Write, signum: signal.Signals, ranks: int
+) -> None:
+    out, deadly = tmp_path / "out", tmp_path / "deadly"
+    config = source_config(delay=0.01, deadly=str(deadly))
+    for line in (f"train 40 {int(signal.SIGKILL)}", f"test 90 {int(signum)}"):
+        before = read(out)["done"].astype(bool) if out.exists() else np.zeros(192, bool)
+        deadly.write_text(line)
+        result = run_job("extract", config, "--out", out, ranks=ranks)
+        assert result.returncode not in (0, 1, 2, 75), result.stderr
+    damaged = read(out)["done"].astype(bool) & ~before
+    assert before.any()
+    assert 0 < damaged.sum() < 192 - before.sum()
+    with h5py.File(out / "features.h5", "r+") as file:  # what damaged memory may have made of them
+        file["logits"][:] += damaged[:, None].astype(np.float32)
+    rows = read_rows(RunPaths(out))
+    assert rows is not None
+    assert rows.done == before.sum()
+    again = run_job("extract", config, "--out", out, ranks=3)
+    assert again.returncode == 0, again.stderr
+    assert "a rank of the last launch crashed" in again.stderr
+    assert run_job("extract", config, "--out", tmp_path / "whole").returncode == 0
     assert_same(out, tmp_path / "whole")
 
 

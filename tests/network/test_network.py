@@ -207,6 +207,11 @@ def _without(name: str) -> Any:
         (lambda v: v | {"classifier.bias": np.full(5, np.nan, np.float32)}, ["finite numbers: classifier.bias$"]),
         (lambda v: v | {"layers.0.weight": v["layers.0.weight"] / 0}, ["finite numbers: layers.0.weight$"]),
         (
+            lambda v: v | {"classifier.bias": np.ones(5, np.int8), "classifier.weight": v["classifier.weight"] > 0},
+            ["the network's kinds of numbers: classifier.weight Bool for Float32, classifier.bias Int8 for Float32$"],
+        ),
+        (lambda v: v | {"classifier.bias": np.full(5, 1e39)}, ["finite numbers: classifier.bias$"]),
+        (
             lambda v: {f"net.{key}": value for key, value in v.items()},
             [r"missing: .* and 2 more \(7 in all\)$", r"unexpected: .* and 2 more \(7 in all\)$"],
         ),
@@ -276,7 +281,7 @@ def test_a_tensor_cut_short_is_not_filled_with_zeros(model: ModelConfig) -> None
     for value in message.value:
         value.tensor.tensor_content = value.tensor.tensor_content[:4]
     model.checkpoint.write_bytes(message.SerializeToString())
-    with pytest.raises(InputError, match=r"must hold its .* bytes of parameters"):
+    with pytest.raises(InputError, match=r"entry 'layers.0.weight': 4x3x3x3 Float32 must have 432 bytes, got 4"):
         checkpoint.load_network(model, (8, 8))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rundirs import one_entry
 
 from mia_batch.commands.run import check_memory
 from mia_batch.errors import InputError
@@ -14,7 +15,7 @@ from mia_batch.settings.loading import load_config
 from mia_batch.stages.plan import make_plan
 
 Write = Callable[..., Path]
-ENTRY = b"\x0a\x03\x0a\x01w"  # the smallest whole checkpoint: one entry, of that name
+ENTRY = one_entry(b"w")  # the smallest whole checkpoint
 
 
 @pytest.fixture
