@@ -25,13 +25,10 @@ def open_dataset(dataset: Any, field: str) -> Rows:
         InputError: columns, nodes or samplers that cannot be honoured exactly.
     """
     leaf = _leaf(dataset, field)
-    try:
-        columns = dataset.get_col_names()
-        samples = _samples(leaf, field)
-    except (RuntimeError, TypeError, ValueError) as error:  # MindSpore's, of a source that it cannot open
-        raise InputError(f"{field}: must be a dataset that can be opened, got {one_line(error)}") from error
+    columns, size = _columns_and_size(dataset, leaf, field)
     if not {"image", "label"} <= set(columns):
         raise InputError(f"{field}: must have columns image and label, got {', '.join(columns)}")
+    samples = _samples(leaf.sampler, np.arange(size), field)
     from mindspore.dataset import SequentialSampler, SubsetSampler  # loaded, since the dataset is there; else seconds
 
     bare = copy.deepcopy(dataset)  # the pipeline's nodes, not the source's data
@@ -62,15 +59,25 @@ def _leaf(dataset: Any, field: str) -> Any:
     return dataset
 
 
-def _samples(leaf: Any, field: str) -> NDArray[np.int64]:
-    """Where in the source each sample of the dataset is, int64 (n,)."""
+def _columns_and_size(dataset: Any, leaf: Any, field: str) -> tuple[list[str], int]:
+    """Names of the columns, and number of samples in the source, whatever sampler there is."""
     from mindspore.dataset import SequentialSampler
 
     whole = copy.deepcopy(leaf)
-    # MindSpore's own size of a dataset with a sampler may be stale, or wrong (-5 where 2 of 12 samples are left).
-    whole.sampler, whole.dataset_size = SequentialSampler(), None
-    everything = np.arange(whole.get_dataset_size())
-    samples = everything if _is_default(leaf.sampler) else _sampled(leaf.sampler, everything, field)
+    whole.sampler, whole.dataset_size = SequentialSampler(), None  # a size that is kept may be of an earlier sampler
+    try:
+        return dataset.get_col_names(), int(whole.get_dataset_size())
+    except Exception as error:  # MindSpore's kinds are many
+        raise InputError(f"{field}: must be a dataset that can be opened, got {one_line(error)}") from error
+
+
+def _samples(sampler: Any, everything: NDArray[np.int64], field: str) -> NDArray[np.int64]:
+    """Where in the source each sample of the dataset is, int64 (n,)."""
+    from mindspore.dataset import RandomSampler
+
+    # Where nothing is said, or shuffle=True: all samples in random order.
+    by_default = type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples is None
+    samples = everything if by_default and sampler.child_sampler is None else _sampled(sampler, everything, field)
     values, counts = np.unique(samples, return_counts=True)
     if not len(samples) or counts.max() > 1:  # MindSpore itself crashes on an empty list
         got = f"sample {values[counts.argmax()]} {counts.max()} times" if len(samples) else "none"
@@ -78,32 +85,20 @@ def _samples(leaf: Any, field: str) -> NDArray[np.int64]:
     return samples
 
 
-def _is_default(sampler: Any) -> bool:
-    """Whether this is what a dataset has where nothing, or `shuffle=True`, is said: all samples in random order."""
-    whole = sampler.num_samples is None and sampler.child_sampler is None
-    return type(sampler).__name__ == "RandomSampler" and whole and not sampler.replacement
-
-
 def _sampled(sampler: Any, everything: NDArray[np.int64], field: str) -> NDArray[np.int64]:
     """What a sampler gives of its child's output, or of everything."""
+    from mindspore.dataset import SequentialSampler, SubsetSampler
+
     child = sampler.child_sampler
     below = everything if child is None else _sampled(child, everything, field)
-    kind = type(sampler).__name__
-    if kind == "SequentialSampler":
-        first = sampler.start_index or 0
-        return below[first:][: sampler.num_samples or None]  # MindSpore takes 0 for all
-    if kind != "SubsetSampler":
-        rule = "sampler must be SequentialSampler, SubsetSampler or a list, whose order is fixed"
-        raise InputError(f"{field}: {rule}, got {kind}{_said(sampler)}")
+    if type(sampler) is SequentialSampler:
+        return below[sampler.start_index or 0 :][: sampler.num_samples or None]  # MindSpore takes 0 for all
+    if type(sampler) is not SubsetSampler:
+        rule = "sampler must have a fixed order: SequentialSampler (shuffle=False), SubsetSampler or a list of indices"
+        raise InputError(f"{field}: {rule}, got {type(sampler).__name__}")
     index = np.array(sampler.indices[: sampler.num_samples], dtype=np.int64)
     outside = index[(index < 0) | (index >= len(below))]
     if len(outside):
         raise InputError(f"{field}: sampler must have indices from 0 to {len(below) - 1}, got {outside[0]}")
     return below[index]
 
-
-def _said(sampler: Any) -> str:
-    """What explains a sampler that the user has not named: `num_samples` without `shuffle=False`, or `num_shards`."""
-    if sampler.num_samples is not None and type(sampler).__name__ == "RandomSampler":
-        return f" (num_samples={sampler.num_samples} without shuffle=False)"
-    return ""
