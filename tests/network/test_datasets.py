@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,12 @@ import pytest
 
 pytest.importorskip("mindspore")
 
-from mindspore import dataset as ds  # noqa: E402
-from mindspore.mindrecord import FileWriter  # noqa: E402
-from PIL import Image  # noqa: E402
+from mindspore import dataset as ds
+from mindspore.mindrecord import FileWriter
+from PIL import Image
 
-from mia_batch.errors import InputError  # noqa: E402
-from mia_batch.network.datasets import open_dataset  # noqa: E402
+from mia_batch.errors import InputError
+from mia_batch.network.datasets import open_dataset
 
 N = 12
 IMAGES = np.random.default_rng(3).integers(0, 256, (N, 8, 8, 3), dtype=np.uint8)
@@ -37,7 +37,7 @@ class Rows:
 
 def chain(*samplers: Any) -> Any:
     """Each of them samples what the next one gives."""
-    for parent, child in zip(samplers, samplers[1:], strict=False):
+    for parent, child in pairwise(samplers):
         parent.add_child(child)
     return samplers[0]
 
@@ -48,6 +48,12 @@ def generator(**options: Any) -> Any:
 
 def slices(**options: Any) -> Any:
     return ds.NumpySlicesDataset({"image": IMAGES, "label": LABELS}, **options)
+
+
+def as_images(dataset: Any) -> Any:
+    """Every node that may stand above a source."""
+    mapped = dataset.map(lambda image: image.astype(np.uint8), ["image"])
+    return mapped.rename(["target"], ["label"]).project(["label", "image"])
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +76,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Make]:
         "numpy": slices,
         "folder": lambda **k: ds.ImageFolderDataset(str(folder / "images"), decode=True, **k),
         "mnist": lambda **k: ds.MnistDataset(str(folder), "train", **k).map(lambda x: x.repeat(3, axis=2), ["image"]),
-        "record": lambda **k: ds.MindDataset(str(folder / "record"), **k).map(lambda x: x.astype(np.uint8), ["image"]).rename(
-            ["target"], ["label"]
-        ).project(["label", "image"]),
+        "record": lambda **k: as_images(ds.MindDataset(str(folder / "record"), **k)),
     }
 
 
@@ -274,5 +278,5 @@ def test_a_source_that_cannot_be_opened_is_one_line() -> None:
         def __getitem__(self, i: int) -> tuple[np.ndarray, np.int64]:
             return Rows()[i]
 
-    with pytest.raises(InputError, match="f: must be a dataset that can be opened, got RuntimeError: .*__len__"):
+    with pytest.raises(InputError, match=r"f: must be a dataset that can be opened, got RuntimeError: .*__len__"):
         open_dataset(ds.GeneratorDataset(NoLength(), ["image", "label"]), "f")
