@@ -69,7 +69,7 @@ def prepare_data(args: argparse.Namespace, stop: StopRequest) -> int:
     if prepared.is_complete():
         log.info("prepare: nothing to do")
         return OK
-    planned = make_plan(config, whole_checkpoint=False)
+    planned = make_plan(config, whole_checkpoint=False, n_looked_at=1)
     selection, shape = planned.selection, (len(planned.selection), *config.data.image_size, 3)
     first = read_block(config.data, selection.rows(slice(0, 1)))
     with prepared.appending(first.nbytes) as (file, done):
