@@ -31,10 +31,10 @@ import time
 import numpy as np
 
 class Images:
-    """`n` images that differ; `delay` seconds to read one; reading `broken` raises."""
+    """`n` images that differ; `delay` seconds to read one; reading `broken` raises, and `other` has another label."""
 
-    def __init__(self, n, delay, broken):
-        self.n, self.delay, self.broken = n, delay, broken
+    def __init__(self, n, delay, broken, other):
+        self.n, self.delay, self.broken, self.other = n, delay, broken, other
         self.labels = np.arange(n) % 10
 
     def __len__(self):
@@ -44,10 +44,10 @@ class Images:
         time.sleep(self.delay)
         if i == self.broken:
             raise RuntimeError(f"cannot decode image {i}")
-        return np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8), i % 10
+        return np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8), (i + (i == self.other)) % 10
 
-def make(split, n=96, delay=0.0, broken=-1):
-    return Images(n, delay, broken if split == "test" else -1)
+def make(split, n=96, delay=0.0, broken=-1, other=-1):
+    return Images(n, delay, *(number if split == "test" else -1 for number in (broken, other)))
 '''
 
 
