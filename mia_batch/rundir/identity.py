@@ -26,6 +26,7 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 NOT_IDENTITY = frozenset(
     ("model.checkpoint", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
 )
+OF_VERDICT = ("data.nonmembers_used_for",)  # what a verdict says, and nothing before it reads
 INDEX_FILE = re.compile(r"data\.(non)?members\[\d+\]\.indices")
 # What versions did that did not have a key yet, where that is not its default: {"data.some_key": value}. A default that
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.
@@ -52,8 +53,10 @@ def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
 
 
 def verdict_identity(manifest: Manifest) -> dict[str, Any]:
-    """Of summary.json: the features, every attack, and the sections `gate` and `report`."""
+    """Of summary.json: the features, every attack, the sections `gate` and `report`, and the keys of OF_VERDICT."""
     found = _of_sections(manifest, "model", "data", "extract", "gate", "report")
+    given = _flatten(manifest.config)
+    found |= {key: given[key] for key in OF_VERDICT if not _same(given.get(key, _absent(key)), _absent(key))}
     for method in manifest.methods:
         found |= _settings(manifest, method)
     return found
@@ -156,7 +159,7 @@ def _identity(sections: Mapping[str, Any]) -> dict[str, Any]:
             flat[key] = f"*.py:{function}"
     return {
         key: value for key, value in flat.items()
-        if key not in NOT_IDENTITY and not INDEX_FILE.fullmatch(key) and not _same(value, _absent(key))
+        if key not in (*NOT_IDENTITY, *OF_VERDICT) and not INDEX_FILE.fullmatch(key) and not _same(value, _absent(key))
     }
 
 

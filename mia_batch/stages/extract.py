@@ -35,7 +35,7 @@ from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.gather import Extraction, Outcome
-from mia_batch.stages.plan import make_manifest, make_plan
+from mia_batch.stages.plan import make_manifest, make_plan, warn_of_borrowed
 
 if TYPE_CHECKING:
     from mia_batch.network.placement import Placement
@@ -114,6 +114,7 @@ def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Mani
     if prepared is None:
         planned = make_plan(config, n_looked_at=1)
         return planned.selection, planned.manifest
+    warn_of_borrowed(config.data)
     manifest = make_manifest(config)
     return prepared.open(data_digest(manifest))[0], manifest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,7 +21,9 @@ from mia_batch.network.datasets import open_dataset
 from mia_batch.rundir.manifest import Manifest, versions
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import AttackConfig, Config, DataConfig
+from mia_batch.verdict.sentences import borrowed_preprocessing
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 LOOKED_AT = 16  # samples of each split
 
@@ -61,10 +64,17 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int
     selection = attempt(lambda: select_samples(config.data, n_looked_at))
     if selection is not None:
         attempt(partial(check_attack, config.attack, selection.member))
+    warn_of_borrowed(config.data)
     manifest = None if problems else attempt(lambda: make_manifest(config))
     if selection is None or manifest is None:
         raise InputError(problems)
     return Plan(selection, manifest)
+
+
+def warn_of_borrowed(data: DataConfig) -> None:
+    """One loud line where the network's input is preprocessed with CIFAR's values because nothing else is said."""
+    if data.borrowed:
+        log.warning("%s", borrowed_preprocessing(data.borrowed))
 
 
 def select_samples(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> Selection:

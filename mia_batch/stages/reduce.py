@@ -37,6 +37,7 @@ from mia_batch.stages.arguments import load_run
 from mia_batch.verdict.evaluability import evaluability
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
+from mia_batch.verdict.sentences import of_data
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         reasons={name: result.reason for name, result in results.items() if result.reason},
         not_evaluable=" ".join(model.reasons),
         augment_members=augment_members,
+        about_data=of_data(config.data.borrowed, config.data.nonmembers_used_for),
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
     return build_summary(results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model)
