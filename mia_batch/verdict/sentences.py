@@ -28,8 +28,8 @@ def borrowed_preprocessing(keys: Sequence[str]) -> str:
     """Of keys of `data` that a source of the user's own leaves to CIFAR's values."""
     names = listed([f"data.{key}" for key in keys])
     return (
-        f"{names} not stated: CIFAR's values are used, though the data source is another. If the network was trained "
-        "with other values, this audit says nothing of it."
+        f"{names} {'are' if len(keys) > 1 else 'is'} not stated: CIFAR's values are used, though the data source is "
+        "another. If the network was trained with other values, this audit says nothing of it."
     )
 
 

@@ -113,6 +113,25 @@ def test_labels_that_are(tmp_path: Path, write: Write, known: str) -> None:
     assert make_plan(load_config(path)).selection.label.tolist() == 2 * [i % 10 for i in range(90)]
 
 
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ({}, "data.image_size, data.mean and data.std are not stated"),
+        ({"data.image_size": [32, 32], "data.std": [0.2, 0.2, 0.2]}, "data.mean is not stated"),
+        ({"data.image_size": [32, 32], "data.std": [0.2, 0.2, 0.2], "data.mean": [0.5, 0.5, 0.5]}, None),
+    ],
+)
+def test_a_loud_line_where_an_own_source_is_preprocessed_as_cifar(
+    tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture, stated: dict[str, Any], said: str | None
+) -> None:
+    (tmp_path / "mine.py").write_text(LABELS.format(known="labels", wrong="", split="train"))
+    make_plan(load_config(write({"data.source": "mine.py:make", "data.path": None, **stated})))
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ([said] if said else [])
+    caplog.clear()
+    make_plan(load_config(write(stated)))  # CIFAR's records
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 90])
 def test_rows_of_every_split_are_looked_at(n: int) -> None:
     split = np.array(["b"] * 30 + ["a"] + ["c"] * 4)
