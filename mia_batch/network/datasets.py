@@ -34,13 +34,16 @@ def open_dataset(dataset: Any, field: str) -> Rows:
     bare = copy.deepcopy(dataset)  # the pipeline's nodes, not the source's data
     _leaf(bare, field).sampler = SequentialSampler()  # a long list of indices is not copied for each read
 
-    def read(index: np.ndarray, columns: list[str]) -> list[tuple[Any, Any]]:
+    def some_rows(index: np.ndarray, columns: list[str]) -> list[dict[str, Any]]:
         some = copy.deepcopy(bare)
         _leaf(some, field).sampler = SubsetSampler(samples[index].tolist())
         rows = list(some.project(columns).create_dict_iterator(num_epochs=1, output_numpy=True))
         if len(rows) != len(index):
             raise InputError(f"{field}: must give one row per sample, got {len(rows)} for {len(index)} indices")
-        return [(row.get("image"), row["label"]) for row in rows]
+        return rows
+
+    def read(index: np.ndarray, columns: list[str]) -> list[tuple[Any, Any]]:
+        return [(row.get("image"), row["label"]) for row in some_rows(index, columns)]
 
     return Rows(len(samples), None, read)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mia_batch.errors import InputError
 from mia_batch.files import sha256
-from mia_batch.rundir.identity import OF_VERDICT, differences, features_identity, refuse_differences
+from mia_batch.rundir.identity import OF_VERDICT, differences, features_identity, of_rows, refuse_differences
 from mia_batch.rundir.manifest import Manifest, read_manifest, write_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import read_rows
@@ -62,10 +62,11 @@ def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) 
     digests = {"model.checkpoint": sha256(config.model.checkpoint)} if checkpoint else {}
     here = found.model_copy(update={"config": config.resolved(), "digests": found.digests | digests})
     in_force(paths, here)
-    kept = here.config | {name: found.config[name] for name in UNREAD if name in found.config}
-    for section, key in (name.split(".") for name in OF_VERDICT):  # these are of no file
-        kept[section] = kept[section] | {key: here.config[section][key]}
-    return here.model_copy(update={"config": kept})
+    unread = {
+        name: of_rows(name, found.config[name]) | {key: here.config[name][key] for key in OF_VERDICT.get(name, ())}
+        for name in UNREAD if name in found.config
+    }
+    return here.model_copy(update={"config": here.config | unread})
 
 
 def put_in_force(paths: RunPaths, manifest: Manifest) -> None:

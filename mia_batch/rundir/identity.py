@@ -26,8 +26,9 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 NOT_IDENTITY = frozenset(
     ("model.checkpoint", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
 )
-OF_VERDICT = ("data.nonmembers_used_for",)  # what a verdict says, and nothing before it reads
 INDEX_FILE = re.compile(r"data\.(non)?members\[\d+\]\.indices")
+# What only the verdict reads of a section that rows depend on.
+OF_VERDICT = {"data": ("nonmembers_used_for",)}
 # What versions did that did not have a key yet, where that is not its default: {"data.some_key": value}. A default that
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.
 BEFORE: dict[str, Any] = {
@@ -53,10 +54,8 @@ def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
 
 
 def verdict_identity(manifest: Manifest) -> dict[str, Any]:
-    """Of summary.json: the features, every attack, the sections `gate` and `report`, and the keys of OF_VERDICT."""
-    found = _of_sections(manifest, "model", "data", "extract", "gate", "report")
-    given = _flatten(manifest.config)
-    found |= {key: given[key] for key in OF_VERDICT if not _same(given.get(key, _absent(key)), _absent(key))}
+    """Of summary.json: the features, every attack, the sections `gate` and `report`, and `OF_VERDICT`."""
+    found = _of_sections(manifest, "model", "data", "extract", "gate", "report", rows=False)
     for method in manifest.methods:
         found |= _settings(manifest, method)
     return found
@@ -137,12 +136,19 @@ def _settings(manifest: Manifest, method: str) -> dict[str, Any]:
     return _identity({"attack": own})
 
 
-def _of_sections(manifest: Manifest, *sections: str) -> dict[str, Any]:
+def _of_sections(manifest: Manifest, *sections: str, rows: bool = True) -> dict[str, Any]:
+    """With `rows`, without what rows do not depend on."""
     contents = {
         f"{CONTENT}{_file_of(field)}": digest
         for field, digest in manifest.digests.items() if re.split("[.:]", field)[0] in sections
     }
-    return _identity({name: manifest.config.get(name, {}) for name in sections}) | contents
+    config = {name: manifest.config.get(name, {}) for name in sections}
+    return _identity({name: of_rows(name, found) if rows else found for name, found in config.items()}) | contents
+
+
+def of_rows(section: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's keys without those of `OF_VERDICT`."""
+    return {key: value for key, value in config.items() if key not in OF_VERDICT.get(section, ())}
 
 
 def _file_of(field: str) -> str:
@@ -159,7 +165,7 @@ def _identity(sections: Mapping[str, Any]) -> dict[str, Any]:
             flat[key] = f"*.py:{function}"
     return {
         key: value for key, value in flat.items()
-        if key not in (*NOT_IDENTITY, *OF_VERDICT) and not INDEX_FILE.fullmatch(key) and not _same(value, _absent(key))
+        if key not in NOT_IDENTITY and not INDEX_FILE.fullmatch(key) and not _same(value, _absent(key))
     }
 
 

@@ -81,15 +81,15 @@ def select_samples(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> Selectio
     """The samples of `chosen`; some are read, so that what is wrong with many of them shows now."""
     source = open_source(chosen, open_dataset)
     selection = select(chosen, source)
-    for rows in looked_at(selection, n_looked_at):
+    for rows in looked_at(selection.split, n_looked_at):
         read_images(source, selection, rows)
     return selection
 
 
-def looked_at(selection: Selection, n: int = LOOKED_AT) -> list[NDArray[np.int64]]:
+def looked_at(split: NDArray[np.str_], n: int = LOOKED_AT) -> list[NDArray[np.int64]]:
     """Rows of each split: the first, and up to n - 1 drawn by a fixed seed."""
     drawn = np.random.default_rng(1)
-    rows = [np.flatnonzero(selection.split == split) for split in np.unique(selection.split)]
+    rows = [np.flatnonzero(split == name) for name in np.unique(split)]
     return [np.append(own[0], drawn.choice(own[1:], min(n, len(own)) - 1, replace=False)) for own in rows]
 
 

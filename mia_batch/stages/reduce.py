@@ -129,7 +129,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         reasons={name: result.reason for name, result in results.items() if result.reason},
         not_evaluable=" ".join(model.reasons),
         augment_members=augment_members,
-        about_data=of_data(config.data.borrowed, config.data.nonmembers_used_for),
+        cautions=of_data(config.data.borrowed, config.data.nonmembers_used_for),
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
     return build_summary(results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model)

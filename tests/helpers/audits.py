@@ -15,7 +15,6 @@ import numpy as np
 import yaml
 from minicluster import MiniCluster
 
-from mia_batch.data.selection import Selection
 from mia_batch.stages.plan import LOOKED_AT, looked_at
 
 BIN = Path(sys.prefix) / "bin"
@@ -112,9 +111,8 @@ class Audit:
 
     def read_more_than_once(self) -> int:
         """How often a row was read that had been read before, those aside that every check looks at."""
-        zeros, split = np.zeros(2 * ROWS), np.repeat(["train", "test"], ROWS)
-        selection = Selection(np.tile(np.arange(ROWS), 2), split, zeros, zeros)
-        aside = {f"{split[row]} {row % ROWS}" for rows in looked_at(selection) for row in rows}
+        split = np.repeat(["train", "test"], ROWS)
+        aside = {f"{split[row]} {row % ROWS}" for rows in looked_at(split) for row in rows}
         rows = [row for row in self.rows_read() if row not in aside]
         assert len(set(rows)) == 2 * (ROWS - LOOKED_AT)
         return len(rows) - len(set(rows))
