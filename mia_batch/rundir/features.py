@@ -105,6 +105,10 @@ class FeatureStore:
         """Provenance."""
         return get_attrs(self._file)
 
+    def labels(self) -> NDArray[np.int32]:
+        """Shape (n_rows,): true classes."""
+        return np.asarray(self._file["label"][:])
+
     def done(self) -> NDArray[np.bool_]:
         """Shape (n_rows,): which rows are computed."""
         return self._file["done"][:].astype(bool)

@@ -28,7 +28,7 @@ NOT_IDENTITY = frozenset(
 )
 NAMED_FILE = re.compile(r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+)")
 # What only the verdict reads of a section that rows depend on.
-OF_VERDICT = {"data": ("max_duplicates", "randomised", "canaries")}
+OF_VERDICT = {"data": ("max_duplicates", "nonmembers_used_for", "randomised", "canaries")}
 VERDICT_FILES = tuple(f"{section}.{key}[" for section, keys in OF_VERDICT.items() for key in keys)
 # What versions did that did not have a key yet, where that is not its default: {"data.some_key": value}. A default that
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.

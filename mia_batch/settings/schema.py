@@ -206,6 +206,13 @@ class DataConfig(Section):
     max_duplicates: Annotated[float, Field(ge=0, le=1)] = 0.05
     randomised: bool = False
     canaries: Blocks = ()
+    nonmembers_used_for: Literal["none", "selection", "unknown"] = "unknown"
+
+    @property
+    def borrowed(self) -> tuple[str, ...]:
+        """Keys of the preprocessing that are CIFAR's because nothing is said of them, where the source is another."""
+        keys = ("image_size", "mean", "std")
+        return () if self.source in SOURCES else tuple(key for key in keys if key not in self.model_fields_set)
 
     @field_validator("source", mode="before")
     @classmethod

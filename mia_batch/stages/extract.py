@@ -34,7 +34,7 @@ from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.gather import Extraction, Outcome
-from mia_batch.stages.plan import make_manifest, make_plan
+from mia_batch.stages.plan import make_manifest, make_plan, warn_of_borrowed
 
 if TYPE_CHECKING:
     from mia_batch.network.batches import Reader
@@ -62,9 +62,9 @@ class RootFile:
     def __init__(self) -> None:
         self.store: FeatureStore | None = None
 
-    def rows_done(self, paths: RunPaths, n_rows: int) -> NDArray[np.bool_]:
+    def rows_done(self, paths: RunPaths, selection: Selection) -> NDArray[np.bool_]:
         """Which rows of the run that has claimed this directory need no work."""
-        rows = read_rows(paths)
+        rows, n_rows = read_rows(paths), len(selection)
         if rows is None:
             return np.zeros(n_rows, dtype=bool)
         if rows.total != n_rows:
@@ -78,6 +78,12 @@ class RootFile:
             for fitted in paths.attacks.iterdir():  # on rows that are not trusted
                 fitted.unlink()
             self.store.keep(before)
+        labels = self.store.labels()
+        other = np.flatnonzero(labels != selection.label)
+        if len(other):  # of a folder or a function that no digest covers
+            row, rule = other[0], "label must be what it was when the run began"
+            got = f"got {selection.label[row]}, was {labels[row]}"
+            raise InputError(f"{paths.features}: {_describe(selection, row)}: {rule}, {got}")
         return self.store.done()
 
     def open(self, work: Work, n_classes: int) -> FeatureStore:
@@ -101,7 +107,7 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     prepared = Prepared(Path(args.prepared).absolute()) if args.prepared else None
     selection, manifest = _look_at(config, prepared)
     manifest = claim(paths, manifest)
-    done = file.rows_done(paths, len(selection))
+    done = file.rows_done(paths, selection)
     if not done.all():
         begin_launch(paths, done)
         entry = launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
@@ -113,8 +119,9 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
 def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Manifest]:
     """The samples, and what the run is; the labels of a user's source are not read again where they are prepared."""
     if prepared is None:
-        planned = make_plan(config)
+        planned = make_plan(config, n_looked_at=1)
         return planned.selection, planned.manifest
+    warn_of_borrowed(config.data)
     manifest = make_manifest(config)
     return prepared.open(data_digest(manifest))[0], manifest
 

@@ -54,6 +54,7 @@ from mia_batch.verdict.privacy import (
     with_privacy,
 )
 from mia_batch.verdict.rules import CROSS_FITTED, Gate
+from mia_batch.verdict.sentences import of_data
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         reasons={name: result.reason for name, result in results.items() if result.reason},
         not_evaluable=" ".join(model.reasons),
         augment_members=augment_members,
-        cautions=_cautions(features, twin),
+        cautions=(*of_data(config.data.borrowed, config.data.nonmembers_used_for), *_cautions(features, twin)),
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
     summary = build_summary(

@@ -33,13 +33,14 @@ from pathlib import Path
 import numpy as np
 
 class Images:
-    """`n` images that differ; `delay` seconds to read one; reading `broken` raises.
+    """`n` images that differ; `delay` seconds to read one; reading `broken` raises, and `other` has another label.
 
     Who reads the image that the file `deadly` names (split, index, signal) dies, once.
     """
 
-    def __init__(self, split, n, delay, broken, deadly):
-        self.split, self.n, self.delay, self.broken, self.deadly = split, n, delay, broken, deadly
+    def __init__(self, split, n, delay, broken, other, deadly):
+        self.split, self.n, self.delay, self.deadly = split, n, delay, deadly
+        self.broken, self.other = (number if split == "test" else -1 for number in (broken, other))
         self.labels = np.arange(n) % 10
 
     def __len__(self):
@@ -53,10 +54,10 @@ class Images:
         if (split, int(index)) == (self.split, i):
             Path(self.deadly).write_text("no 0 0")
             os.kill(os.getpid(), int(signum))
-        return np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8), i % 10
+        return np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8), (i + (i == self.other)) % 10
 
-def make(split, n=96, delay=0.0, broken=-1, deadly=""):
-    return Images(split, n, delay, broken if split == "test" else -1, deadly)
+def make(split, n=96, delay=0.0, broken=-1, other=-1, deadly=""):
+    return Images(split, n, delay, broken, other, deadly)
 '''
 
 

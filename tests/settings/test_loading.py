@@ -33,6 +33,19 @@ def test_defaults_are_those_of_the_design(write_config: Write) -> None:
     assert config.report.metrics == ("precision", "accuracy", "recall")
 
 
+CIFARS = {"image_size": [32, 32], "mean": [0.4465, 0.4822, 0.4914], "std": [0.2010, 0.1994, 0.2023]}
+
+
+@pytest.mark.parametrize("stated", [(), ("mean",), ("std", "image_size"), tuple(CIFARS)])
+def test_preprocessing_of_an_own_source_that_is_not_stated(write_config: Write, stated: tuple[str, ...]) -> None:
+    """Stated with the very values of CIFAR counts as stated."""
+    values = {f"data.{key}": CIFARS[key] for key in stated}
+    own = load_config(write_config({"data.source": "a.b:c", "data.path": None, **values}))
+    assert own.data.borrowed == tuple(key for key in CIFARS if key not in stated)
+    assert with_checkpoint(own, own.model.checkpoint).data.borrowed == own.data.borrowed
+    assert load_config(write_config(values)).data.borrowed == ()
+
+
 TO_999 = {"range": [1, 999]}
 LINES = [
     ({"attack.fold": 3}, "attack.fold: unknown key; valid keys: seed, eval_fraction"),
@@ -83,6 +96,9 @@ LINES = [
     ({"attack.methods": [{"method": "rf", "params": {"max_depth": TO_999, "n_estimators": TO_999}}]},
      "attack.methods[0].params: must give at most 100000 candidates together, got 996004"),
     ({"data.members": 3}, "data.members: must be a block with split, or a list of blocks, got 3"),
+    ({"data.nonmembers_used_for": "training"},
+     "data.nonmembers_used_for: must be 'none', 'selection' or 'unknown', got 'training'"),
+    ({"data.nonmembers_used_for": False}, "data.nonmembers_used_for: must be 'none', 'selection' or 'unknown', got"),
     ({"data.kwargs": {"size": 3}}, "data: kwargs go to a function: source cifar100 takes none"),
     ({"data.source": "a.b:c", "data.kwargs": {"split": "x"}}, "data: kwargs must not have split or path"),
     ({"data.source": "a.b:c", "data.label": "fine"}, "data: label chooses between the labels of records"),
