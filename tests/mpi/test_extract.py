@@ -220,7 +220,8 @@ def test_a_label_that_has_changed_since_the_run_began_is_one_line(tmp_path: Path
     paths = RunPaths(tmp_path / "out")
     write_rows(make_run(paths, a_manifest()), a_manifest(), done=5)
     labels = np.zeros(N)
-    selection = [Selection(np.arange(N), np.full(N, "train"), found, *np.zeros((2, N))) for found in (labels, labels + 3)]
+    rest = np.zeros((2, N))
+    selection = [Selection(np.arange(N), np.full(N, "train"), found, *rest) for found in (labels, labels + 3)]
     assert RootFile().rows_done(paths, selection[0]).sum() == 5
     rule = "train sample 0: label must be what it was when the run began, got 3, was 0"
     with pytest.raises(InputError, match=f"features.h5: {rule}"):

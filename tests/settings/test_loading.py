@@ -48,7 +48,7 @@ def test_preprocessing_of_an_own_source_that_is_not_stated(write_config: Write, 
 
 TO_999 = {"range": [1, 999]}
 LINES = [
-    ({"attack.fold": 3}, "attack.fold: unknown key; valid keys: seed, eval_fraction"),
+    ({"attack.fold": 3}, "attack.fold: unknown key; valid keys: seed, eval, eval_fraction"),
     ({"data.members": {"split": "train", "amount": 3}},
      "data.members[0].amount: unknown key; valid keys: split, num_samples, range, indices"),
     ({"extra": {}}, "extra: unknown key; valid keys: model, data, extract"),
