@@ -19,7 +19,7 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import check_whole
 
-ROUNDS = 150  # of each kind; 20,000 found nothing on 2026-11-25
+ROUNDS = 150  # of each kind; 19,200 mutants of 16 seeds found nothing on 2026-11-25
 SECONDS, MEMORY = 1.0, 32 << 20
 NUMBERS = (0, 1, 2, 3, 127, 128, 2**16, 10**9, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -1, -(2**63))
 LOAD = """
