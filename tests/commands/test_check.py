@@ -75,15 +75,15 @@ def test_a_joint_rule_is_said_in_words(write_config: Callable[..., Path], rule: 
 
 
 def test_what_can_be_found_is_said_before_anything_queues(write_config: Callable[..., Path]) -> None:
-    """90 members and 70 others, of which a fifth scores."""
+    """90 members and 70 others, all of which score; two count as one."""
     levels, effect, passing, warning = gate_lines(load_config(write_config()))
     assert levels == (
         "levels for each attack, with an error of 0.05 in all: balanced accuracy of 0.6 (finds and rules out), TPR at "
         "FPR 0.01 of 0.1 (rules out), epsilon of 1 (finds)"
     )
-    assert effect.startswith("With 18 members and 14 non-members scored, one attack finds a balanced accuracy of 0.8")
+    assert effect.startswith("With 90 members and 70 non-members scored, one attack finds a balanced accuracy of 0.7")
     assert passing.startswith("By balanced accuracy alone, a model without any leak passes with a probability of 90%")
-    assert warning.startswith("WARNING: even a model without any leak will often be INCONCLUSIVE: 14 samples of a side")
+    assert warning.startswith("WARNING: even a model without any leak will often be INCONCLUSIVE: 70 samples of a side")
     enough = {"rules": [{"metric": "balanced_accuracy", "above": 0.95}]}
     assert not any("WARNING" in line for line in gate_lines(load_config(write_config({"gate": enough}))))
 
