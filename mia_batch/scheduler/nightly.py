@@ -60,9 +60,7 @@ def _is_of(config: Config, run: Run) -> bool:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG --watch DIR --runs DIR."""
     parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML); its own checkpoint is not used")
-    parser.add_argument(
-        "--watch", metavar="DIR", required=True, help="where checkpoints appear (.ckpt, .safetensors)"
-    )
+    parser.add_argument("--watch", metavar="DIR", required=True, help="where checkpoints appear (.ckpt, .safetensors)")
     parser.add_argument("--runs", metavar="DIR", required=True, help="where the audits go, one directory for each")
     seconds = f"leave files that changed in the last S seconds for the next time (default {QUIET_S:g})"
     parser.add_argument("--quiet", metavar="S", type=float, default=QUIET_S, help=seconds)

@@ -40,8 +40,7 @@ class ProcessExecutor:
     """Workers on this machine; one that dies is replaced, with all that run beside it."""
 
     def __init__(
-        self, samples: Samples, n_workers: int, directory: str | None = None,
-        preload: Sequence[Callable[[], None]] = (),
+        self, samples: Samples, n_workers: int, directory: str | None = None, preload: Sequence[Callable[[], None]] = ()
     ) -> None:
         """Put the samples where workers find them; they start with the first task.
 
