@@ -1,6 +1,6 @@
 """`mia-batch nightly`: audit every complete checkpoint of a directory that has not been audited, by its content.
 
-A run directory is named by the checkpoint's hash, and making it is the claim to audit it: of two processes that try,
+A run directory is named by the checkpoint's hash, and who makes it audits the checkpoint: of two processes that try,
 on any hosts, one succeeds. There is no lock that a killed process could leave behind.
 """
 
@@ -14,38 +14,40 @@ from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.claim import in_force_with
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.scheduler.arguments import add_site_arguments, named_folder, show, show_nothing, site_from
-from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, came_to_nothing, claim, complete_checkpoints, release
+from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
+from mia_batch.scheduler.reservations import QUIET_S, complete_checkpoints, is_abandoned, release, reserve
 from mia_batch.scheduler.submission import Run, submit_runs
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.settings.schema import Config
+from mia_batch.stages.arguments import named_folder
 
 log = logging.getLogger(__name__)
+NAME_LENGTH = 16  # hex digits of the hash
 
 
 def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
-    """The runs to queue, claimed for this process unless it is a dry run."""
+    """The runs to queue, reserved for this process unless it is a dry run."""
     found: dict[str, Path] = {}
     for path, digest in complete_checkpoints(named_folder("--watch", args.watch), quiet_s=args.quiet):
         found.setdefault(digest, path)
     named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
     if args.dry_run:
-        new = [run for run in named if not run.paths.root.exists() or came_to_nothing(run.paths, args.retry)]
-        return [run for run in new if _is_of(config, run)]
-    claimed: list[Run] = []
+        new = [run for run in named if not run.paths.root.exists() or is_abandoned(run.paths, args.retry)]
+        return [run for run in new if _may_continue(config, run)]
+    reserved: list[Run] = []
     try:
         for run in named:
-            claimed += [run] if claim(run.paths, retry=args.retry) else []
-        foreign = [run for run in claimed if not _is_of(config, run)]
+            reserved += [run] if reserve(run.paths, retry=args.retry) else []
+        foreign = [run for run in reserved if not _may_continue(config, run)]
     except BaseException:
-        release(claimed)
+        release(reserved)
         raise
     release(foreign)
-    return [run for run in claimed if run not in foreign]
+    return [run for run in reserved if run not in foreign]
 
 
-def _is_of(config: Config, run: Run) -> bool:
-    """Whether an audit that is to be begun again can be of this config; one that cannot must not stop the others."""
+def _may_continue(config: Config, run: Run) -> bool:
+    """Whether `config` may continue a run; if not, a warning says why, and the other runs are queued all the same."""
     if not run.paths.manifest.exists():
         return True
     try:

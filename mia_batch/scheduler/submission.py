@@ -1,4 +1,4 @@
-"""Audits as Slurm jobs that wait for each other: for one checkpoint or for many."""
+"""Queue audits as Slurm jobs that wait for each other, for one checkpoint or for many."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mia_batch.rundir.jobs import latest_jobs, record
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import left_to_do, read_state
-from mia_batch.scheduler import slurm as scheduler
+from mia_batch.scheduler import slurm
 from mia_batch.scheduler.queue import refuse_active, states_now
 from mia_batch.scheduler.sbatch_commands import Request, Step, plan_chain
 from mia_batch.scheduler.site import STAGES, Site
@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Submission:
-    """What was queued: the steps and their jobs' ids by stage; no ids after a dry run."""
+    """What was queued: the steps, and their jobs' ids by stage; no ids after a dry run."""
 
     steps: Sequence[Step]
     job_ids: Mapping[str, str] = field(default_factory=dict)
@@ -50,26 +50,26 @@ class Submission:
 
 @contextmanager
 def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
-    """Submit the jobs and yield their ids by stage, to be noted: all of them are queued, or none.
+    """Submit all jobs or none, and yield their ids by stage; if the block fails, all jobs are cancelled.
 
     Raises:
-        InputError: Slurm refused one; those queued before it are cancelled, as all are if the block fails.
+        InputError: Slurm refuses a job; the jobs before it are cancelled.
     """
     job_ids: dict[str, str] = {}
     try:
         for step in steps:
-            job_ids[step.stage] = scheduler.sbatch(step.command(job_ids))
+            job_ids[step.stage] = slurm.sbatch(step.command(job_ids))
         yield job_ids
     except BaseException:
         if job_ids:
-            scheduler.scancel(job_ids.values())
+            slurm.scancel(job_ids.values())
         raise
 
 
 def submit_run(
     config: Config, out: Path, site: Site, *, words: Sequence[str] = (), dry_run: bool = False
 ) -> Submission:
-    """What is still to be done of one run, as jobs; queued and recorded in its jobs.json unless `dry_run`.
+    """Queue what is still to be done of one run and record the jobs in its jobs.json; a dry run does neither.
 
     Raises:
         InputError: the directory holds another run, or one whose jobs are still queued.
@@ -114,24 +114,21 @@ def find_checkpoints(patterns: Iterable[str]) -> list[Path]:
 
 
 def name_runs(checkpoints: Sequence[Path], out: Path) -> list[Run]:
-    """A directory in `out` for each, named after the file; files of one name get a part of their path's hash too."""
+    """A directory in `out` for each checkpoint, named after its file; files of one name add a part of a hash."""
     stems = Counter(path.stem for path in checkpoints)
-
-    def name(path: Path) -> str:
-        return path.stem if stems[path.stem] == 1 else f"{path.stem}-{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
-
-    return [Run(path, RunPaths(out / name(path))) for path in checkpoints]
+    more = {path: f"-{hashlib.sha256(bytes(path)).hexdigest()[:8]}" for path in checkpoints if stems[path.stem] > 1}
+    return [Run(path, RunPaths(out / f"{path.stem}{more.get(path, '')}")) for path in checkpoints]
 
 
 def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, dry_run: bool = False) -> Submission:
-    """Queue many audits as one array per stage; in each, a task that fails takes only its own successors with it.
+    """Queue many audits as one array per stage; a task that fails stops only the later tasks of its own audit.
 
     Args:
-        config: of all; its own checkpoint is not used.
+        config: of all audits; its own checkpoint is not used.
         runs: to be queued, each with something left to do.
 
     Raises:
-        InputError: with every run that cannot be queued; then none is.
+        InputError: with a line for every run that cannot be queued; then no run is queued.
     """
     _refuse_unusable(RunPaths(out))
     manifests = _manifests(config, runs)
@@ -159,7 +156,7 @@ def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, d
 
 
 def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
-    """What `work` gives for each run; every InputError is collected first."""
+    """What `work` gives for each run; raises one InputError with the problems of all runs."""
     found: list[T] = []
     problems: list[str] = []
     for run in runs:
@@ -173,14 +170,14 @@ def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
 
 
 def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict[str, str]:
-    """The jobs of one run of an array, by what they do; one task of the array does all its attacks."""
+    """The jobs of one run of an array, by what they do; one task does all attacks of the run."""
     jobs = {stage: job if stage == "prepare" else f"{job}_{task}" for stage, job in job_ids.items()}
     attack = jobs.pop("attack", None)  # none where only reduce was left to do
     return jobs | ({f"attack {method.method}": attack for method in config.attack.methods} if attack else {})
 
 
 def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:
-    """Each run's manifest; the data, which all share, is read once."""
+    """The manifest of each run; the data, which all share, is read once."""
     shared = make_plan(with_checkpoint(config, runs[0].checkpoint), whole_checkpoint=False).manifest
 
     def manifest(run: Run) -> Manifest:
@@ -192,7 +189,7 @@ def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:
 
 
 def _write_list(listing: Path, runs: Sequence[Run]) -> None:
-    """Checkpoint and directory of each run, all ended by NUL, which alone no path can hold."""
+    """Checkpoint and directory of each run, each ended by NUL, the one character that no path can hold."""
     listing.parent.mkdir(parents=True, exist_ok=True)
     write_text(listing, "".join(f"{run.checkpoint}\0{run.paths.root}\0" for run in runs))
 
@@ -204,7 +201,7 @@ def remove_old_data(out: Path) -> None:
     jobs = {paths: list(latest_jobs(paths).values()) for paths in arrays if images[paths].exists()}
     states = states_now(job for ids in jobs.values() for job in ids)
     for paths, ids in jobs.items():
-        if not {states[job] for job in ids} & (scheduler.ACTIVE | {scheduler.UNKNOWN}):
+        if not {states[job] for job in ids} & (slurm.ACTIVE | {slurm.UNKNOWN}):
             images[paths].unlink(missing_ok=True)
 
 
@@ -212,7 +209,7 @@ def still_to_do(config: Config, runs: Sequence[Run]) -> list[Run]:
     """The runs with something left to do.
 
     Raises:
-        InputError: a directory holds another run, or what the checkpoint was before.
+        InputError: a directory holds another run, or one of the checkpoint's former content.
     """
 
     def is_left(run: Run) -> bool:

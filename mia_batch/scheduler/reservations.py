@@ -1,4 +1,4 @@
-"""Which checkpoints are complete, and who audits each: making its run directory is the claim."""
+"""Which checkpoints are complete, and which process audits each: the one that makes its run directory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from mia_batch.errors import InputError
 from mia_batch.files import sha256
 from mia_batch.network.checkpoint_bytes import SUFFIXES, check_whole
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.rundir.state import has_verdict
 from mia_batch.scheduler.queue import active_jobs
 from mia_batch.scheduler.submission import Run
 
 log = logging.getLogger(__name__)
 
 QUIET_S = 120.0
-STALE_CLAIM_S = 3600.0  # a claim that has queued nothing for so long is of a process that died
-NAME_LENGTH = 16  # hex digits of the hash
+STALE_S = 3600.0  # the process of a reservation that has queued nothing for so long has died
 
 
 def is_whole(path: Path) -> bool:
@@ -44,13 +42,13 @@ def complete_checkpoints(folder: Path, *, quiet_s: float = QUIET_S) -> Iterator[
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: --watch: must be a directory")
-    for path in sorted(_candidates(folder), key=lambda path: (_mark(path), path)):
-        before = _mark(path)
+    for path in sorted(_candidates(folder), key=lambda path: (_stamp(path), path)):
+        before = _stamp(path)
         if time.time() - before[0] / 1e9 < quiet_s:
             log.info("left for the next time: %s changed in the last %g s", path, quiet_s)
         elif not is_whole(path):
             log.warning("left for the next time: %s ends before its last tensor does", path)
-        elif (digest := _digest(path)) and _mark(path) == before:
+        elif (digest := _digest(path)) and _stamp(path) == before:
             yield path, digest
 
 
@@ -60,8 +58,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _mark(path: Path) -> tuple[int, int]:
-    """Time of the last change in nanoseconds and size; zeros for a file that has gone."""
+def _stamp(path: Path) -> tuple[int, int]:
+    """Time of the last change in nanoseconds and size in bytes; zeros for a file that has gone."""
     try:
         status = path.stat()
     except OSError:
@@ -77,26 +75,26 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def claim(paths: RunPaths, *, retry: bool = False) -> bool:
-    """Claim the audit of a checkpoint; of several processes that try, one gets True.
+def reserve(paths: RunPaths, *, retry: bool = False) -> bool:
+    """Reserve the audit of a checkpoint; of several processes that try, one gets True.
 
     Args:
         paths: of its run, named by its hash.
-        retry: also claim a run whose jobs have ended without a verdict.
+        retry: also reserve a run whose jobs have ended without a verdict.
     """
     try:
         paths.root.mkdir(parents=True)
     except FileExistsError:
-        marks = len(_marks(paths))  # before the look: who claims in between takes this number
-        return came_to_nothing(paths, retry) and _mark_claim(paths, marks)
-    return _mark_claim(paths, 0)
+        number = len(_reservations(paths))  # before the look: who reserves in between takes this number
+        return is_abandoned(paths, retry) and _reserve_number(paths, number)
+    return _reserve_number(paths, 0)
 
 
-def _marks(paths: RunPaths) -> list[Path]:
+def _reservations(paths: RunPaths) -> list[Path]:
     return sorted(paths.root.glob(".claim-*"))
 
 
-def _mark_claim(paths: RunPaths, number: int) -> bool:
+def _reserve_number(paths: RunPaths, number: int) -> bool:
     try:
         (paths.root / f".claim-{number:04d}").mkdir()
     except (FileExistsError, FileNotFoundError, NotADirectoryError):  # others were faster, or no folder
@@ -104,23 +102,23 @@ def _mark_claim(paths: RunPaths, number: int) -> bool:
     return True
 
 
-def came_to_nothing(paths: RunPaths, retry: bool) -> bool:
-    """Whether who claimed the run last died before queueing it, or (with `retry`) its jobs did."""
-    if has_verdict(paths):
+def is_abandoned(paths: RunPaths, retry: bool) -> bool:
+    """Whether the last process died before it queued the audit, or (with `retry`) the jobs ended without a verdict."""
+    if paths.summary_json.exists():  # a verdict, of this configuration or of another
         return False
     try:
-        claimed = max(mark.stat().st_mtime for mark in (_marks(paths) or [paths.root]))
-        if paths.jobs.exists() and paths.jobs.stat().st_mtime >= claimed:
+        reserved = max(each.stat().st_mtime for each in (_reservations(paths) or [paths.root]))
+        if paths.jobs.exists() and paths.jobs.stat().st_mtime >= reserved:
             return retry and not active_jobs([paths])[paths]
-    except FileNotFoundError:  # its claimer has just released it
+    except FileNotFoundError:  # its process has just released it
         return False
-    return time.time() - claimed > STALE_CLAIM_S
+    return time.time() - reserved > STALE_S
 
 
 def release(runs: Iterable[Run]) -> None:
-    """Give up claims of which nothing was queued."""
+    """Give up the reservations of runs of which nothing was queued."""
     for run in runs:
         if not run.paths.jobs.exists():
             shutil.rmtree(run.paths.root, ignore_errors=True)
-        for mark in _marks(run.paths)[-1:]:
-            mark.rmdir()
+        for last in _reservations(run.paths)[-1:]:
+            last.rmdir()
