@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
@@ -219,8 +220,6 @@ def _file_system(path: Path) -> str:
 
 
 def _try_out(folder: Path) -> None:
-    import fcntl
-
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".mia-batch-doctor-", delete=False) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -231,7 +230,7 @@ def _try_out(folder: Path) -> None:
                 Path(name).unlink(missing_ok=True)
 
 
-def examine(path: Path) -> Finding:
+def examine(path: Path) -> list[Finding]:
     """All findings, in the order of the screen; what cannot be looked at is a finding too."""
     looks: Mapping[str, Callable[[], Finding]] = {
         "python": python, "mindspore": mindspore, "mpi": mpi, "cores": processor, "memory": memory, "slurm": slurm,
