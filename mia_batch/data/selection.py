@@ -14,6 +14,9 @@ from mia_batch.data.sources import Source
 from mia_batch.errors import InputError
 from mia_batch.settings.schema import DataConfig, SampleBlock
 
+COLUMNS = {"sample_index": np.int64, "split": np.str_, "label": np.int32, "member": np.int8}
+Side = list[tuple[str, np.ndarray]]  # (split, indices int64 (n,)) of each block
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -32,27 +35,26 @@ class Selection:
     member: np.ndarray
 
     def __post_init__(self) -> None:
-        for name, kind in (("sample_index", np.int64), ("label", np.int32), ("member", np.int8)):
+        for name, kind in COLUMNS.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
-        object.__setattr__(self, "split", np.asarray(self.split, dtype=np.str_))
-        shapes = {getattr(self, name).shape for name in ("sample_index", "split", "label", "member")}
+        shapes = {column.shape for column in self.columns().values()}
         if len(shapes) != 1 or self.sample_index.ndim != 1:
-            raise ValueError(f"sample_index, split, label and member must be 1-D of one length, got shapes {shapes}")
+            raise ValueError(f"{', '.join(COLUMNS)} must be 1-D of one length, got shapes {shapes}")
 
     def __len__(self) -> int:
         return len(self.sample_index)
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Every column by name."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
     def rows(self, part: slice) -> Selection:
         """Some of the samples, as a selection of their own."""
-        return Selection(self.sample_index[part], self.split[part], self.label[part], self.member[part])
+        return Selection(**{name: column[part] for name, column in self.columns().items()})
 
 
 def select(data: DataConfig, source: Source) -> Selection:
-    """The members and non-members of `data`.
-
-    Args:
-        data: the configuration.
-        source: of `data`.
+    """The members and non-members of `data`, read from its `source`.
 
     Raises:
         InputError: a block outside its split, a bad index file, a sample given twice, or on both sides.
@@ -70,11 +72,8 @@ def select(data: DataConfig, source: Source) -> Selection:
     return gather(sides[0], sides[1], source)
 
 
-Side = list[tuple[str, np.ndarray]]
-
-
 def select_side(blocks: Sequence[SampleBlock], field: str, source: Source) -> Side:
-    """(split, indices int64 (n,)) of each block of one side.
+    """The samples of each block of one side.
 
     Raises:
         InputError: a block outside its split, a bad index file, or a sample given twice.

@@ -213,11 +213,6 @@ def reduce_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
     return _status("reduce", paths.summary_json, look)
 
 
-def has_verdict(paths: RunPaths) -> bool:
-    """Whether an audit has ended with a verdict, be it of the configuration that is in force now or of another."""
-    return paths.summary_json.exists()
-
-
 def _status(stage: str, file: Path, look: Callable[[], tuple[str, str]]) -> StageStatus:
     """What `look` finds; a damaged file is a state too, which must not hide the other stages or runs."""
     try:

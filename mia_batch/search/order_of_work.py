@@ -65,7 +65,8 @@ class OrderOfWork:
     """What is ready, what runs, and which attacks are not finished."""
 
     def __init__(
-        self, tasks: Mapping[str, Sequence[Task]], executor: Executor, *, finish: Finish, journal: Journal | None = None
+        self, tasks: Mapping[str, Sequence[Task]], executor: Executor, *, finish: Finish,
+        journal: Journal | None = None,
     ) -> None:
         """Take what the journal has, and make the rest ready.
 

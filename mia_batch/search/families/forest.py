@@ -175,7 +175,9 @@ def compiles(model: RandomForestClassifier) -> bool:
     return all(value == default[name] for name, value in model.get_params().items() if name not in COMPILED)
 
 
-def grow_trees(model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], first: int, end: int) -> Iterator[Tree]:
+def grow_trees(
+    model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], first: int, end: int
+) -> Iterator[Tree]:
     """Trees `first`..`end` - 1 of the forest that `model` with n_estimators >= end would fit, each the same tree."""
     grow = _compiled_trees if compiles(model) else _stock_trees
     return grow(model, X, y, first, end)

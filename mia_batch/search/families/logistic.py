@@ -61,7 +61,9 @@ def newton_path(model: LogisticRegression) -> LogisticRegression:
     return path.set_params(solver="newton-cholesky", tol=TOLERANCE, max_iter=MAX_NEWTON_STEPS, warm_start=True)
 
 
-def logistic_families(candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: int, n_features: int) -> list[Family]:
+def logistic_families(
+    candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: int, n_features: int
+) -> list[Family]:
     """Families of the LR grid."""
     families: list[Family] = []
     for group in group_by(candidates, SHARED):
