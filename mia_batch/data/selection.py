@@ -15,7 +15,6 @@ from mia_batch.errors import InputError
 from mia_batch.settings.schema import DataConfig, SampleBlock
 
 COLUMNS = {"sample_index": np.int64, "split": np.str_, "label": np.int32, "member": np.int8}
-Side = list[tuple[str, np.ndarray]]  # (split, indices int64 (n,)) of each block
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,11 @@ def select(data: DataConfig, source: Source) -> Selection:
     return gather(sides[0], sides[1], source)
 
 
+Side = list[tuple[str, np.ndarray]]
+
+
 def select_side(blocks: Sequence[SampleBlock], field: str, source: Source) -> Side:
-    """The samples of each block of one side.
+    """(split, indices int64 (n,)) of each block of one side.
 
     Raises:
         InputError: a block outside its split, a bad index file, or a sample given twice.

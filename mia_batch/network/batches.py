@@ -16,7 +16,9 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 Reader = Callable[[np.ndarray], Images]
 
 
-def reader(data: DataConfig, selection: Selection, *, source: Source | None = None, seed: int = 1) -> Reader:
+def reader(
+    data: DataConfig, selection: Selection, *, source: Source | None = None, seed: int = 1
+) -> Reader:
     """What reads the images of given rows from their source, members augmented if `data` says so.
 
     Args:
@@ -73,7 +75,9 @@ def read_images(source: Source, selection: Selection, rows: np.ndarray) -> Image
     return [found[position] for position in range(len(rows))]
 
 
-def _augment_members(images: Images, selection: Selection, rows: np.ndarray, seed: int) -> list[np.ndarray]:
+def _augment_members(
+    images: Images, selection: Selection, rows: np.ndarray, seed: int
+) -> list[np.ndarray]:
     changed = augmented(images, selection.split[rows], selection.sample_index[rows], seed)
     member = selection.member[rows] == 1
     return [new if inside else old for new, old, inside in zip(changed, images, member, strict=True)]

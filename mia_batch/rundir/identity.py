@@ -23,7 +23,9 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 
 # A run that moved to another mount is still the same run: files count by their digests, not by their names. Where the
 # search is computed, and in how much memory, changes no number, so that a run can go on elsewhere.
-NOT_IDENTITY = frozenset(("model.checkpoint", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler"))
+NOT_IDENTITY = frozenset(
+    ("model.checkpoint", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
+)
 INDEX_FILE = re.compile(r"data\.(non)?members\[\d+\]\.indices")
 # What versions did that did not have a key yet, where that is not its default: {"data.some_key": value}. A default that
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.

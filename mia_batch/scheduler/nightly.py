@@ -15,18 +15,17 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.claim import in_force_with
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
-from mia_batch.scheduler.reservations import QUIET_S, complete_checkpoints, is_abandoned, release, reserve
+from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, claim, complete_checkpoints, is_abandoned, release
 from mia_batch.scheduler.submission import Run, submit_runs
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import named_folder
 
 log = logging.getLogger(__name__)
-NAME_LENGTH = 16  # hex digits of the hash
 
 
 def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
-    """The runs to queue, reserved for this process unless it is a dry run."""
+    """The runs to queue, claimed for this process unless it is a dry run."""
     found: dict[str, Path] = {}
     for path, digest in complete_checkpoints(named_folder("--watch", args.watch), quiet_s=args.quiet):
         found.setdefault(digest, path)
@@ -34,16 +33,16 @@ def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
     if args.dry_run:
         new = [run for run in named if not run.paths.root.exists() or is_abandoned(run.paths, args.retry)]
         return [run for run in new if _may_continue(config, run)]
-    reserved: list[Run] = []
+    claimed: list[Run] = []
     try:
         for run in named:
-            reserved += [run] if reserve(run.paths, retry=args.retry) else []
-        foreign = [run for run in reserved if not _may_continue(config, run)]
+            claimed += [run] if claim(run.paths, retry=args.retry) else []
+        foreign = [run for run in claimed if not _may_continue(config, run)]
     except BaseException:
-        release(reserved)
+        release(claimed)
         raise
     release(foreign)
-    return [run for run in reserved if run not in foreign]
+    return [run for run in claimed if run not in foreign]
 
 
 def _may_continue(config: Config, run: Run) -> bool:

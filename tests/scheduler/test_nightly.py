@@ -19,7 +19,7 @@ from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import SUFFIXES
 from mia_batch.rundir.manifest import write_manifest
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.scheduler import nightly, reservations
+from mia_batch.scheduler import claims, nightly
 from mia_batch.scheduler.submission import Run
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.stages.plan import make_manifest
@@ -33,15 +33,15 @@ def test_every_prefix_of_a_checkpoint_that_cuts_a_parameter_is_incomplete(
     whole = []
     for end in range(len(data) + 1):
         file.write_bytes(data[:end])
-        if reservations.is_whole(file):
+        if claims.is_whole(file):
             whole.append(end)
     # What ends between two parameters is a valid file of fewer of them; extract refuses it as such.
     assert whole[-1] == len(data)
     assert len(whole) < 20
     file.write_bytes(data + b"crc_num" + bytes(10))
-    assert reservations.is_whole(file)
+    assert claims.is_whole(file)
     file.write_bytes(data + b"crc_num" + bytes(9))
-    assert not reservations.is_whole(file)
+    assert not claims.is_whole(file)
 
 
 def test_safetensors_are_whole_when_the_last_tensor_is_there(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_safetensors_are_whole_when_the_last_tensor_is_there(tmp_path: Path) -> 
     file = tmp_path / "x.safetensors"
     for end in range(len(data) + 1):
         file.write_bytes(data[:end])
-        assert reservations.is_whole(file) == (end == len(data))
+        assert claims.is_whole(file) == (end == len(data))
 
 
 @pytest.mark.parametrize("content", [b"", b"text that is no checkpoint", b"\x0a" + b"\xff" * 12, bytes(100)])
@@ -58,7 +58,7 @@ def test_other_files_are_not_checkpoints(tmp_path: Path, content: bytes) -> None
     for suffix in SUFFIXES:
         file = tmp_path / f"x{suffix}"
         file.write_bytes(content)
-        assert not reservations.is_whole(file)
+        assert not claims.is_whole(file)
 
 
 def field(content: bytes) -> bytes:
@@ -76,17 +76,17 @@ def test_files_are_taken_once_nobody_writes_to_them(tmp_path: Path) -> None:
     os.utime(tmp_path / "torn.ckpt", (now - 300, now - 300))
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "gone.ckpt").symlink_to(tmp_path / "nowhere")
-    found = [path.name for path, _ in reservations.complete_checkpoints(tmp_path)]
+    found = [path.name for path, _ in claims.complete_checkpoints(tmp_path)]
     assert found == ["older.ckpt", "old.ckpt"]
     with pytest.raises(InputError, match="--watch: must be a directory"):
-        list(reservations.complete_checkpoints(tmp_path / "nowhere"))
+        list(claims.complete_checkpoints(tmp_path / "nowhere"))
 
 
-def test_one_of_many_gets_the_reservation(tmp_path: Path) -> None:
+def test_one_of_many_gets_a_claim(tmp_path: Path) -> None:
     for name in range(20):
         paths = RunPaths(tmp_path / str(name))
         with ThreadPoolExecutor(8) as pool:
-            got = list(pool.map(lambda _: reservations.reserve(paths), range(8)))  # noqa: B023
+            got = list(pool.map(lambda _: claims.claim(paths), range(8)))  # noqa: B023
         assert got.count(True) == 1
 
 
@@ -97,39 +97,39 @@ def age(paths: RunPaths, seconds: float) -> None:
         os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
 
 
-def test_a_reservation_of_a_process_that_died_is_taken_over_once(tmp_path: Path) -> None:
+def test_a_claim_of_a_process_that_died_is_taken_over_once(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path / "run")
-    assert reservations.reserve(paths)
-    assert not reservations.reserve(paths)
-    age(paths, reservations.STALE_S + 1)
+    assert claims.claim(paths)
+    assert not claims.claim(paths)
+    age(paths, claims.STALE_CLAIM_S + 1)
     with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(lambda _: reservations.reserve(paths), range(8)))
+        got = list(pool.map(lambda _: claims.claim(paths), range(8)))
     assert got.count(True) == 1
-    assert not reservations.reserve(paths)
+    assert not claims.claim(paths)
 
 
 def test_a_failed_audit_is_queued_again_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reservations, "active_jobs", lambda runs: {paths: [] for paths in runs})
+    monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: [] for paths in runs})
     paths = RunPaths(tmp_path / "run")
-    assert reservations.reserve(paths)
+    assert claims.claim(paths)
     paths.jobs.write_text("{}")
-    age(paths, 2 * reservations.STALE_S)
-    assert not reservations.reserve(paths)
-    assert reservations.reserve(paths, retry=True)
-    assert not reservations.reserve(paths, retry=True)
+    age(paths, 2 * claims.STALE_CLAIM_S)
+    assert not claims.claim(paths)
+    assert claims.claim(paths, retry=True)
+    assert not claims.claim(paths, retry=True)
     paths.jobs.write_text("{}")
-    monkeypatch.setattr(reservations, "active_jobs", lambda runs: {paths: ["1 RUNNING"] for paths in runs})
-    assert not reservations.reserve(paths, retry=True)
+    monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: ["1 RUNNING"] for paths in runs})
+    assert not claims.claim(paths, retry=True)
     paths.summary_json.write_text("{}")
-    monkeypatch.setattr(reservations, "active_jobs", lambda runs: {paths: [] for paths in runs})
-    assert not reservations.reserve(paths, retry=True)
+    monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: [] for paths in runs})
+    assert not claims.claim(paths, retry=True)
 
 
-def test_what_was_released_can_be_reserved(tmp_path: Path) -> None:
+def test_a_released_claim_can_be_claimed(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path / "run")
-    assert reservations.reserve(paths)
-    reservations.release([Run(tmp_path / "x.ckpt", paths)])
-    assert reservations.reserve(paths)
+    assert claims.claim(paths)
+    claims.release([Run(tmp_path / "x.ckpt", paths)])
+    assert claims.claim(paths)
 
 
 def run_nightly(config: Path, watch: object, runs: object, *words: str) -> int:
@@ -158,7 +158,7 @@ def test_bad_input_is_refused_also_on_a_night_without_a_checkpoint(
     assert not (tmp_path / "runs").exists()
 
 
-def test_reservations_are_given_up_when_a_later_one_cannot_be_made(
+def test_claims_are_given_up_when_a_later_one_cannot_be_made(
     tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch, runs = tmp_path / "watch", tmp_path / "runs"
@@ -166,21 +166,21 @@ def test_reservations_are_given_up_when_a_later_one_cannot_be_made(
     for name in ("a", "b"):
         (watch / f"{name}.ckpt").write_bytes(field(name.encode()))
         os.utime(watch / f"{name}.ckpt", (0, 0))
-    reserve, asked = reservations.reserve, []
+    claim, asked = claims.claim, []
 
     def fail_on_the_second(paths: RunPaths, *, retry: bool) -> bool:
         asked.append(paths)
         if len(asked) == 2:
             raise InputError("Slurm: must answer")
-        return reserve(paths, retry=retry)
+        return claim(paths, retry=retry)
 
-    monkeypatch.setattr(nightly, "reserve", fail_on_the_second)
+    monkeypatch.setattr(nightly, "claim", fail_on_the_second)
     with pytest.raises(InputError, match="must answer"):
         run_nightly(write_config(), watch, runs)
     assert list(runs.iterdir()) == []
 
 
-def test_a_reservation_that_the_system_refuses_is_not_another_processs(
+def test_a_claim_that_the_system_refuses_is_not_another_processs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = RunPaths(tmp_path / "run")
@@ -191,13 +191,13 @@ def test_a_reservation_that_the_system_refuses_is_not_another_processs(
     paths.root.mkdir()
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(OSError, match="No space"):
-        reservations._reserve_number(paths, 0)
+        claims._mark_claim(paths, 0)
 
 
 def test_a_failed_audit_of_another_config_does_not_stop_the_others(
     tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(reservations, "active_jobs", lambda runs: {paths: [] for paths in runs})
+    monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: [] for paths in runs})
     watch, runs = tmp_path / "watch", tmp_path / "runs"
     watch.mkdir()
     for name in ("failed", "new"):
@@ -219,7 +219,7 @@ def test_a_failed_audit_of_another_config_does_not_stop_the_others(
     assert nightly.find_new(args, load_config(write_config({"gate": {"threshold": 0.7}})), runs) == [failed]
     assert nightly.find_new(args, larger, runs) == []
     assert "holds another run: data.image_size was [32, 32] and is now [64, 64]" in caplog.text
-    reservations.release([new])
+    claims.release([new])
     args.dry_run = False
     assert nightly.find_new(args, larger, runs) == [new]
-    assert nightly.find_new(args, config, runs) == [failed]  # its reservation was given up
+    assert nightly.find_new(args, config, runs) == [failed]  # its claim was given up

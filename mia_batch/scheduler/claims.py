@@ -18,7 +18,8 @@ from mia_batch.scheduler.submission import Run
 log = logging.getLogger(__name__)
 
 QUIET_S = 120.0
-STALE_S = 3600.0  # the process of a reservation that has queued nothing for so long has died
+STALE_CLAIM_S = 3600.0  # a claim that has queued nothing for so long is of a process that died
+NAME_LENGTH = 16  # hex digits of the hash
 
 
 def is_whole(path: Path) -> bool:
@@ -42,13 +43,13 @@ def complete_checkpoints(folder: Path, *, quiet_s: float = QUIET_S) -> Iterator[
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: --watch: must be a directory")
-    for path in sorted(_candidates(folder), key=lambda path: (_stamp(path), path)):
-        before = _stamp(path)
+    for path in sorted(_candidates(folder), key=lambda path: (_mark(path), path)):
+        before = _mark(path)
         if time.time() - before[0] / 1e9 < quiet_s:
             log.info("left for the next time: %s changed in the last %g s", path, quiet_s)
         elif not is_whole(path):
             log.warning("left for the next time: %s ends before its last tensor does", path)
-        elif (digest := _digest(path)) and _stamp(path) == before:
+        elif (digest := _digest(path)) and _mark(path) == before:
             yield path, digest
 
 
@@ -58,8 +59,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Time of the last change in nanoseconds and size in bytes; zeros for a file that has gone."""
+def _mark(path: Path) -> tuple[int, int]:
+    """Time of the last change in nanoseconds and size; zeros for a file that has gone."""
     try:
         status = path.stat()
     except OSError:
@@ -75,26 +76,26 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def reserve(paths: RunPaths, *, retry: bool = False) -> bool:
-    """Reserve the audit of a checkpoint; of several processes that try, one gets True.
+def claim(paths: RunPaths, *, retry: bool = False) -> bool:
+    """Claim the audit of a checkpoint; one of several processes that try gets True.
 
     Args:
         paths: of its run, named by its hash.
-        retry: also reserve a run whose jobs have ended without a verdict.
+        retry: also claim a run whose jobs have ended without a verdict.
     """
     try:
         paths.root.mkdir(parents=True)
     except FileExistsError:
-        number = len(_reservations(paths))  # before the look: who reserves in between takes this number
-        return is_abandoned(paths, retry) and _reserve_number(paths, number)
-    return _reserve_number(paths, 0)
+        marks = len(_marks(paths))  # before the look: who claims in between takes this number
+        return is_abandoned(paths, retry) and _mark_claim(paths, marks)
+    return _mark_claim(paths, 0)
 
 
-def _reservations(paths: RunPaths) -> list[Path]:
+def _marks(paths: RunPaths) -> list[Path]:
     return sorted(paths.root.glob(".claim-*"))
 
 
-def _reserve_number(paths: RunPaths, number: int) -> bool:
+def _mark_claim(paths: RunPaths, number: int) -> bool:
     try:
         (paths.root / f".claim-{number:04d}").mkdir()
     except (FileExistsError, FileNotFoundError, NotADirectoryError):  # others were faster, or no folder
@@ -103,22 +104,22 @@ def _reserve_number(paths: RunPaths, number: int) -> bool:
 
 
 def is_abandoned(paths: RunPaths, retry: bool) -> bool:
-    """Whether the last process died before it queued the audit, or (with `retry`) the jobs ended without a verdict."""
+    """Whether the last claimer died before it queued the run, or (with `retry`) the jobs ended without a verdict."""
     if paths.summary_json.exists():  # a verdict, of this configuration or of another
         return False
     try:
-        reserved = max(each.stat().st_mtime for each in (_reservations(paths) or [paths.root]))
-        if paths.jobs.exists() and paths.jobs.stat().st_mtime >= reserved:
+        claimed = max(mark.stat().st_mtime for mark in (_marks(paths) or [paths.root]))
+        if paths.jobs.exists() and paths.jobs.stat().st_mtime >= claimed:
             return retry and not active_jobs([paths])[paths]
-    except FileNotFoundError:  # its process has just released it
+    except FileNotFoundError:  # its claimer has just released it
         return False
-    return time.time() - reserved > STALE_S
+    return time.time() - claimed > STALE_CLAIM_S
 
 
 def release(runs: Iterable[Run]) -> None:
-    """Give up the reservations of runs of which nothing was queued."""
+    """Give up the claims of runs of which nothing was queued."""
     for run in runs:
         if not run.paths.jobs.exists():
             shutil.rmtree(run.paths.root, ignore_errors=True)
-        for last in _reservations(run.paths)[-1:]:
-            last.rmdir()
+        for mark in _marks(run.paths)[-1:]:
+            mark.rmdir()
