@@ -17,16 +17,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mia_batch.data.records import FORMATS
-from mia_batch.data.selection import COLUMNS, Selection
+from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
 from mia_batch.files import atomic_path, is_full, not_written, sync_directory, write_text
-from mia_batch.settings.schema import DataConfig
+from mia_batch.settings.schema import SOURCES, DataConfig
+
+COLUMNS = ("sample_index", "split", "label", "member")
 
 
 def is_worth_it(data: DataConfig) -> bool:
     """Whether reading these samples is more than mapping a file of records."""
-    return data.source not in FORMATS
+    return data.source not in SOURCES
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Prepared:
     def finish(self, selection: Selection, identity: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         """Say that all images are there."""
         with atomic_path(self._selection) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **selection.columns())
+            np.savez(file, **{name: getattr(selection, name) for name in COLUMNS})
         meta = {"schema": 1, "identity": identity, "shape": list(shape), "dtype": dtype.str}
         write_text(self._meta, json.dumps(meta) + "\n")
         sync_directory(self.folder)

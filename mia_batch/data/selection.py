@@ -14,8 +14,6 @@ from mia_batch.data.sources import Source
 from mia_batch.errors import InputError
 from mia_batch.settings.schema import DataConfig, SampleBlock
 
-COLUMNS = {"sample_index": np.int64, "split": np.str_, "label": np.int32, "member": np.int8}
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -34,26 +32,27 @@ class Selection:
     member: np.ndarray
 
     def __post_init__(self) -> None:
-        for name, kind in COLUMNS.items():
+        for name, kind in (("sample_index", np.int64), ("label", np.int32), ("member", np.int8)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
-        shapes = {column.shape for column in self.columns().values()}
+        object.__setattr__(self, "split", np.asarray(self.split, dtype=np.str_))
+        shapes = {getattr(self, name).shape for name in ("sample_index", "split", "label", "member")}
         if len(shapes) != 1 or self.sample_index.ndim != 1:
-            raise ValueError(f"{', '.join(COLUMNS)} must be 1-D of one length, got shapes {shapes}")
+            raise ValueError(f"sample_index, split, label and member must be 1-D of one length, got shapes {shapes}")
 
     def __len__(self) -> int:
         return len(self.sample_index)
 
-    def columns(self) -> dict[str, np.ndarray]:
-        """Every column by name."""
-        return {name: getattr(self, name) for name in COLUMNS}
-
     def rows(self, part: slice) -> Selection:
         """Some of the samples, as a selection of their own."""
-        return Selection(**{name: column[part] for name, column in self.columns().items()})
+        return Selection(self.sample_index[part], self.split[part], self.label[part], self.member[part])
 
 
 def select(data: DataConfig, source: Source) -> Selection:
-    """The members and non-members of `data`, read from its `source`.
+    """The members and non-members of `data`.
+
+    Args:
+        data: the configuration.
+        source: of `data`.
 
     Raises:
         InputError: a block outside its split, a bad index file, a sample given twice, or on both sides.

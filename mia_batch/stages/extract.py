@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class RootFile:
             manifest = work.manifest
             attrs = {key: getattr(manifest, key) for key in ("config", "digests", "versions")}
             attrs |= {"identity": features_digest(manifest), "launch": manifest.launches[-1]}
-            self.store = FeatureStore.create(work.paths.features, work.selection.columns(), n_classes, attrs)
+            self.store = FeatureStore.create(work.paths.features, _columns(work.selection), n_classes, attrs)
         return self.store
 
     def close(self) -> None:
@@ -110,6 +110,10 @@ def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Mani
         return planned.selection, planned.manifest
     manifest = make_manifest(config)
     return prepared.open(data_digest(manifest))[0], manifest
+
+
+def _columns(selection: Selection) -> dict[str, NDArray[Any]]:
+    return {name: getattr(selection, name) for name in ("sample_index", "split", "label", "member")}
 
 
 def _describe(selection: Selection, row: int) -> str:
