@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def seconds_between_lines(environ: Mapping[str, str] = os.environ) -> float:
-    """A line a minute in a scheduler's log, every five seconds for somebody who watches."""
+    """60 in a scheduler's log, 5 for somebody who watches."""
     return 60.0 if "SLURM_JOB_ID" in environ else 5.0
 
 

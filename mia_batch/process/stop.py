@@ -1,4 +1,4 @@
-"""A request to stop, as signals make it."""
+"""A request to stop, made by a signal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 class StopRequest:
     """A flag that SIGTERM, SIGUSR1 and Ctrl-C raise; loops look at it at block boundaries.
 
-    Schedulers send one of the first two before they kill; MindSpore leaves both free. It takes HUP and INT for itself
-    when it is imported; Ctrl-C before that is noted here, and a second one ends the process at once.
+    Schedulers send one of the first two before they kill, and MindSpore leaves both free. MindSpore takes HUP and INT
+    when it is imported; before that Ctrl-C is noted here, and a second one ends the process at once.
     """
 
     def __init__(self) -> None:
