@@ -1,4 +1,4 @@
-"""Train the network of a configuration on its members; a second call goes on where the first was stopped."""
+"""Train the network of a configuration on its members; a second call goes on where the first one stopped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Files:
-    """What training writes, beside one another."""
+    """The files that training writes into one folder."""
 
     checkpoint: Path
 
@@ -81,10 +81,10 @@ def training_identity(config: Config, selection: Selection) -> dict[str, Any]:
 
 
 def already_trained(files: Files, identity: Mapping[str, Any]) -> bool:
-    """Whether the checkpoint is there and is what this training would give.
+    """Whether this training's checkpoint is there already.
 
     Raises:
-        InputError: something else is there; it is never overwritten.
+        InputError: another file is there, which is never overwritten.
     """
     if not files.checkpoint.exists():
         return False
@@ -104,7 +104,7 @@ def already_trained(files: Files, identity: Mapping[str, Any]) -> bool:
 
 
 def train(config: Config, stop: StopRequest, ranks: Ranks) -> Outcome:
-    """Train, or go on training, and put the checkpoint and its provenance in place.
+    """Train, or go on with it, and put the checkpoint and its provenance in place.
 
     Args:
         config: the configuration.
@@ -167,23 +167,17 @@ def _run_epochs(trainer: Trainer, state: Path, key: str, stop: StopRequest) -> b
 
 
 def _finish(trainer: Trainer, files: Files, identity: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Provenance first, then the checkpoint, then the state goes: a kill in between leaves a state to go on from."""
+    """Write the provenance, then the checkpoint, then remove the state: a kill in between leaves one to go on from."""
     from mia_batch.network.checkpoint import write_parameters
 
     parameters = [{"name": p.name, "data": p} for p in trainer.network.get_parameters()]
     with atomic_path(files.checkpoint) as temporary:
         write_parameters(temporary, parameters)
         record = {
-            "sha256": sha256(temporary),
-            "config": trainer.config.resolved(),
-            "identity": identity,
-            "seed": trainer.config.train.seed,
-            "epochs": trainer.epoch,
-            **results,
-            "rank_size": trainer.ranks.size,
-            "versions": versions(),
-            "launch": launch("train"),
-        }
+            "sha256": sha256(temporary), "config": trainer.config.resolved(), "identity": identity,
+            "seed": trainer.config.train.seed, "epochs": trainer.epoch, **results, "rank_size": trainer.ranks.size,
+            "versions": versions(), "launch": launch("train"),
+        }  # fmt: skip
         write_text(files.provenance, json.dumps(record, indent=1) + "\n")
     files.state.unlink(missing_ok=True)
 
