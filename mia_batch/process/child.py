@@ -11,7 +11,7 @@ from types import FrameType
 
 from mia_batch.files import shipped
 from mia_batch.process.exit_codes import RESUME
-from mia_batch.process.stop import STOP_SIGNALS
+from mia_batch.process.stop import STOP_SIGNALS, handled
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -44,15 +44,10 @@ def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) 
         got.append(signum)
 
     # The stage ignores SIGINT from birth: the terminal sends Ctrl-C to it as well, which would break off its imports.
-    former = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ, preexec_fn=end_with_parent)
-    former |= {signum: signal.signal(signum, forward) for signum in STOP_SIGNALS}
-    signal.signal(signal.SIGINT, forward)
-    try:
-        code = process.wait()
-    finally:
-        for signum, handler in former.items():
-            signal.signal(signum, handler)
+    with handled(signal.SIG_IGN, signal.SIGINT):
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ, preexec_fn=end_with_parent)
+        with handled(forward, *STOP_SIGNALS, signal.SIGINT):
+            code = process.wait()
     if signal.SIGINT in got:
         raise KeyboardInterrupt
     code = 128 - code if code < 0 else code

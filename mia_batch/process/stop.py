@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None] | signal.Handlers, *signums: int) -> Iterator[None]:
+    """Have `handler` take these signals for the length of the block, then put the former handlers back."""
+    former = {signum: signal.signal(signum, handler) for signum in signums}
+    try:
+        yield
+    finally:
+        for signum, before in former.items():
+            signal.signal(signum, before)
 
 
 class StopRequest:
@@ -30,10 +41,6 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Install the handlers for the length of the block, then put the former ones back."""
-        former = {signum: signal.signal(signum, self._note) for signum in (*STOP_SIGNALS, signal.SIGINT)}
-        try:
+        """Note signals for the length of the block."""
+        with handled(self._note, *STOP_SIGNALS, signal.SIGINT):
             yield self
-        finally:
-            for signum, handler in former.items():
-                signal.signal(signum, handler)
