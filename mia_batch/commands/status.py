@@ -1,7 +1,7 @@
 """`mia-batch status DIR`: what of a run, or of every run in DIR, is done, running, queued, failed or missing.
 
-The files say what is done, and a writer's lock what runs. Slurm is asked for the other jobs that the run directory
-remembers; that Slurm has forgotten a job, or does not answer, is said as such.
+What is done is what the files say. A writer's lock says what runs; for the rest Slurm is asked for the jobs that the
+run directory remembers, and that it has forgotten them, or does not answer, is said as such.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _stage_lines(stages: Sequence[StageStatus]) -> str:
 
 
 def _run_lines(runs: Sequence[RunPaths], found: Sequence[Sequence[StageStatus]]) -> str:
-    """A line for each run, with its first stage that is not done, and the number of runs in each state."""
+    """A line for each run, which is as far as its first stage that is not done, and how many there are of each."""
     at = [next((stage for stage in stages if stage.state != "done"), stages[-1]) for stages in found]
     rows = [
         StageStatus(_printable(paths.root.name), stage.state, f"{stage.stage} {stage.detail}".rstrip(), stage.job)
@@ -88,7 +88,7 @@ def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
     """The last jobs of the stages that are not done."""
     try:
         jobs = latest_jobs(paths)
-    except InputError as error:  # what the files say still holds
+    except InputError as error:  # what the files say is still true
         log.warning("%s", error)
         return {}
     return {each.stage: jobs[each.stage] for each in stages if each.state != "done" and each.stage in jobs}

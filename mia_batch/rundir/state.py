@@ -157,7 +157,7 @@ def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
 
 
 def attack_statuses(paths: RunPaths, manifest: Manifest) -> list[StageStatus]:
-    """The attacks, one by one: done when the result is of these features and of the settings in `manifest`."""
+    """Every attack: done when its result is of these features and of its settings in `manifest`."""
     return [_attack(paths, name, marks) for name, marks in accepted_marks(paths, manifest).items()]
 
 

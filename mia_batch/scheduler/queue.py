@@ -8,24 +8,24 @@ from mia_batch.errors import InputError
 from mia_batch.rundir.jobs import latest_jobs
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import JobState
-from mia_batch.scheduler import slurm
+from mia_batch.scheduler import slurm as scheduler
 
-SAID = {slurm.FORGOTTEN: "forgotten by Slurm", slurm.UNKNOWN: "unknown: Slurm does not answer"}
+SAID = {scheduler.FORGOTTEN: "forgotten by Slurm", scheduler.UNKNOWN: "unknown: Slurm does not answer"}
 
 
 def states_now(jobs: Iterable[str]) -> dict[str, str]:
     """State of each job; UNKNOWN where Slurm does not answer, so that nobody takes a job for gone."""
     wanted = list(jobs)
     try:
-        return slurm.job_states(wanted)
+        return scheduler.job_states(wanted)
     except ConnectionError:
-        return dict.fromkeys(wanted, slurm.UNKNOWN)
+        return dict.fromkeys(wanted, scheduler.UNKNOWN)
 
 
 def jobs_now(wanted: Mapping[RunPaths, Mapping[str, str]]) -> dict[RunPaths, dict[str, JobState]]:
     """What Slurm says of each stage's job, by run; Slurm is asked once for all."""
     states = states_now(job for jobs in wanted.values() for job in jobs.values())
-    why = slurm.reasons(job for job, state in states.items() if state in slurm.WAITING)
+    why = scheduler.reasons(job for job, state in states.items() if state in scheduler.WAITING)
 
     def said(job: str) -> JobState:
         text = f"{job} {SAID.get(states[job], states[job])}" + (f" ({why[job]})" if job in why else "")
@@ -35,9 +35,9 @@ def jobs_now(wanted: Mapping[RunPaths, Mapping[str, str]]) -> dict[RunPaths, dic
 
 
 def _stage_state(state: str) -> str:
-    if state in slurm.ACTIVE:
-        return "queued" if state in slurm.WAITING else "running"
-    return "" if state in (slurm.FORGOTTEN, slurm.UNKNOWN, "COMPLETED") else "failed"
+    if state in scheduler.ACTIVE:
+        return "queued" if state in scheduler.WAITING else "running"
+    return "" if state in (scheduler.FORGOTTEN, scheduler.UNKNOWN, "COMPLETED") else "failed"
 
 
 def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:
@@ -48,10 +48,10 @@ def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:
     """
     jobs = {paths: list(dict.fromkeys(latest_jobs(paths).values())) for paths in all_paths}
     try:
-        states = slurm.job_states(job for ids in jobs.values() for job in ids)
+        states = scheduler.job_states(job for ids in jobs.values() for job in ids)
     except ConnectionError as error:
         raise InputError(f"Slurm: must answer whether this run is queued already, got: {error}") from error
-    active = {job: f"{job} {state}" for job, state in states.items() if state in slurm.ACTIVE}
+    active = {job: f"{job} {state}" for job, state in states.items() if state in scheduler.ACTIVE}
     return {paths: [active[job] for job in ids if job in active] for paths, ids in jobs.items()}
 
 

@@ -21,7 +21,7 @@ from mia_batch.rundir.jobs import latest_jobs, record
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import left_to_do, read_state
-from mia_batch.scheduler import slurm
+from mia_batch.scheduler import slurm as scheduler
 from mia_batch.scheduler.queue import refuse_active, states_now
 from mia_batch.scheduler.sbatch_commands import Request, Step, plan_chain
 from mia_batch.scheduler.site import STAGES, Site
@@ -58,11 +58,11 @@ def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
     job_ids: dict[str, str] = {}
     try:
         for step in steps:
-            job_ids[step.stage] = slurm.sbatch(step.command(job_ids))
+            job_ids[step.stage] = scheduler.sbatch(step.command(job_ids))
         yield job_ids
     except BaseException:
         if job_ids:
-            slurm.scancel(job_ids.values())
+            scheduler.scancel(job_ids.values())
         raise
 
 
@@ -201,7 +201,7 @@ def remove_old_data(out: Path) -> None:
     jobs = {paths: list(latest_jobs(paths).values()) for paths in arrays if images[paths].exists()}
     states = states_now(job for ids in jobs.values() for job in ids)
     for paths, ids in jobs.items():
-        if not {states[job] for job in ids} & (slurm.ACTIVE | {slurm.UNKNOWN}):
+        if not {states[job] for job in ids} & (scheduler.ACTIVE | {scheduler.UNKNOWN}):
             images[paths].unlink(missing_ok=True)
 
 

@@ -28,7 +28,7 @@ def fold_numbers(y_fit: NDArray[np.int8], cv: int) -> NDArray[np.int32]:
 
 
 def check_grids(y_fit: NDArray[np.int8], cv: int, grids: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
-    """Refuse a grid that the rows are too few for, before the first fit.
+    """Refuse what the number of rows makes impossible, before the first fit.
 
     Raises:
         InputError: with a line for every impossible value.

@@ -53,7 +53,7 @@ class Refit:
         return fit_seconds(self.method, n_rows, n_features)
 
     def run(self, samples: Samples, chunk: Any) -> Any:
-        """Fit on all rows that fit; gives the trees' votes for a range of trees, else Scored."""
+        """Fit on all rows that fit: the trees' votes for a range of trees, else Scored."""
         model, split = self.build(), samples.split
         (X, y), (X_eval, _) = samples.rows(split.fit), samples.rows(split.evaluated)
         if chunk is not None:
