@@ -18,7 +18,7 @@ from pathlib import Path
 
 import mia_batch
 from mia_batch.errors import InputError
-from mia_batch.mpi.launcher import find_mpirun
+from mia_batch.mpi.launcher import LAUNCHER_PREFIXES, SRUN_PLUGINS, find_mpirun
 from mia_batch.network.requirements import RANK_BYTES, SLOW_ON_CPU, slow_on_cpu
 from mia_batch.process.exit_codes import FAILED, OK
 from mia_batch.process.resources import available_cpus, available_memory
@@ -61,7 +61,7 @@ def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> subpro
 
 def run_probe(code: str) -> str:
     """Output of a piece of Python in a process of its own, so that what it imports stays out of this one."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PMI_", "PMIX_", "OMPI_COMM_"))}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
     return _run([sys.executable, "-c", code], env).stdout.strip()
 
 
@@ -120,7 +120,7 @@ def judge_mpi(library: str, launcher: str, said: str) -> Finding:
     value = f"{' '.join(library.split())[:60]}, {launcher}"
     if of_library and of_launcher and of_library != of_launcher:
         return Finding("mpi", value, BAD, f"this mpirun is {of_launcher}'s: put {of_library}'s first on PATH")
-    srun = {"Open MPI": "pmix", "MPICH": "pmi2", "Intel": "pmi2"}.get(of_library)
+    srun = SRUN_PLUGINS.get(of_library)
     return Finding("mpi", value, advice=f"by srun: --mpi={srun}" if srun else "")
 
 

@@ -14,7 +14,9 @@ from mia_batch.errors import InputError
 # mpirun starts inside a Slurm step it is the size of the step of mpirun's daemons.
 LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 LAUNCHER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
+LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_")  # of variables that make a process take itself for a rank
 LAUNCHER_SIGNS = (*LAUNCHER_SIZES[:3], "PMIX_RANK", "PMI_RANK", "PMI_FD")
+SRUN_PLUGINS = {"Open MPI": "pmix", "MPICH": "pmi2", "Intel": "pmi2"}  # by what the MPI library calls itself
 LOCAL_RANKS = (  # (rank, size) on the node, by launcher: Open MPI, MPICH, msrun and others
     ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
     ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
@@ -63,10 +65,9 @@ def _cause(size: int, library: str) -> str:
         return "start as many ranks as the scheduler gave tasks, or ask for that many (sbatch --ntasks)"
     if not library:
         return "no launcher has started this process; put mpirun, srun --mpi=pmi2 or srun --mpi=pmix before python"
-    flags = {"Open MPI": "srun --mpi=pmix", "MPICH": "srun --mpi=pmi2"}
-    flag = next((flag for family, flag in flags.items() if family in library), "the srun --mpi=... it was built for")
+    plugin = next((plugin for family, plugin in SRUN_PLUGINS.items() if family in library), "... (the plugin that it was built for)")
     of_library = f"the launcher and the MPI library ({library.partition(', package')[0]}) do not belong together"
-    return f"{of_library}; start with the mpirun of that library, or {flag}"
+    return f"{of_library}; start with the mpirun of that library, or srun --mpi={plugin}"
 
 
 def find_mpirun(environ: Mapping[str, str] = os.environ) -> str:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 from mia_batch.errors import InputError
+from mia_batch.mpi.launcher import LAUNCHER_PREFIXES
 
 FORGOTTEN = "FORGOTTEN"
 UNKNOWN = "UNKNOWN"  # Slurm does not answer, or is not on this host
@@ -21,7 +22,7 @@ TIMEOUT_S = 60
 
 def without_job(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """`environ` without the variables of the job that this process runs in; a job queued here would inherit them."""
-    kept, of_a_job = ("SLURM_CONF", "SLURM_CLUSTERS"), ("SLURM_", "SLURMD_", "PMI_", "PMIX_", "OMPI_COMM_")
+    kept, of_a_job = ("SLURM_CONF", "SLURM_CLUSTERS"), ("SLURM_", "SLURMD_", *LAUNCHER_PREFIXES)
     return {name: value for name, value in environ.items() if name in kept or not name.startswith(of_a_job)}
 
 
