@@ -65,9 +65,9 @@ def _cause(size: int, library: str) -> str:
         return "start as many ranks as the scheduler gave tasks, or ask for that many (sbatch --ntasks)"
     if not library:
         return "no launcher has started this process; put mpirun, srun --mpi=pmi2 or srun --mpi=pmix before python"
-    plugin = next((plugin for family, plugin in SRUN_PLUGINS.items() if family in library), "... (the plugin that it was built for)")
+    plugins = (plugin for family, plugin in SRUN_PLUGINS.items() if family in library)
     of_library = f"the launcher and the MPI library ({library.partition(', package')[0]}) do not belong together"
-    return f"{of_library}; start with the mpirun of that library, or srun --mpi={plugin}"
+    return f"{of_library}; start with the mpirun of that library, or srun --mpi={next(plugins, '...')}"
 
 
 def find_mpirun(environ: Mapping[str, str] = os.environ) -> str:
