@@ -75,7 +75,7 @@ def submit_run(
         InputError: the directory holds another run, or one whose jobs are still queued.
     """
     paths = RunPaths(out)
-    _refuse_unusable(paths)
+    _refuse_backslash(paths)
     manifest = in_force(paths, make_plan(config).manifest)
     left = left_to_do(read_state(paths, manifest))
     steps = plan_chain(Request(config.path, paths.root, site, tuple(words), left.stages, left.attacks))
@@ -90,7 +90,7 @@ def submit_run(
     return Submission(steps, job_ids)
 
 
-def _refuse_unusable(paths: RunPaths) -> None:
+def _refuse_backslash(paths: RunPaths) -> None:
     if "\\" in str(paths.root):
         raise InputError(f"{paths.root}: --out: must have no backslash, which Slurm strips from the names of logs")
 
@@ -130,7 +130,7 @@ def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, d
     Raises:
         InputError: with a line for every run that cannot be queued; then no run is queued.
     """
-    _refuse_unusable(RunPaths(out))
+    _refuse_backslash(RunPaths(out))
     manifests = _manifests(config, runs)
     left = _each(lambda run: left_to_do(read_state(run.paths, in_force(run.paths, manifests[run]))), runs)
     stages = tuple(stage for stage in STAGES if any(stage in each.stages for each in left))
