@@ -199,7 +199,7 @@ def test_stopped_and_resumed_is_bit_equal_to_unbroken(config_file: Path, looks: 
 def test_fewer_members_than_a_batch(config_file: Path) -> None:
     data = {"members": {"split": "train", "num_samples": 3}}
     config = load(write_config(config_file.parent, data=data, train={"epochs": 2}))
-    assert train.train(config, StopRequest(), Ranks()).finished
+    assert train.train(config, StopRequest(), Ranks()) == 2
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_two_ranks_take_the_steps_of_one_with_twice_the_batch(config_file: Path)
     together = write_config(
         folder, "together.yaml", train={"epochs": 2, "batch_size": 10}, model={"checkpoint": "out/together.ckpt"}
     )
-    assert train.train(load(alone), StopRequest(), Ranks()).finished
+    assert train.train(load(alone), StopRequest(), Ranks()) == 2
     msrun = [str(Path(sys.prefix) / "bin" / "msrun"), "--worker_num=2", "--local_worker_num=2", "--join=True"]
     msrun += [f"--master_port={free_port()}", f"--log_dir={folder / 'logs'}"]
     command = [*msrun, str(REPO / "jobs" / "train.py"), str(together)]
@@ -335,8 +335,7 @@ def test_job_stops_at_a_signal_and_goes_on(config_file: Path, signum: int) -> No
     assert "the same command goes on from there" in rest
     shorter = load(path)
     assert Files(shorter.model.checkpoint).state.exists()
-    goes_on = train.train(shorter, StopAfter(0), Ranks())
-    assert goes_on.epochs >= 2
+    assert 2 <= train.train(shorter, StopAfter(0), Ranks()) < 4000
 
 
 def test_job_trains(config_file: Path) -> None:
