@@ -19,7 +19,6 @@ from mia_batch.rundir.paths import RunPaths
 
 SCHEMA = 2
 READABLE = (1, 2)  # 1 is of the version whose files carry the digest of a whole run; it holds the same
-Launches = tuple[dict[str, Any], ...]
 PACKAGES = ("mindspore", "scikit-learn", "numpy", "scipy", "joblib", "mpi4py", "h5py", "numba")
 
 
@@ -42,7 +41,7 @@ class Manifest(BaseModel):
     config: dict[str, dict[str, Any]]
     digests: dict[str, str]
     versions: dict[str, str]
-    launches: Launches = ()
+    launches: tuple[dict[str, Any], ...] = ()
 
     @field_validator("config")
     @classmethod
@@ -133,7 +132,7 @@ def end_launch(paths: RunPaths, measured: Mapping[str, Any]) -> None:
     _change_launches(paths, lambda launches: (*launches[:-1], {**launches[-1], **measured}))
 
 
-def _change_launches(paths: RunPaths, change: Callable[[Launches], Launches]) -> Manifest:
+def _change_launches(paths: RunPaths, change: Callable[[tuple[dict[str, Any], ...]], tuple[Any, ...]]) -> Manifest:
     found = read_manifest(paths)
     if found is None:
         raise InputError(f"{paths.manifest}: must stay there while a stage runs")
