@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mia_batch.errors import InputError
 
@@ -28,7 +27,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def not_written(path: Path, error: Exception, rule: str = "must be writable") -> InputError:
-    """What the file system objects to, as one line."""
+    """The file system's objection as one line."""
     said = "the disk is full" if is_full(error) else f"{rule}, got: {getattr(error, 'strerror', None) or error}"
     return InputError(f"{path}: {said}")
 
@@ -74,17 +73,13 @@ def sha256(path: Path) -> str:
     Raises:
         InputError: the file cannot be read.
     """
+    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+            while block := file.read(1 << 20):
+                digest.update(block)
     except OSError as error:
         raise InputError(f"{path}: must be a file that can be read, got: {error.strerror}") from error
-
-
-def _sha256(file: Any) -> str:  # Python 3.10 has no file_digest
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
     return digest.hexdigest()
 
 

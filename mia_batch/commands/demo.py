@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch.data.records import SIDE
 from mia_batch.files import atomic_path, shipped, write_text
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import FAILED, LEAK, OK
@@ -18,7 +19,6 @@ from mia_batch.rundir.paths import RunPaths
 log = logging.getLogger(__name__)
 WRONG_LABELS = 0.4  # digits are so easy that a network generalises; only wrong labels have to be memorised
 SEED = 1
-SIDE = 32
 RANKS = 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import mia_batch
 from mia_batch.errors import InputError
-from mia_batch.mpi.launcher import find_mpirun
+from mia_batch.mpi.launcher import LAUNCHER_PREFIXES, SRUN_PLUGINS, find_mpirun
 from mia_batch.network.requirements import RANK_BYTES, SLOW_ON_CPU, slow_on_cpu
 from mia_batch.process.exit_codes import FAILED, OK
 from mia_batch.process.resources import available_cpus, available_memory
@@ -34,7 +35,7 @@ FAMILIES = {"Open MPI": ("Open MPI", "OpenRTE", "PRRTE"), "MPICH": ("HYDRA", "MP
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what is there, whether that is good, and what to do if not."""
+    """One line: what was looked at, what is there, whether it is good, and what to do if not."""
 
     name: str
     value: str
@@ -42,43 +43,45 @@ class Finding:
     advice: str = ""
 
 
-def run_probe(code: str) -> str:
-    """Output of a piece of Python in a process of its own, so that what it imports stays out of this one.
+def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end.
 
     Raises:
-        RuntimeError: with the last line that it printed, if it failed.
+        RuntimeError: it fails, with the last line that it prints, or takes too long.
     """
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PMI_", "PMIX_", "OMPI_COMM_"))}
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], text=True, capture_output=True, check=False, timeout=PROBE_TIMEOUT_S, env=env
-        )
+        done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=PROBE_TIMEOUT_S, env=env)
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"no answer within {PROBE_TIMEOUT_S} s") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise RuntimeError(lines[-1])
-    return done.stdout.strip()
+    return done
 
 
-def python() -> list[Finding]:
+def run_probe(code: str) -> str:
+    """Output of a piece of Python in a process of its own, so that what it imports stays out of this one."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
+    return _run([sys.executable, "-c", code], env).stdout.strip()
+
+
+def python() -> Finding:
     """The interpreter and the product."""
-    return [Finding("python", f"{platform.python_version()} {platform.machine()}, mia_batch {mia_batch.__version__}")]
+    return Finding("python", f"{platform.python_version()} {platform.machine()}, mia_batch {mia_batch.__version__}")
 
 
-def mindspore() -> list[Finding]:
+def mindspore() -> Finding:
     """MindSpore's version and the device that `device: auto` takes."""
     try:
         version = metadata.version("mindspore")
     except metadata.PackageNotFoundError:
-        return [
-            Finding("mindspore", "not installed", BAD, "extract needs it: pip install 'mia_batch[cpu]', or the site's")
-        ]
+        advice = "extract needs it: pip install 'mia_batch[cpu]', or the site's"
+        return Finding("mindspore", "not installed", BAD, advice)
     try:
         device = run_probe("import mindspore; print(mindspore.get_context('device_target'))").splitlines()[-1]
     except RuntimeError as error:
-        return [Finding("mindspore", f"{version}, does not load: {error}", BAD, "CANN or CUDA of another version?")]
-    return [judge_mindspore(version, device)]
+        return Finding("mindspore", f"{version}, does not load: {error}", BAD, "CANN or CUDA of another version?")
+    return judge_mindspore(version, device)
 
 
 def judge_mindspore(version: str, device: str) -> Finding:
@@ -89,24 +92,24 @@ def judge_mindspore(version: str, device: str) -> Finding:
     return Finding("mindspore", value)
 
 
-def mpi() -> list[Finding]:
+def mpi() -> Finding:
     """The MPI library that mpi4py finds and the launcher that would start it."""
     try:
         said = run_probe("from mpi4py import MPI; print(MPI.Get_library_version())")
         library = said.replace("\0", "").splitlines()[0].strip()
     except (RuntimeError, IndexError) as error:
-        return [Finding("mpi", f"not usable: {error}", BAD, "load the site's MPI module, or install the extra cpu")]
+        return Finding("mpi", f"not usable: {error}", BAD, "load the site's MPI module, or install the extra cpu")
     try:
         launcher = find_mpirun()
     except InputError:
-        return [Finding("mpi", library, SLOW, "no mpirun: more than one rank only by srun")]
-    return [judge_mpi(library, launcher, _launcher_version(launcher))]
+        return Finding("mpi", library, SLOW, "no mpirun: more than one rank only by srun")
+    return judge_mpi(library, launcher, _launcher_version(launcher))
 
 
 def _launcher_version(launcher: str) -> str:
     try:
         return _output([launcher, "--version"])
-    except (OSError, RuntimeError, subprocess.TimeoutExpired):
+    except (OSError, RuntimeError):
         return ""
 
 
@@ -117,58 +120,45 @@ def judge_mpi(library: str, launcher: str, said: str) -> Finding:
     value = f"{' '.join(library.split())[:60]}, {launcher}"
     if of_library and of_launcher and of_library != of_launcher:
         return Finding("mpi", value, BAD, f"this mpirun is {of_launcher}'s: put {of_library}'s first on PATH")
-    srun = {"Open MPI": "pmix", "MPICH": "pmi2", "Intel": "pmi2"}.get(of_library)
+    srun = SRUN_PLUGINS.get(of_library)
     return Finding("mpi", value, advice=f"by srun: --mpi={srun}" if srun else "")
 
 
-def processor() -> list[Finding]:
+def processor() -> Finding:
     """Cores by affinity and cgroup, of those that the machine has."""
     ours, machine = available_cpus(), os.cpu_count() or 1
-    return [
-        Finding(
-            "cores", f"{ours} of {machine}", advice="" if ours == machine else "bounded by affinity, cgroup or Slurm"
-        )
-    ]
+    bounded = "" if ours == machine else "bounded by affinity, cgroup or Slurm"
+    return Finding("cores", f"{ours} of {machine}", advice=bounded)
 
 
-def memory() -> list[Finding]:
+def memory() -> Finding:
     """Memory by cgroup and what is free."""
     import psutil
 
     total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
     ours = available_memory()
-    value = (
-        f"{ours / GIB:.1f} GiB"
-        + (f" by cgroup, of {total / GIB:.1f}" if ours < total else "")
-        + f", {free / GIB:.1f} free"
-    )
+    by_cgroup = f" by cgroup, of {total / GIB:.1f}" if ours < total else ""
+    value = f"{ours / GIB:.1f} GiB{by_cgroup}, {free / GIB:.1f} free"
     if min(ours, free) < RANK_BYTES:
-        return [Finding("memory", value, BAD, "a rank of MindSpore needs about half a GiB")]
-    return [Finding("memory", value)]
+        return Finding("memory", value, BAD, "a rank of MindSpore needs about half a GiB")
+    return Finding("memory", value)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-
-
-def slurm() -> list[Finding]:
+def slurm() -> Finding:
     """Slurm's version, the job that this is in, and the cluster's MPI plugins."""
     if not shutil.which("sbatch"):
-        return [Finding("slurm", "no clients here", advice="submit needs them; run does not")]
+        return Finding("slurm", "no clients here", advice="submit needs them; run does not")
     job = os.environ.get("SLURM_JOB_ID")
     try:
         version = _output(["sbatch", "--version"])
         plugins = mpi_plugins(_output(["srun", "--mpi=list"]))
         _output(["sinfo", "--noheader"])
-    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+    except (OSError, RuntimeError) as error:
         said = f"does not answer: {' '.join(str(error).split())[:80]}"
         state = BAD if job else GOOD
-        return [Finding("slurm", said, state, "submit needs a cluster (scontrol ping asks for it); run does not")]
+        return Finding("slurm", said, state, "submit needs a cluster (scontrol ping asks for it); run does not")
     inside = f"in job {job} with {os.environ.get('SLURM_NTASKS', '1')} task(s)" if job else "not in a job"
-    return [Finding("slurm", f"{version}, {inside}; srun --mpi: {' '.join(plugins)}")]
+    return Finding("slurm", f"{version}, {inside}; srun --mpi: {' '.join(plugins)}")
 
 
 def mpi_plugins(said: str) -> list[str]:
@@ -178,33 +168,29 @@ def mpi_plugins(said: str) -> list[str]:
 
 
 def _output(command: Sequence[str]) -> str:
-    done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=PROBE_TIMEOUT_S)
-    if done.returncode:
-        raise RuntimeError(done.stderr or f"{command[0]} exits with {done.returncode}")
+    done = _run(command)
     return (done.stdout + done.stderr).strip()
 
 
-def hdf5() -> list[Finding]:
+def hdf5() -> Finding:
     """The HDF5 library."""
     try:
-        return [
-            Finding("hdf5", run_probe("import h5py; print(h5py.version.hdf5_version, 'by h5py', h5py.__version__)"))
-        ]
+        return Finding("hdf5", run_probe("import h5py; print(h5py.version.hdf5_version, 'by h5py', h5py.__version__)"))
     except RuntimeError as error:
-        return [Finding("hdf5", f"not usable: {error}", BAD, "pip install h5py")]
+        return Finding("hdf5", f"not usable: {error}", BAD, "pip install h5py")
 
 
-def shared_memory() -> list[Finding]:
+def shared_memory() -> Finding:
     """Size of /dev/shm, which MPI uses between the ranks of a node."""
     try:
         usage = shutil.disk_usage("/dev/shm")
     except OSError:
-        return [Finding("/dev/shm", "not there", SLOW, "ranks of a node talk over the network instead")]
+        return Finding("/dev/shm", "not there", SLOW, "ranks of a node talk over the network instead")
     state, advice = (SLOW, "a container? start it with a larger --shm-size") if usage.free < SMALL_SHM else (GOOD, "")
-    return [Finding("/dev/shm", f"{usage.free / GIB:.1f} GiB free", state, advice)]
+    return Finding("/dev/shm", f"{usage.free / GIB:.1f} GiB free", state, advice)
 
 
-def directory(path: Path) -> list[Finding]:
+def directory(path: Path) -> Finding:
     """The file system of a run directory: kind, room, whether files can be locked and replaced there."""
     there = next(folder for folder in [path, *path.parents] if folder.exists())
     kind, free = _file_system(there), shutil.disk_usage(there).free
@@ -212,19 +198,20 @@ def directory(path: Path) -> list[Finding]:
     try:
         _try_out(there)
     except OSError as error:
-        return [Finding("directory", value, BAD, f"cannot lock and replace files: {error.strerror}")]
+        return Finding("directory", value, BAD, f"cannot lock and replace files: {error.strerror}")
     if free < LITTLE_SPACE:
-        return [Finding("directory", value, BAD, "a run may fill it")]
+        return Finding("directory", value, BAD, "a run may fill it")
     if kind.startswith(("tmpfs", "ramfs")):
-        return [Finding("directory", value, SLOW, "in memory: gone after a reboot, and other nodes do not see it")]
+        return Finding("directory", value, SLOW, "in memory: gone after a reboot, and other nodes do not see it")
     shared = kind.startswith(NETWORK_FILE_SYSTEMS)
-    return [Finding("directory", value, advice="" if shared else "on several nodes: is this seen by all of them?")]
+    return Finding("directory", value, advice="" if shared else "on several nodes: is this seen by all of them?")
 
 
 def _file_system(path: Path) -> str:
     """Kind of the file system that holds `path`."""
     best, kind = "", "unknown"
-    for line in _read(Path("/proc/self/mounts")).splitlines():
+    mounts = Path("/proc/self/mounts")
+    for line in mounts.read_text(encoding="utf-8").splitlines() if mounts.exists() else ():
         _, mounted, name, *_ = line.split()
         mounted = mounted.replace("\\040", " ")
         if path.resolve().is_relative_to(mounted) and len(mounted) >= len(best):
@@ -233,8 +220,6 @@ def _file_system(path: Path) -> str:
 
 
 def _try_out(folder: Path) -> None:
-    import fcntl
-
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".mia-batch-doctor-", delete=False) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -246,15 +231,15 @@ def _try_out(folder: Path) -> None:
 
 
 def examine(path: Path) -> list[Finding]:
-    """Everything, in the order of the screen; what cannot even be looked at is a finding too."""
-    looks: Mapping[str, Callable[[], list[Finding]]] = {
+    """All findings, in the order of the screen; what cannot be looked at is a finding too."""
+    looks: Mapping[str, Callable[[], Finding]] = {
         "python": python, "mindspore": mindspore, "mpi": mpi, "cores": processor, "memory": memory, "slurm": slurm,
         "hdf5": hdf5, "/dev/shm": shared_memory, "directory": lambda: directory(path),
     }  # fmt: skip
     found: list[Finding] = []
     for name, look in looks.items():
         try:
-            found += look()
+            found.append(look())
         except OSError as error:
             found.append(Finding(name, f"cannot be looked at: {error}", SLOW))
     return found

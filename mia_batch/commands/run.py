@@ -58,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_memory(config: Config, ranks: int) -> None:
-    """Refuse ranks and batches that this machine cannot hold, before it begins to swap or to kill.
+    """Refuse ranks and batches that need more memory than this machine has, before it begins to swap or to kill.
 
     Raises:
-        InputError: they need more memory than there is.
+        InputError: they need more.
     """
     height, width = config.data.image_size
     batch = 2 * 4 * 3 * height * width * config.extract.batch_size  # float32: the images, and MindSpore's copy

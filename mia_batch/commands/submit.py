@@ -7,9 +7,10 @@ import logging
 
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.scheduler.arguments import add_site_arguments, named_folder, show, show_nothing, site_from
+from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
 from mia_batch.scheduler.submission import Run, find_checkpoints, name_runs, still_to_do, submit_run, submit_runs
 from mia_batch.settings.loading import load_config
+from mia_batch.stages.arguments import named_folder
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +18,8 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG --out DIR, and which checkpoints."""
     parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
-    parser.add_argument(
-        "--out", metavar="DIR", required=True, help="run directory; of --checkpoints, the parent of theirs"
-    )
+    out = "run directory; of --checkpoints, the parent of theirs"
+    parser.add_argument("--out", metavar="DIR", required=True, help=out)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
     which.add_argument("--checkpoints", metavar="FILE", nargs="+", help="audit each of these files or globs")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mia_batch.errors import InputError
+from mia_batch.settings.schema import SOURCES
 
 SPLITS = ("train", "test")
 SIDE = 32  # pixels of a record's image, each way
@@ -33,10 +34,8 @@ class RecordFormat:
         return len(self.labels) + PIXELS
 
 
-FORMATS = {
-    "cifar100": RecordFormat("cifar100", (("coarse", 20), ("fine", 100))),
-    "cifar10": RecordFormat("cifar10", (("fine", 10),)),
-}
+LABELS = {"cifar100": (("coarse", 20), ("fine", 100)), "cifar10": (("fine", 10),)}
+FORMATS = {name: RecordFormat(name, LABELS[name]) for name in SOURCES}
 
 
 class RecordSource:

@@ -1,8 +1,8 @@
 """Which cores a rank computes on. Set before MindSpore is imported: nothing but affinity bounds its threads.
 
-On CPU a rank gets one core, also where it could have more: MindSpore chooses its convolution by the number of threads,
-and the last bits of the logits with it, so only equal ranks give equal numbers whatever their count. Cores are used by
-starting as many ranks.
+On CPU a rank gets one core, also where it could have more. MindSpore chooses its convolution by the number of threads,
+and the last bits of the logits depend on it: only equal ranks give equal numbers, whatever their count. To use all
+cores, start as many ranks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ACCELERATORS = ("davinci[0-9]*", "nvidia[0-9]*")  # in /dev
 
 
 class Ranks(Protocol):
-    """What is needed of the world of ranks."""
+    """What this module needs of the world of ranks."""
 
     rank: int
     local_rank: int
@@ -87,7 +87,7 @@ def has_accelerator(devices: Path = Path("/dev")) -> bool:
 def _apply(cores: frozenset[int]) -> None:
     if "mindspore" in sys.modules:
         log.warning("MindSpore was imported before the cores were shared out: its threads may run on all of them")
-    for task in os.listdir("/proc/self/task"):  # threads that numpy has started already, too
+    for task in os.listdir("/proc/self/task"):  # also the threads that numpy has started
         try:
             os.sched_setaffinity(int(task), cores)
         except ProcessLookupError:

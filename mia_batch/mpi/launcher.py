@@ -1,4 +1,4 @@
-"""What launchers of ranks are called and what they tell their ranks in the environment."""
+"""The launchers of ranks, and what they tell their ranks in the environment."""
 
 from __future__ import annotations
 
@@ -10,27 +10,35 @@ from pathlib import Path
 
 from mia_batch.errors import InputError
 
-# Sizes that launchers tell their ranks, the most specific first. A rank started by mpirun inside a Slurm step sees
-# the size of the step that runs mpirun's daemons in SLURM_STEP_NUM_TASKS, so that one counts last.
+# Sizes that launchers tell their ranks, the most specific first. SLURM_STEP_NUM_TASKS counts last: to a rank that
+# mpirun starts inside a Slurm step it is the size of the step of mpirun's daemons.
 LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 LAUNCHER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
-LAUNCHER_MARKS = (*LAUNCHER_SIZES[:3], "PMIX_RANK", "PMI_RANK", "PMI_FD")
+LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_")  # of variables that make a process take itself for a rank
+LAUNCHER_SIGNS = (*LAUNCHER_SIZES[:3], "PMIX_RANK", "PMI_RANK", "PMI_FD")
+SRUN_PLUGINS = {"Open MPI": "pmix", "MPICH": "pmi2", "Intel": "pmi2"}  # by what the MPI library calls itself
+LOCAL_RANKS = (  # (rank, size) on the node, by launcher: Open MPI, MPICH, msrun and others
+    ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ("LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    ("SLURM_LOCALID", ""),  # Slurm tells the number of tasks on the node for the job, not for the step
+)
 
 
 def launched_by_mpi(environ: Mapping[str, str]) -> bool:
     """Whether a launcher has started this process as a rank."""
     tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
-    return any(mark in environ for mark in LAUNCHER_MARKS) or (tasks.isdigit() and int(tasks) > 1)
+    return any(sign in environ for sign in LAUNCHER_SIGNS) or (tasks.isdigit() and int(tasks) > 1)
 
 
 def launched_first(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the launcher calls this process its first, so that what all would say of MPI itself is said once."""
+    """Whether the launcher calls this process its first: this one speaks for all while MPI does not work."""
     return next((environ[name] for name in LAUNCHER_RANKS if name in environ), "0") == "0"
 
 
 def _tasks_of_job(launched: int | None, environ: Mapping[str, str]) -> int | None:
-    """How many tasks the scheduler gave, where that can be known."""
-    # In the step of mpirun's daemons SLURM_NTASKS is their number: slurm/extract.sbatch has noted the job's before.
+    """How many tasks the scheduler gave; None where that cannot be known."""
+    # In the step of mpirun's daemons SLURM_NTASKS is their number; slurm/extract.sbatch has noted the job's number.
     daemons = launched is not None and environ.get("SLURM_STEP_NUM_TASKS", str(launched)) != str(launched)
     told = environ.get("MIA_BATCH_RANKS") or ("" if daemons else environ.get("SLURM_NTASKS", ""))
     return int(told) if told.isdigit() else None
@@ -57,10 +65,9 @@ def _cause(size: int, library: str) -> str:
         return "start as many ranks as the scheduler gave tasks, or ask for that many (sbatch --ntasks)"
     if not library:
         return "no launcher has started this process; put mpirun, srun --mpi=pmi2 or srun --mpi=pmix before python"
-    flags = {"Open MPI": "srun --mpi=pmix", "MPICH": "srun --mpi=pmi2"}
-    flag = next((flag for family, flag in flags.items() if family in library), "the srun --mpi=... it was built for")
+    plugins = (plugin for family, plugin in SRUN_PLUGINS.items() if family in library)
     of_library = f"the launcher and the MPI library ({library.partition(', package')[0]}) do not belong together"
-    return f"{of_library}; start with the mpirun of that library, or {flag}"
+    return f"{of_library}; start with the mpirun of that library, or srun --mpi={next(plugins, '...')}"
 
 
 def find_mpirun(environ: Mapping[str, str] = os.environ) -> str:
@@ -89,16 +96,8 @@ def mpi_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {**extra, **environ}
 
 
-LOCAL_RANKS = (  # (rank, size) on the node, by launcher: Open MPI, MPICH, msrun and others
-    ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-    ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    ("LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    ("SLURM_LOCALID", ""),  # how many tasks there are it says for the job, not for the step
-)
-
-
 def local_place(environ: Mapping[str, str]) -> tuple[int, int]:
-    """(rank, size) on this node as the launcher tells, (0, 1) without one."""
+    """(rank, size) on this node by the launcher, (0, 1) without one."""
     for names in LOCAL_RANKS:
         rank, size = (environ.get(name, "") for name in names)
         if rank.isdigit():

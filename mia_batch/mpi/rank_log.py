@@ -1,4 +1,4 @@
-"""Who said it: in a batch log, every line that a rank prints begins with its node and rank, whoever printed it."""
+"""In a batch log every line that a rank prints, or a library in it, begins with the rank's node and number."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 PATIENCE_S = 5.0  # for the last lines; a child of the rank may hold its output open for longer
-# A filter that outlives the rank, to pass on its last words, and its signals, which reach every process of a step.
+# The filter outlives the rank, to pass on its last lines, and the signals, which reach every process of a step.
 FILTER = 'trap "" HUP INT TERM USR1 USR2; exec sed -u "s/^/$1 /"'
 
 
 @contextmanager
 def labelled(label: str, environ: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """Put `label` before each line of standard output and error, also those of libraries, inside a scheduler's job.
-
-    Outside of one, lines are for somebody who knows what was started, and stay as they are.
+    """Put `label` before each line of standard output and error, also of libraries; outside of a job, do nothing.
     """
     if "SLURM_JOB_ID" not in environ or not shutil.which("sed"):
         yield
@@ -41,7 +39,7 @@ def labelled(label: str, environ: Mapping[str, str] = os.environ) -> Iterator[No
 
 
 def _redirect(stream: int, target: int, label: str) -> subprocess.Popen[bytes]:
-    """Have what is written to `stream` go through a filter to `target`."""
+    """Send what is written to `stream` through a filter to `target`."""
     reading, writing = os.pipe()
     command = ["sh", "-c", FILTER, "sh", label.replace("/", "_")]
     running = subprocess.Popen(command, stdin=reading, stdout=target, stderr=target)

@@ -1,4 +1,4 @@
-"""Which rows a rank still owes. Pure: explicit indices, never padded, never dropped."""
+"""Which rows a rank still owes: explicit indices, never padded, never dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MPI edge: the world of ranks, or a world of one without MPI; everything else takes it as an argument."""
+"""The world of ranks, or a world of one without MPI; everything else takes it as an argument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.0005
 
 
 class World:
-    """Ranks that work together. Size 1 takes the same path, with or without MPI underneath."""
+    """Ranks that work together; a world of size 1 takes the same path, with or without MPI."""
 
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm
@@ -46,7 +46,7 @@ class World:
         return self._comm.allgather(value) if self._comm and self._comm.Get_size() > 1 else [value]
 
     def on_root(self, work: Callable[[], T]) -> T:
-        """Do `work` on the root alone; its result, or its InputError, reaches every rank."""
+        """Do `work` on the root alone; every rank gets its result, or raises its InputError."""
         result: T | None = None
         problem: InputError | None = None
         if self.is_root:
@@ -60,7 +60,7 @@ class World:
         return result  # type: ignore[return-value]
 
     def on_all(self, work: Callable[[], T]) -> T:
-        """Do `work` on every rank; if it is an InputError on any, all raise the first rank's."""
+        """Do `work` on every rank; if ranks raise an InputError, all raise that of the first of them."""
         problem: InputError | None = None
         try:
             result = work()
@@ -83,19 +83,15 @@ class World:
         """On the root all ranks' rows, (sum(counts),), in the order of ranks; an empty block elsewhere."""
         if self.size == 1:
             return block
+        from mpi4py import MPI
+
         total = int(counts.sum()) if self.is_root else 0
         gathered = np.empty(total, dtype=block.dtype)
         sizes = [int(count) * block.dtype.itemsize for count in counts]
         offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist()
-        receive = [gathered.view(np.uint8), sizes, offsets, self._byte] if self.is_root else None
-        _wait(self._comm.Igatherv([block.view(np.uint8), self._byte], receive, root=0))
+        receive = [gathered.view(np.uint8), sizes, offsets, MPI.BYTE] if self.is_root else None
+        _wait(self._comm.Igatherv([block.view(np.uint8), MPI.BYTE], receive, root=0))
         return gathered
-
-    @property
-    def _byte(self) -> Any:
-        from mpi4py import MPI
-
-        return MPI.BYTE
 
     def abort(self, code: int) -> None:
         """End every rank at once: one that only left would have the others wait for it for ever."""

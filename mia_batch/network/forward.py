@@ -11,15 +11,15 @@ from mia_batch.signals import logits_of_probabilities
 
 
 class Predictor:
-    """A network that is run at one batch size, so that it compiles once and every row gets the same bits always.
+    """Runs a network at one batch size, so that it compiles once and a row always gets the same bits.
 
-    The last bits of a row depend on its place in the batch (the edges of a matrix product are computed by another
-    kernel) but not on the other rows. So a row of the data has one place: its number modulo the batch size.
+    The last bits of a row depend on its place in the batch, as another kernel computes the edges of a matrix product,
+    but not on the other rows. So each row of the data has one place: its number modulo the batch size.
 
     Args:
         network: takes float32 (batch_size, 3, height, width), gives logits (batch_size, n_classes).
         batch_size: at least 1.
-        output: "probabilities" if the network gives those instead; they are made logits.
+        output: "probabilities" if the network gives those instead; they are turned into logits.
     """
 
     def __init__(self, network: nn.Cell, batch_size: int, *, output: str = "logits") -> None:

@@ -14,7 +14,7 @@ from mia_batch.network.requirements import SLOW_ON_CPU, slow_on_cpu
 
 log = logging.getLogger(__name__)
 
-# What a launcher or an administrator restricts the cards with, the one nearest to the process first.
+# The variables by which a launcher or an administrator restricts the cards; the one nearest to the process first.
 VISIBLE_CARDS = {"GPU": ("CUDA_VISIBLE_DEVICES",), "Ascend": ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES")}
 
 
@@ -32,7 +32,7 @@ class Placement:
 
 
 def visible_cards(device_target: str, environ: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The cards that the environment restricts a process to, by name; None where it does not restrict."""
+    """Names of the cards that the environment restricts a process to; None without restriction."""
     for variable in VISIBLE_CARDS.get(device_target, ()):
         if variable in environ:
             return _card_list(environ[variable])
@@ -51,14 +51,8 @@ def _card_list(text: str) -> tuple[str, ...]:
 
 
 def place(
-    device: str,
-    local_rank: int,
-    local_size: int,
-    environ: Mapping[str, str],
-    *,
-    reported: str | None = None,
-    n_cards: int | None = None,
-    peers: Sequence[tuple[str, ...] | None] | None = None,
+    device: str, local_rank: int, local_size: int, environ: Mapping[str, str], *, reported: str | None = None,
+    n_cards: int | None = None, peers: Sequence[tuple[str, ...] | None] | None = None,
 ) -> Placement:
     """Choose the device of a rank: one card each, by local rank.
 
@@ -85,7 +79,8 @@ def place(
         sharing = [local_rank]  # each task sees its own card, under a number that may be the same for all
     cards = len(mine) if mine is not None else n_cards if n_cards is not None else count_cards(target)
     if cards is not None and len(sharing) > cards:
-        seen = f"{_names(target)}={','.join(mine)}" if mine is not None else f"{target} cards in the node"
+        names = " or ".join(VISIBLE_CARDS[target])
+        seen = f"{names}={','.join(mine)}" if mine is not None else f"{target} cards in the node"
         raise InputError(
             f"extract.device: {target} needs a card for each rank, got {len(sharing)} ranks on this node "
             f"and {cards} cards ({seen}); start at most {cards} ranks a node"
@@ -93,12 +88,8 @@ def place(
     return Placement(target, sharing.index(local_rank))
 
 
-def _names(target: str) -> str:
-    return " or ".join(VISIBLE_CARDS[target])
-
-
 def _one_card_per_task(local_size: int, environ: Mapping[str, str]) -> bool:
-    """Whether Slurm has bound each task to cards of its own."""
+    """Whether Slurm binds each task to cards of its own."""
     if any(environ.get(name) for name in ("SLURM_GPUS_PER_TASK", "SLURM_NTASKS_PER_GPU")):
         return True
     if re.search(r"single|map|mask|per_task", environ.get("SLURM_GPU_BIND", environ.get("SLURM_TRES_BIND", ""))):

@@ -11,14 +11,14 @@ from mindspore.dataset import vision
 from mia_batch.data.sources import Images
 
 CROP_PADDING = 4  # pixels, as in the tutorial
-CACHED_PIXELS = 1 << 16  # of images looked up together: their three channels are read one after the other
+CACHED_PIXELS = 1 << 16  # of images that are looked up together: their channels are read one after the other
 
 
 class Preprocess:
     """Images to the network's input: bilinear resize, pixels / 255, (x - mean) / std per channel, channels first.
 
-    MindSpore's transforms do the work. What follows the resize maps each byte on its own, so for bytes they run once,
-    over all 256 values, and images go through the table they leave: the same bits, in a seventh of the time at 32x32.
+    MindSpore's transforms do the work. Those after the resize map each byte on its own: they run once, over all 256
+    values, and leave a table for the images of bytes. It gives the same bits, in a seventh of the time at 32x32.
 
     Args:
         image_size: (height, width) of the output, in pixels.

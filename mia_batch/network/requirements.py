@@ -1,4 +1,4 @@
-"""What is known of MindSpore without importing it."""
+"""What this package knows of MindSpore without importing it."""
 
 from __future__ import annotations
 

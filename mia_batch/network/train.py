@@ -1,4 +1,4 @@
-"""A network on its way from step to step of its training."""
+"""Train a network step by step."""
 
 from __future__ import annotations
 
@@ -123,12 +123,9 @@ class Trainer:
         self.network = build_network(config.model, config.data.image_size)
         self.preprocess = Preprocess(config.data.image_size, config.data.mean, config.data.std)
         self._check_labels()
-        self.optimizer = nn.Momentum(
-            parameter_groups(self.network),
-            learning_rate=learning_rates(config.train, self.steps_per_epoch).tolist(),
-            momentum=config.train.momentum,
-            weight_decay=config.train.weight_decay,
-        )
+        rates = learning_rates(config.train, self.steps_per_epoch).tolist()
+        decay, momentum = config.train.weight_decay, config.train.momentum
+        self.optimizer = nn.Momentum(parameter_groups(self.network), rates, momentum, weight_decay=decay)
         self.train_step = TrainStep(self.network, self.optimizer, ranks)
         self._agreement = Agreement() if ranks.size > 1 else None
 
@@ -152,7 +149,7 @@ class Trainer:
         return self.preprocess(images)
 
     def agreed(self, stop: StopRequest) -> bool:
-        """Whether any rank is to stop. Collective: a rank that left alone would have the others wait for ever."""
+        """Whether any rank is to stop. Collective: the others would wait for ever for a rank that left alone."""
         if self._agreement is None:
             return bool(stop)
         return bool(self._agreement(Tensor([float(bool(stop))], ms.float32)).asnumpy()[0])
@@ -160,7 +157,7 @@ class Trainer:
     def run_epoch(self, stop: StopRequest) -> tuple[float, float]:
         """Go on to the epoch's end, or, alone, until `stop`; mean loss and accuracy of the steps done, NaN where none.
 
-        Every sample comes once an epoch, in a new order; the few that do not fill a batch wait for the next.
+        Every sample comes once an epoch, in a new order; the few that do not fill a batch are left out of it.
 
         Raises:
             InputError: the loss is not finite.
@@ -200,10 +197,9 @@ class Trainer:
 
     def save(self, path: Path, identity: str) -> None:
         """Put weights, optimizer and place in the training at `path`, whole or not at all."""
-        entries = {p.name: p for p in (*self.network.get_parameters(), *self.optimizer.get_parameters())}
-        extra = {"step": self.step, "training": identity}
+        entries = [{"name": name, "data": parameter} for name, parameter in self._parameters().items()]
         with atomic_path(path) as temporary:
-            write_parameters(temporary, [{"name": name, "data": p} for name, p in entries.items()], extra)
+            write_parameters(temporary, entries, {"step": self.step, "training": identity})
 
     def load(self, path: Path, identity: str) -> None:
         """Go on from what `save` has put at `path`.
@@ -215,12 +211,14 @@ class Trainer:
         if entries.get("training") != identity:
             rule = "must be the state of this configuration's training"
             raise InputError(f"{path}: {rule}, got another's; remove it, or train to another model.checkpoint")
-        wanted = {p.name: p for p in (*self.network.get_parameters(), *self.optimizer.get_parameters())}
-        for name, parameter in wanted.items():
+        for name, parameter in self._parameters().items():
             if name not in entries or entries[name].shape != parameter.shape:
                 raise InputError(f"{path}: must hold parameter {name} {tuple(parameter.shape)}")
             parameter.set_data(entries[name])
         self.step = int(entries["step"].asnumpy())
+
+    def _parameters(self) -> dict[str, ms.Parameter]:
+        return {p.name: p for p in (*self.network.get_parameters(), *self.optimizer.get_parameters())}
 
 
 def members_of(config: Config, source: Source) -> Selection:

@@ -14,7 +14,7 @@ NO_LIMIT = 1 << 60  # bytes; version 1 writes a number near 2**63 where there is
 def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float:
     """CPU quota in cores; infinity where there is none.
 
-    joblib reads the root's alone, which is the process's own in a container but not under Slurm or systemd.
+    joblib reads the root's quota alone, which is the process's in a container but not under Slurm or systemd.
     """
     quotas = [math.inf]
     for version, folder in _groups("cpu", root, membership):

@@ -1,4 +1,4 @@
-"""A stage as a process of its own that stops well."""
+"""Run a stage as a process of its own, and pass requests to stop on to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from types import FrameType
 
 from mia_batch.files import shipped
 from mia_batch.process.exit_codes import RESUME
-from mia_batch.process.stop import STOP_SIGNALS
+from mia_batch.process.stop import STOP_SIGNALS, handled
+
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def stage_command(stage: str, arguments: Sequence[str]) -> list[str]:
@@ -19,12 +22,8 @@ def stage_command(stage: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, str(shipped("jobs") / f"{stage}.py"), *arguments]
 
 
-PR_SET_PDEATHSIG = 1  # of prctl(2)
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
 def end_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies: one left behind would keep the next run out."""
+    """Have the kernel kill this process when its parent dies: an orphan would keep the next run out."""
     if _libc:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -32,8 +31,8 @@ def end_with_parent() -> None:
 def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
     """Run a stage and return its exit code; SIGTERM and SIGUSR1 reach it as SIGUSR1, which every launcher forwards.
 
-    So does Ctrl-C, and a second one kills. A stage that the signal ends before it listens (its first second or two) has
-    nothing to save: that is RESUME too.
+    Ctrl-C reaches it as SIGUSR1 too, and a second one kills it. A stage that the signal ends before it listens (its
+    first second or two) has nothing to save: that is RESUME too.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the stage has ended.
@@ -44,16 +43,11 @@ def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) 
         process.send_signal(signal.SIGKILL if signum == signal.SIGINT in got else signal.SIGUSR1)
         got.append(signum)
 
-    # Ignored from birth, or Ctrl-C, which the terminal sends to the stage as well, would break off its imports.
-    former = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ, preexec_fn=end_with_parent)
-    former |= {signum: signal.signal(signum, forward) for signum in STOP_SIGNALS}
-    signal.signal(signal.SIGINT, forward)
-    try:
-        code = process.wait()
-    finally:
-        for signum, handler in former.items():
-            signal.signal(signum, handler)
+    # The stage ignores SIGINT from birth: the terminal sends Ctrl-C to it as well, which would break off its imports.
+    with handled(signal.SIG_IGN, signal.SIGINT):
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ, preexec_fn=end_with_parent)
+        with handled(forward, *STOP_SIGNALS, signal.SIGINT):
+            code = process.wait()
     if signal.SIGINT in got:
         raise KeyboardInterrupt
     code = 128 - code if code < 0 else code

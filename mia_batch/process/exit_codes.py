@@ -1,4 +1,4 @@
-"""Exit codes, and how what a command raises becomes one of them and one line."""
+"""Exit codes, and how an exception of a command becomes one of them and one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INCONCLUSIVE = 4  # the audit cannot say, or the model or an attack is not evalu
 BY_OUTCOME = {"no leak": OK, "leak": LEAK, "inconclusive": INCONCLUSIVE}  # of an audit
 RESUME = os.EX_TEMPFAIL  # 75: stopped by a signal, state saved, run the same command again
 INTERRUPTED = 130
-# What a system refuses its user, not a fault of the program: one line, no traceback.
+# The system refuses its user something; that is no fault of the program: one line, no traceback.
 REFUSALS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO,
     errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE, errno.EAGAIN,

@@ -11,21 +11,21 @@ log = logging.getLogger(__name__)
 
 
 def seconds_between_lines(environ: Mapping[str, str] = os.environ) -> float:
-    """A line a minute in a scheduler's log, every five seconds for somebody who watches."""
+    """60 in a scheduler's log, 5 for somebody who watches."""
     return 60.0 if "SLURM_JOB_ID" in environ else 5.0
 
 
 class Progress:
-    """Counts items and logs a line now and then, and always when the last one is done."""
+    """Counts samples, and logs a line now and then and when the last one is done."""
 
-    def __init__(self, total: int, *, done: int = 0, unit: str = "samples", every: float | None = None) -> None:
-        self.total, self.done, self.unit = total, done, unit
+    def __init__(self, total: int, *, done: int = 0, every: float | None = None) -> None:
+        self.total, self.done = total, done
         self._every = seconds_between_lines() if every is None else every
         self._started = self._last = time.monotonic()
         self._at_start = done
 
     def add(self, count: int) -> None:
-        """Count `count` more items as done."""
+        """Count `count` more samples as done."""
         self.done += count
         now = time.monotonic()
         if now - self._last >= self._every or self.done >= self.total:
@@ -38,4 +38,4 @@ class Progress:
         left = (self.total - self.done) / rate if rate else float("nan")
         share = 100 * self.done / self.total if self.total else 100.0
         ahead = f", {left:.0f} s left" if self.done < self.total and rate else ""
-        return f"{self.done}/{self.total} {self.unit} ({share:.0f} %), {rate:.1f} {self.unit}/s{ahead}"
+        return f"{self.done}/{self.total} samples ({share:.0f} %), {rate:.1f} samples/s{ahead}"

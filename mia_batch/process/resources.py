@@ -1,4 +1,4 @@
-"""How many cores and how much memory this process was given, which is seldom what the machine has."""
+"""How many cores and how much memory this process may use, which is seldom what the machine has."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def available_cpus(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def available_memory() -> int:
-    """Bytes that this process may use, others aside: the machine's, or its cgroup's limit."""
+    """Bytes that this process may use: the machine's memory, or the limit of its cgroup."""
     total = psutil.virtual_memory().total
     return min(total, memory_limit() or total)

@@ -1,20 +1,31 @@
-"""A request to stop, as signals make it."""
+"""A request to stop, made by a signal."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None] | signal.Handlers, *signums: int) -> Iterator[None]:
+    """Have `handler` take these signals for the length of the block, then put the former handlers back."""
+    former = {signum: signal.signal(signum, handler) for signum in signums}
+    try:
+        yield
+    finally:
+        for signum, before in former.items():
+            signal.signal(signum, before)
+
+
 class StopRequest:
     """A flag that SIGTERM, SIGUSR1 and Ctrl-C raise; loops look at it at block boundaries.
 
-    Schedulers send one of the first two before they kill; MindSpore leaves both free. It takes HUP and INT for itself
-    when it is imported; Ctrl-C before that is noted here, and a second one ends the process at once.
+    Schedulers send one of the first two before they kill, and MindSpore leaves both free. MindSpore takes HUP and INT
+    when it is imported; before that Ctrl-C is noted here, and a second one ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -30,10 +41,6 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Install the handlers for the length of the block, then put the former ones back."""
-        former = {signum: signal.signal(signum, self._note) for signum in (*STOP_SIGNALS, signal.SIGINT)}
-        try:
+        """Note signals for the length of the block."""
+        with handled(self._note, *STOP_SIGNALS, signal.SIGINT):
             yield self
-        finally:
-            for signum, handler in former.items():
-                signal.signal(signum, handler)

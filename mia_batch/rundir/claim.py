@@ -1,4 +1,4 @@
-"""To whom a run directory belongs: two runs never mix in one, but one goes on with another attack, gate or report."""
+"""Which run a directory holds: two runs never mix in it, but a run may go on with another attack, gate or report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def claim(paths: RunPaths, manifest: Manifest) -> Manifest:
 
 
 def in_force(paths: RunPaths, manifest: Manifest) -> Manifest:
-    """What `claim` would give, and refuse, without writing anything."""
+    """What `claim` gives, and what it refuses, without writing anything."""
     found = read_manifest(paths)
     if found is None:
         stray = [file.name for file in (paths.features, paths.summary_json) if file.exists()]
@@ -89,7 +89,7 @@ def put_in_force(paths: RunPaths, manifest: Manifest) -> None:
 
 
 def _holder(paths: RunPaths, found: Manifest) -> Manifest | None:
-    """What the rows in a run directory, else its results, were made from; None while there are none."""
+    """What the rows, else the results, of a run directory were made from; None while there are none."""
     rows = read_rows(paths)
     if rows and rows.held:
         return rows.origin.manifest

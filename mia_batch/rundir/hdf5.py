@@ -1,4 +1,4 @@
-"""HDF5 as every file of a run uses it: attributes, room on the disk, errors as one line."""
+"""What all HDF5 files of a run share: attributes, room on the disk, errors as one line."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ATTRIBUTE_LIMIT = 60_000  # bytes; HDF5 holds attributes of up to 64 KiB in an o
 
 
 def check_room(directory: Path, n_bytes: int) -> None:
-    """See whether the disk has room for a file, HDF5's headers included.
+    """Check that the disk has room for a file of `n_bytes` and HDF5's headers.
 
     HDF5 cannot close its file cleanly once the disk is full, and NumPy's writing does not say what is wrong.
 
     Raises:
-        InputError: it has not, or the directory cannot be written.
+        InputError: the disk is too full, or the directory cannot be written.
     """
     with as_input_error(directory), tempfile.TemporaryFile(dir=directory) as file:
         os.posix_fallocate(file.fileno(), 0, n_bytes + HDF5_OVERHEAD)
 
 
 def sync(file: h5py.File) -> None:
-    """Put what was written on the disk: HDF5's flush only hands it to the kernel."""
+    """Put what was written onto the disk; HDF5's own flush only hands it to the kernel."""
     file.flush()
     os.fsync(file.id.get_vfd_handle())
 
@@ -57,7 +57,7 @@ def get_attrs(file: h5py.File) -> dict[str, Any]:
 
 
 def get_attr(file: h5py.File, name: str, default: Any = None) -> Any:
-    """One of what `set_attrs` has written: all of them take longer to read."""
+    """One attribute that `set_attrs` has written; to read all of them takes longer."""
     if name in file.attrs:
         return json.loads(file.attrs[name])
     long = f"attrs/{name}"
@@ -75,7 +75,7 @@ def check_schema(file: h5py.File, path: Path, kind: str, schemas: Sequence[int] 
 
 @contextmanager
 def as_input_error(path: Path) -> Iterator[None]:
-    """Say in one line what the file system or HDF5 objects to."""
+    """Turn errors of the file system and of HDF5 into one line."""
     try:
         yield
     except BlockingIOError as error:
@@ -92,7 +92,7 @@ def as_input_error(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """The same, where what is found in a damaged file may also be of a wrong kind; when writing that is our mistake."""
+    """`as_input_error` for reading, where a damaged file may also raise errors of type or value."""
     try:
         with as_input_error(path):
             yield

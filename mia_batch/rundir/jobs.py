@@ -1,4 +1,4 @@
-"""The jobs of a run, as its jobs.json remembers them after Slurm has forgotten them."""
+"""jobs.json: the jobs of a run, also after Slurm has forgotten them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def submissions(paths: RunPaths) -> list[dict[str, Any]]:
     """What was submitted for a run, oldest first: {"submitted": time, "jobs": {stage: job id}}.
 
     Raises:
-        InputError: jobs.json cannot be read as such.
+        InputError: jobs.json cannot be read.
     """
     try:
         found = list(json.loads(paths.jobs.read_text(encoding="utf-8"))["submissions"])
@@ -35,5 +35,5 @@ def submissions(paths: RunPaths) -> list[dict[str, Any]]:
 
 
 def latest_jobs(paths: RunPaths) -> dict[str, str]:
-    """The last job id of each stage, of each attack."""
+    """The last job id of each stage and of each attack."""
     return {stage: job for entry in submissions(paths) for stage, job in entry["jobs"].items()}

@@ -15,10 +15,10 @@ from mia_batch.rundir.identity import mark_of
 
 
 class Journal:
-    """Finished tasks of one attack, a line of JSON each; it belongs to this process until it is closed."""
+    """Finished tasks of one attack, a line of JSON each; this process holds the file until it closes it."""
 
     def __init__(self, path: Path, marks: Sequence[str]) -> None:
-        """Read what an earlier process has left under one of `marks`; any other journal starts anew, under the first.
+        """Read what an earlier process left under one of `marks`; a journal of another mark starts anew.
 
         Raises:
             InputError: another process is at this attack.
@@ -43,7 +43,7 @@ class Journal:
         raise InputError(f"{self.path}: another process is fitting this attack")
 
     def _read(self, marks: Sequence[str]) -> dict[str, Any]:
-        """The entries up to the first line that a kill has torn, which is cut off."""
+        """The entries before the first torn line; the file is cut there."""
         self._file.seek(0)
         found: dict[str, Any] = {}
         good = 0
@@ -79,16 +79,16 @@ class Journal:
         self._append({"key": key, "value": value})
 
     def remove(self) -> None:
-        """The attack's own file holds everything now."""
+        """Remove the file, once the attack's result is written."""
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let other processes have it."""
+        """Let other processes open the file."""
         self._file.close()
 
 
 def tasks_done(path: Path, marks: Sequence[str]) -> int:
-    """How many finished tasks a journal holds for an attack of these marks, also while it is being written."""
+    """How many finished tasks a journal of these marks holds, also while a process writes it."""
     with open(path, "rb") as file:
         head = _entry(file.readline())
         if head is None or mark_of(head) not in marks:
@@ -97,7 +97,7 @@ def tasks_done(path: Path, marks: Sequence[str]) -> int:
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """What a line says: a mark, or key and value; None for one that a kill has torn."""
+    """A line's mark, or its key and value; None for a torn line."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -107,7 +107,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 
 
 class Journals:
-    """The journals of the attacks that are being fitted; a task's key begins with its attack."""
+    """The journals of all attacks; a task's key begins with its attack."""
 
     def __init__(self, by_method: dict[str, Journal]) -> None:
         self._by_method = by_method

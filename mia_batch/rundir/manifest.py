@@ -1,11 +1,11 @@
-"""run.json: what a run is, as resolved config, digests of what it reads and versions, and how it was launched."""
+"""run.json: what a run is (its config, the digests of what it reads, versions) and how it was launched."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
@@ -44,7 +44,7 @@ class Manifest(BaseModel):
     Attributes:
         created: when the run was set up, ISO 8601, UTC.
         config_file: the configuration's file.
-        config: section by section, every key with its value, as plain JSON types.
+        config: every key with its value, by section, as plain JSON types.
         digests: SHA-256 of the checkpoint, the data files, index files and factories given as files, by field.
         versions: of Python, the product and what computes its numbers, when the run was set up.
         launches: how each extraction was started and what was measured, oldest first.
@@ -142,24 +142,18 @@ def write_manifest(paths: RunPaths, manifest: Manifest) -> None:
 
 def add_launch(paths: RunPaths, entry: Mapping[str, Any]) -> Manifest:
     """Append one stage's start to run.json; returns the new manifest."""
-    found = _required(paths)
-    return _with_launches(paths, found, (*found.launches, dict(entry)))
+    return _change_launches(paths, lambda launches: (*launches, dict(entry)))
 
 
 def end_launch(paths: RunPaths, measured: Mapping[str, Any]) -> None:
     """Add what was measured to the entry that `add_launch` appended last."""
-    found = _required(paths)
-    _with_launches(paths, found, (*found.launches[:-1], {**found.launches[-1], **measured}))
+    _change_launches(paths, lambda launches: (*launches[:-1], {**launches[-1], **measured}))
 
 
-def _required(paths: RunPaths) -> Manifest:
+def _change_launches(paths: RunPaths, change: Callable[[tuple[dict[str, Any], ...]], tuple[Any, ...]]) -> Manifest:
     found = read_manifest(paths)
     if found is None:
         raise InputError(f"{paths.manifest}: must stay there while a stage runs")
-    return found
-
-
-def _with_launches(paths: RunPaths, found: Manifest, launches: tuple[dict[str, Any], ...]) -> Manifest:
-    manifest = found.model_copy(update={"launches": launches})
+    manifest = found.model_copy(update={"launches": change(found.launches)})
     write_manifest(paths, manifest)
     return manifest

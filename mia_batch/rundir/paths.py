@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from mia_batch.files import not_written
 
 
-@dataclass(frozen=True)
 class RunPaths:
     """Names of the files of one run directory. A file at its final name is complete."""
 
-    root: Path
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+        self.manifest = self.root / "run.json"  # what this run is: config, digests of checkpoint and data, versions
+        self.features = self.root / "features.h5"  # logits and loss of each sample, and which rows are computed
+        self.launch = self.root / ".launch"  # rows done before the last extraction, and what is known of a crash since
+        self.attacks = self.root / "attacks"  # directory of the attacks' results
+        self.summary_json = self.root / "summary.json"  # the reducer's summary
+        self.summary_csv = self.root / "summary.csv"  # its metrics as rows
+        self.logs = self.root / "logs"  # directory of the jobs' logs
+        self.jobs = self.root / "jobs.json"  # ids of the scheduler's jobs for this run
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root).absolute())
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunPaths) and self.root == other.root
 
-    @property
-    def manifest(self) -> Path:
-        """What this run is: resolved config, digests of checkpoint and data, versions."""
-        return self.root / "run.json"
-
-    @property
-    def features(self) -> Path:
-        """Per-sample logits and loss; rows not yet computed are marked so in the file itself."""
-        return self.root / "features.h5"
-
-    @property
-    def launch(self) -> Path:
-        """Which rows were done before the last extraction began, and what is known of a crash since."""
-        return self.root / ".launch"
-
-    @property
-    def attacks(self) -> Path:
-        """Directory of the attacks' results."""
-        return self.root / "attacks"
+    def __hash__(self) -> int:
+        return hash(self.root)
 
     def attack(self, name: str) -> Path:
         """Result of the attack `name`."""
@@ -45,26 +35,6 @@ class RunPaths:
     def journal(self, name: str) -> Path:
         """Finished tasks of an attack whose result is not there yet."""
         return self.attacks / f".{name}.journal"
-
-    @property
-    def summary_json(self) -> Path:
-        """The reducer's summary."""
-        return self.root / "summary.json"
-
-    @property
-    def summary_csv(self) -> Path:
-        """The summary's metrics as rows."""
-        return self.root / "summary.csv"
-
-    @property
-    def logs(self) -> Path:
-        """Directory of the jobs' logs."""
-        return self.root / "logs"
-
-    @property
-    def jobs(self) -> Path:
-        """Ids of the scheduler's jobs for this run."""
-        return self.root / "jobs.json"
 
     def create(self) -> None:
         """Make the run directory, or say in one line why that cannot be."""

@@ -1,10 +1,9 @@
-"""attacks/<name>.h5: the result of one attack."""
+"""attacks/<name>.h5: the result of an attack."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -28,12 +27,14 @@ from mia_batch.rundir.identity import mark_of
 
 def write_attack(path: Path, result: AttackResult) -> None:
     """Write attacks/<name>.h5, whole or not at all."""
-    with atomic_path(path) as temporary, as_input_error(path), _new_file(temporary, result) as file:
+    check_room(path.parent, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
+    with atomic_path(path) as temporary, as_input_error(path), h5py.File(temporary, "w") as file:
         for name in ("scores", "predicted", "scored_by", "member"):
             file.create_dataset(name, data=getattr(result, name))
         table = file.create_group("cv_results", track_order=True)
         for name, column in result.cv_results.items():
-            table.create_dataset(name, data=column, dtype=h5py.string_dtype() if _is_text(column) else None)
+            is_text = len(column) > 0 and isinstance(column[0], str)
+            table.create_dataset(name, data=column, dtype=h5py.string_dtype() if is_text else None)
         set_attrs(file, {
             "schema": SCHEMA, "kind": "attack", "method": result.method, "best_params": result.best_params,
             "best_score": None if np.isnan(result.best_score) else result.best_score, "reason": result.reason,
@@ -41,13 +42,8 @@ def write_attack(path: Path, result: AttackResult) -> None:
         })
 
 
-def _new_file(temporary: Path, result: AttackResult) -> h5py.File:
-    check_room(temporary.parent, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
-    return h5py.File(temporary, "w")
-
-
 def read_mark(path: Path) -> tuple[str | None, str]:
-    """What attacks/<name>.h5 is a result of, see `identity.attack_marks`, and why it has no score, if it has none.
+    """The mark of attacks/<name>.h5, see `identity.attack_marks`, and why it has no score ("" if it has one).
 
     Raises:
         InputError: missing, damaged, of another schema, or the result of another attack.
@@ -58,10 +54,6 @@ def read_mark(path: Path) -> tuple[str | None, str]:
         if method != path.stem:  # the marks of the version before are the same for all attacks of a run
             raise InputError(f"{path}: method: must be {path.stem}, got {method}; remove it and run attack again")
         return mark_of(get_attr(file, "provenance")), get_attr(file, "reason", "")
-
-
-def _is_text(column: Any) -> bool:
-    return len(column) > 0 and isinstance(column[0], str)
 
 
 def read_attack(path: Path) -> AttackResult:

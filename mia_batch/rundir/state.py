@@ -1,7 +1,7 @@
 """THE answer to what of a run is done, running, queued, failed, partial, stale or missing, and why.
 
-It is what the files say, by a manifest that is in force: the one in run.json, or the one that a command is about to put
-there. What a scheduler says of the jobs is passed in.
+The files say it, by the manifest in force: the one in run.json, or the one that a command is about to put there. What a
+scheduler says of the jobs is passed in.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class JobState:
 
 @dataclass(frozen=True)
 class Left:
-    """What is not done: stages, of extract, attack and reduce, in their order; and attacks."""
+    """What is not done: stages, in the order extract, attack, reduce; and attacks."""
 
     stages: tuple[str, ...]
     attacks: tuple[str, ...]
@@ -86,7 +86,7 @@ def read_state(paths: RunPaths, manifest: Manifest | None = None) -> list[StageS
 
 
 def with_jobs(stages: Sequence[StageStatus], jobs: Mapping[str, JobState]) -> list[StageStatus]:
-    """The stages, and for those that are not done what a scheduler says of their jobs; a writer's lock says more."""
+    """Add what a scheduler says of the jobs to the stages that are not done; a writer's lock outweighs it."""
     return [
         replace(each, job=job.text, state=each.state if each.state == "running" else job.state or each.state)
         if each.state != "done" and (job := jobs.get(each.stage)) else each
@@ -100,7 +100,7 @@ def furthest(stages: Sequence[StageStatus]) -> StageStatus:
 
 
 def left_to_do(stages: Sequence[StageStatus]) -> Left:
-    """What is to be computed. A verdict that cannot be read is written anew.
+    """What is still to be computed. A verdict that cannot be read is written anew.
 
     Raises:
         InputError: with a line for each file of another stage that is damaged, which nobody overwrites.
@@ -116,7 +116,7 @@ def left_to_do(stages: Sequence[StageStatus]) -> Left:
 
 @dataclass(frozen=True)
 class Rows:
-    """features.h5, also while it is being written: rows done, rows in all, whether a process writes, and of what."""
+    """features.h5, also while a process writes it: rows done, rows in all, and what they are made from."""
 
     done: int
     total: int
@@ -125,11 +125,11 @@ class Rows:
 
     @property
     def held(self) -> bool:
-        """Whether the run directory is somebody's: before the first row it is not."""
+        """Whether the rows keep the run directory for their run: before the first row they do not."""
         return self.done > 0 or self.writing
 
     def differences(self, manifest: Manifest) -> list[str]:
-        """What is other than in `manifest`, in words."""
+        """In words, what differs from `manifest`."""
         return differences(features_identity(self.origin.manifest), features_identity(manifest))
 
 
@@ -137,7 +137,7 @@ def read_rows(paths: RunPaths) -> Rows | None:
     """The rows of a run, less those of a launch that has crashed; None without features.h5.
 
     Raises:
-        InputError: it cannot be read as such.
+        InputError: features.h5 cannot be read.
     """
     progress, origin = features_progress(paths.features), features_origin(paths.features)
     if progress is None or origin is None:
@@ -149,7 +149,7 @@ def read_rows(paths: RunPaths) -> Rows | None:
 
 
 def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
-    """The stage extract: done when every row of features.h5 is, and of this model, data and extraction."""
+    """The stage extract: done when every row is done, for this model, data and extraction."""
 
     def look() -> tuple[str, str]:
         rows = read_rows(paths)
@@ -170,7 +170,7 @@ def attack_statuses(paths: RunPaths, manifest: Manifest) -> list[StageStatus]:
 
 
 def accepted_marks(paths: RunPaths, manifest: Manifest) -> dict[str, tuple[str, ...]]:
-    """What a result or journal of each attack carries; the first is what a new one gets."""
+    """The marks that results and journals of each attack may carry; a new one gets the first."""
     try:
         origin = features_origin(paths.features)
     except InputError:  # which is the state of the stage before
@@ -182,7 +182,7 @@ def _attack(paths: RunPaths, name: str, marks: Sequence[str]) -> StageStatus:
     file = paths.attack(name)
 
     def look() -> tuple[str, str]:
-        fits = _fits(paths.journal(name), marks)  # first: the result is there before its journal goes
+        fits = _fits(paths.journal(name), marks)  # looked at first: the result comes before the journal goes
         mark, reason = read_mark(file) if file.exists() else (None, "")
         if mark in marks and not reason:
             return "done", file.name
@@ -197,7 +197,7 @@ def _attack(paths: RunPaths, name: str, marks: Sequence[str]) -> StageStatus:
 
 
 def _fits(journal: Path, marks: Sequence[str]) -> tuple[str, str] | None:
-    """The state that a journal of these marks gives, or that a process is at."""
+    """State and detail of an attack by its journal; None where that has nothing of these marks."""
     try:
         tasks, writing = tasks_done(journal, marks), in_use(journal)
     except FileNotFoundError:  # not begun, or finished
@@ -221,13 +221,8 @@ def reduce_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
     return _status("reduce", paths.summary_json, look)
 
 
-def has_verdict(paths: RunPaths) -> bool:
-    """Whether an audit has ended with a verdict, be it of the configuration that is in force now or of another."""
-    return paths.summary_json.exists()
-
-
 def _status(stage: str, file: Path, look: Callable[[], tuple[str, str]]) -> StageStatus:
-    """What `look` finds; a damaged file is a state too, which must not hide the other stages or runs."""
+    """What `look` finds; a damaged file is a state too, so that it hides no other stage or run."""
     try:
         return StageStatus(stage, *look())
     except InputError as error:

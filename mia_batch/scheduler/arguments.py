@@ -6,7 +6,6 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from mia_batch.errors import InputError
 from mia_batch.scheduler.sbatch_commands import shell_lines
@@ -15,10 +14,9 @@ from mia_batch.scheduler.submission import Run, Submission
 
 
 def add_site_arguments(parser: argparse.ArgumentParser) -> None:
-    """The site, and what of it is other this time."""
-    parser.add_argument(
-        "--site", metavar="SITE", help="file, or one of configs/sites (default $MIA_BATCH_SITE, or cpu)"
-    )
+    """Add --site and what overrides it, --dry-run and --json."""
+    site = "file, or one of configs/sites (default $MIA_BATCH_SITE, or cpu)"
+    parser.add_argument("--site", metavar="SITE", help=site)
     parser.add_argument("--nodes", metavar="N", type=int, help="nodes of the extraction, instead of the site's")
     parser.add_argument("--tasks-per-node", metavar="N", type=int, help="MPI ranks per node, instead of the site's")
     parser.add_argument("--limit", metavar="N", type=int, help="checkpoints extracted at once, instead of the site's")
@@ -26,36 +24,24 @@ def add_site_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the job ids as one line of JSON")
 
 
-def named_folder(option: str, name: str) -> Path:
-    """The folder, absolute.
-
-    Raises:
-        InputError: no name, as of an unset variable in quotes; it would mean the current folder.
-    """
-    if not name:
-        raise InputError(f"{option}: must name a directory, got ''")
-    return Path(name).absolute()
-
-
 def site_from(args: argparse.Namespace) -> Site:
-    """The site that the arguments mean.
+    """The site that --site names, with what the other arguments override.
 
     Raises:
-        InputError: there is none such, or it is wrong.
+        InputError: there is no such site, its file is wrong, or a number is below 1.
     """
     site = load_site(find_site(args.site))
-    given = {"nodes": args.nodes, "tasks_per_node": args.tasks_per_node}
-    changes = {name: value for name, value in given.items() if value is not None}
-    too_small = {**changes, **({"limit": args.limit} if args.limit is not None else {})}
-    problems = [f"--{name.replace('_', '-')}: must be at least 1, got {n}" for name, n in too_small.items() if n < 1]
+    given = {"nodes": args.nodes, "tasks_per_node": args.tasks_per_node, "limit": args.limit}
+    changes = {name: n for name, n in given.items() if n is not None}
+    problems = [f"--{name.replace('_', '-')}: must be at least 1, got {n}" for name, n in changes.items() if n < 1]
     if problems:
         raise InputError(problems)
-    extract = site.extract.model_copy(update=changes)
-    return site.model_copy(update={"extract": extract, "at_once": args.limit or site.at_once})
+    at_once = changes.pop("limit", site.at_once)
+    return site.model_copy(update={"extract": site.extract.model_copy(update=changes), "at_once": at_once})
 
 
 def show(args: argparse.Namespace, submission: Submission, runs: Sequence[Run]) -> None:
-    """Print the commands of a dry run, or the jobs."""
+    """Print the commands of a dry run, else the jobs."""
     if args.dry_run:
         print("\n".join(shell_lines(submission.steps)))
         return
@@ -70,6 +56,6 @@ def show(args: argparse.Namespace, submission: Submission, runs: Sequence[Run]) 
 
 
 def show_nothing(args: argparse.Namespace) -> None:
-    """Print what --json promises when there was nothing to queue."""
+    """Print an empty object for --json where there was nothing to queue."""
     if args.json and not args.dry_run:
         print(json.dumps({"jobs": {}, "runs": []}))

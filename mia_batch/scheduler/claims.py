@@ -1,4 +1,4 @@
-"""Which checkpoints are complete, and who audits each: making its run directory is the claim."""
+"""Which checkpoints are complete, and which process audits each: the one that makes its run directory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from mia_batch.errors import InputError
 from mia_batch.files import sha256
 from mia_batch.network.checkpoint_bytes import SUFFIXES, check_whole
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.rundir.state import has_verdict
 from mia_batch.scheduler.queue import active_jobs
 from mia_batch.scheduler.submission import Run
 
@@ -77,7 +76,7 @@ def _digest(path: Path) -> str:
 
 
 def claim(paths: RunPaths, *, retry: bool = False) -> bool:
-    """Claim the audit of a checkpoint; of several processes that try, one gets True.
+    """Claim the audit of a checkpoint; one of several processes that try gets True.
 
     Args:
         paths: of its run, named by its hash.
@@ -87,7 +86,7 @@ def claim(paths: RunPaths, *, retry: bool = False) -> bool:
         paths.root.mkdir(parents=True)
     except FileExistsError:
         marks = len(_marks(paths))  # before the look: who claims in between takes this number
-        return came_to_nothing(paths, retry) and _mark_claim(paths, marks)
+        return is_abandoned(paths, retry) and _mark_claim(paths, marks)
     return _mark_claim(paths, 0)
 
 
@@ -103,9 +102,9 @@ def _mark_claim(paths: RunPaths, number: int) -> bool:
     return True
 
 
-def came_to_nothing(paths: RunPaths, retry: bool) -> bool:
-    """Whether who claimed the run last died before queueing it, or (with `retry`) its jobs did."""
-    if has_verdict(paths):
+def is_abandoned(paths: RunPaths, retry: bool) -> bool:
+    """Whether the last claimer died before it queued the run, or (with `retry`) the jobs ended without a verdict."""
+    if paths.summary_json.exists():  # a verdict, of this configuration or of another
         return False
     try:
         claimed = max(mark.stat().st_mtime for mark in (_marks(paths) or [paths.root]))
@@ -117,7 +116,7 @@ def came_to_nothing(paths: RunPaths, retry: bool) -> bool:
 
 
 def release(runs: Iterable[Run]) -> None:
-    """Give up claims of which nothing was queued."""
+    """Give up the claims of runs of which nothing was queued."""
     for run in runs:
         if not run.paths.jobs.exists():
             shutil.rmtree(run.paths.root, ignore_errors=True)

@@ -1,6 +1,6 @@
 """`mia-batch nightly`: audit every complete checkpoint of a directory that has not been audited, by its content.
 
-A run directory is named by the checkpoint's hash, and making it is the claim to audit it: of two processes that try,
+A run directory is named by the checkpoint's hash, and who makes it audits the checkpoint: of two processes that try,
 on any hosts, one succeeds. There is no lock that a killed process could leave behind.
 """
 
@@ -14,11 +14,12 @@ from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.claim import in_force_with
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.scheduler.arguments import add_site_arguments, named_folder, show, show_nothing, site_from
-from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, came_to_nothing, claim, complete_checkpoints, release
+from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
+from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, claim, complete_checkpoints, is_abandoned, release
 from mia_batch.scheduler.submission import Run, submit_runs
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.settings.schema import Config
+from mia_batch.stages.arguments import named_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,13 @@ def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
         found.setdefault(digest, path)
     named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
     if args.dry_run:
-        new = [run for run in named if not run.paths.root.exists() or came_to_nothing(run.paths, args.retry)]
-        return [run for run in new if _is_of(config, run)]
+        new = [run for run in named if not run.paths.root.exists() or is_abandoned(run.paths, args.retry)]
+        return [run for run in new if _may_continue(config, run)]
     claimed: list[Run] = []
     try:
         for run in named:
             claimed += [run] if claim(run.paths, retry=args.retry) else []
-        foreign = [run for run in claimed if not _is_of(config, run)]
+        foreign = [run for run in claimed if not _may_continue(config, run)]
     except BaseException:
         release(claimed)
         raise
@@ -44,8 +45,8 @@ def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
     return [run for run in claimed if run not in foreign]
 
 
-def _is_of(config: Config, run: Run) -> bool:
-    """Whether an audit that is to be begun again can be of this config; one that cannot must not stop the others."""
+def _may_continue(config: Config, run: Run) -> bool:
+    """Whether `config` may continue a run; if not, a warning says why, and the other runs are queued all the same."""
     if not run.paths.manifest.exists():
         return True
     try:
@@ -60,9 +61,7 @@ def _is_of(config: Config, run: Run) -> bool:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG --watch DIR --runs DIR."""
     parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML); its own checkpoint is not used")
-    parser.add_argument(
-        "--watch", metavar="DIR", required=True, help="where checkpoints appear (.ckpt, .safetensors)"
-    )
+    parser.add_argument("--watch", metavar="DIR", required=True, help="where checkpoints appear (.ckpt, .safetensors)")
     parser.add_argument("--runs", metavar="DIR", required=True, help="where the audits go, one directory for each")
     seconds = f"leave files that changed in the last S seconds for the next time (default {QUIET_S:g})"
     parser.add_argument("--quiet", metavar="S", type=float, default=QUIET_S, help=seconds)

@@ -1,4 +1,4 @@
-"""Which jobs of a run Slurm still has, and what it says of them."""
+"""Which jobs of a run Slurm still has, and what Slurm says of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAID = {scheduler.FORGOTTEN: "forgotten by Slurm", scheduler.UNKNOWN: "unknown: 
 
 
 def states_now(jobs: Iterable[str]) -> dict[str, str]:
-    """State of each job, asked for at once; UNKNOWN where Slurm does not answer, so that nobody takes it for gone."""
+    """State of each job; UNKNOWN where Slurm does not answer, so that nobody takes a job for gone."""
     wanted = list(jobs)
     try:
         return scheduler.job_states(wanted)
@@ -26,7 +26,7 @@ def states_now(jobs: Iterable[str]) -> dict[str, str]:
 
 
 def jobs_now(wanted: Mapping[RunPaths, Mapping[str, str]]) -> dict[RunPaths, dict[str, JobState]]:
-    """What Slurm says of the jobs of stages, by run; it is asked once for all of them."""
+    """What Slurm says of each stage's job, by run; Slurm is asked once for all."""
     states = states_now(job for jobs in wanted.values() for job in jobs.values())
     why = scheduler.reasons(job for job, state in states.items() if state in scheduler.WAITING)
 
@@ -37,12 +37,10 @@ def jobs_now(wanted: Mapping[RunPaths, Mapping[str, str]]) -> dict[RunPaths, dic
     return {paths: {stage: said(job) for stage, job in jobs.items()} for paths, jobs in wanted.items()}
 
 
-def _stage_state(job: str) -> str:
-    if job in scheduler.WAITING:
-        return "queued"
-    if job in scheduler.ACTIVE:
-        return "running"
-    return "" if job in (scheduler.FORGOTTEN, scheduler.UNKNOWN, "COMPLETED") else "failed"
+def _stage_state(state: str) -> str:
+    if state in scheduler.ACTIVE:
+        return "queued" if state in scheduler.WAITING else "running"
+    return "" if state in (scheduler.FORGOTTEN, scheduler.UNKNOWN, "COMPLETED") else "failed"
 
 
 def statuses(runs: Sequence[RunPaths]) -> list[list[StageStatus]]:
@@ -63,7 +61,7 @@ def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
 
 
 def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:
-    """By run, its jobs that are waiting or running, as "ID STATE".
+    """The jobs of each run that wait or run, as "ID STATE".
 
     Raises:
         InputError: Slurm does not answer.
@@ -73,17 +71,15 @@ def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:
         states = scheduler.job_states(job for ids in jobs.values() for job in ids)
     except ConnectionError as error:
         raise InputError(f"Slurm: must answer whether this run is queued already, got: {error}") from error
-    return {
-        paths: [f"{job} {states[job]}" for job in ids if states[job] in scheduler.ACTIVE] for paths, ids in jobs.items()
-    }
+    active = {job: f"{job} {state}" for job, state in states.items() if state in scheduler.ACTIVE}
+    return {paths: [active[job] for job in ids if job in active] for paths, ids in jobs.items()}
 
 
 def refuse_active(all_paths: Sequence[RunPaths]) -> None:
-    """Raise an InputError if any of the runs has jobs in the queue: two extractions would be in each other's way."""
+    """Raise an InputError if any run has jobs in the queue: two extractions would be in each other's way."""
     problems = [
         f"{paths.root}: --out: must have no jobs in the queue, got {', '.join(active)} (scancel ends them)"
-        for paths, active in active_jobs(all_paths).items()
-        if active
+        for paths, active in active_jobs(all_paths).items() if active
     ]
     if problems:
         raise InputError(problems)

@@ -1,4 +1,4 @@
-"""Pure: the sbatch commands of an audit. Every value is a word of its own, so that no path needs quoting."""
+"""The sbatch commands of an audit, as lists of words, so that no path needs quoting."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Request:
     Attributes:
         config: the configuration's file, absolute.
         out: where the jobs' logs go: the run directory, or the directory that holds many of them.
-        words: told to every script, after CONFIG and DIR and what the site adds.
-        stages: of STAGES, those that are not done, perhaps after "prepare".
-        methods: attacks, each a task of the attack stage's array; empty: each task does all.
+        words: for every script, after CONFIG, DIR and the site's words.
+        stages: the ones of STAGES that are not done, perhaps after "prepare".
+        methods: attacks, one task of the attack stage's array each; empty: each task does all of them.
         n_tasks: checkpoints in the array, or 0 for a single run.
         prepared: where the array's data goes, for "prepare".
     """
@@ -46,7 +46,7 @@ class Step:
     after: tuple[str, str] | None
 
     def command(self, job_ids: Mapping[str, str]) -> list[str]:
-        """The command's words, given the jobs that are queued already."""
+        """The command's words; `job_ids` are those of the stages queued before, by stage."""
         waits: list[str] = []
         if self.after:
             kind, stage = self.after
@@ -55,7 +55,7 @@ class Step:
 
 
 def plan_chain(request: Request) -> list[Step]:
-    """The jobs of a request, each after the one before has succeeded; in an array, task after task."""
+    """The jobs of a request. Each waits until the one before has succeeded; in an array, each task for its own."""
     steps: list[Step] = []
     for stage in request.stages:
         kind = "aftercorr" if request.n_tasks and steps and steps[-1].stage != "prepare" else "afterok"
@@ -91,7 +91,7 @@ def _array(request: Request, stage: str) -> str | None:
 
 
 def _log_pattern(request: Request, stage: str) -> str:
-    # Tasks over many checkpoints write to their own run directories; what comes before that, all write to one file.
+    # The tasks of many checkpoints share one file: it has what they print before their own run directory is there.
     many = _array(request, stage) is not None and request.n_tasks > 0
     name = f"{stage}-%A.log" if many else f"{stage}-%A_%a.log" if _array(request, stage) else f"{stage}-%j.log"
     return str(RunPaths(request.out).logs).replace("%", "%%") + f"/{name}"
@@ -109,7 +109,7 @@ def _script(request: Request, stage: str) -> list[str]:
 
 
 def shell_lines(steps: Sequence[Step]) -> list[str]:
-    """The commands as lines for a shell, in which each job's id becomes a variable of its stage's name."""
+    """The commands as lines for a shell, which puts each job's id into a variable of the stage's name."""
     ids = {step.stage: f"${step.stage}" for step in steps}
     return [f"{step.stage}=$({' '.join(map(_quote, step.command(ids)))})" for step in steps]
 

@@ -9,18 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mia_batch.errors import InputError
 from mia_batch.files import shipped
-from mia_batch.settings.loading import Loader
+from mia_batch.settings.loading import read_yaml
 from mia_batch.settings.schema import expand
 
 STAGES = ("extract", "attack", "reduce")
-SECTIONS = ("prepare", *STAGES)
-DEFAULT = "cpu"
-VARIABLE = "MIA_BATCH_SITE"
 
 
 def _as_words(value: Any) -> Any:
@@ -42,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class StageSite(_Strict):
-    """What one stage asks Slurm for; None leaves it to the cluster. `partition` and `account` override the site's."""
+    """What one stage asks of Slurm; None leaves it to the cluster. `partition` and `account` override the site's."""
 
     nodes: Count = 1
     tasks_per_node: Count = 1
@@ -74,10 +70,11 @@ class Site(_Strict):
 
     def stage(self, name: str) -> StageSite:
         """What the stage `name` asks for."""
-        return {name: getattr(self, name) for name in SECTIONS}[name]
+        found: StageSite = getattr(self, name)
+        return found
 
     def setup_words(self) -> list[str]:
-        """The words that tell the scripts in slurm/ what to load and source."""
+        """The words by which the scripts in slurm/ know what to load and source."""
         return [f"module={name}" for name in self.modules] + [f"source={file}" for file in self.source]
 
     def command(self, stage: str) -> list[str]:
@@ -92,7 +89,7 @@ def find_site(name: str | None) -> Path:
     Raises:
         InputError: there is no such site.
     """
-    name = name or os.environ.get(VARIABLE) or DEFAULT
+    name = name or os.environ.get("MIA_BATCH_SITE") or "cpu"
     folder = shipped("configs") / "sites"
     for path in (Path(name), folder / f"{name}.yaml"):
         if path.is_file():
@@ -108,15 +105,7 @@ def load_site(path: Path) -> Site:
         InputError: with every problem found, a line each.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: must be a site file, got: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: must be YAML, got: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: must be a mapping with {', '.join(Site.model_fields)}, got {type(raw).__name__}")
-    try:
-        site = Site.model_validate(raw)
+        site = Site.model_validate(read_yaml(path, "site", Site.model_fields))
     except ValidationError as error:
         raise InputError([_line(path, item) for item in error.errors()]) from error
     return site.model_copy(update={"source": tuple(_sourced(path, site.source))})
@@ -126,15 +115,11 @@ def _line(path: Path, item: Any) -> str:
     location = tuple(map(str, item["loc"]))
     field = ".".join(location)
     if item["type"] == "extra_forbidden":
-        section = StageSite if location[0] in SECTIONS and len(location) > 1 else Site
+        section = StageSite if len(location) > 1 else Site
         return f"{path}: {field}: unknown key; valid keys: {', '.join(section.model_fields)}"
     rule = re.sub(r"^(Input|Value|Tuple) should", "must", str(item["msg"])).partition(" after validation")[0]
-    for ours, theirs in (
-        ("text in quotes", "a valid string"),
-        ("a list", "a valid tuple"),
-        ("a number", "a valid integer"),
-    ):
-        rule = rule.replace(theirs, ours)
+    rule = rule.replace("a valid string", "text in quotes").replace("a valid tuple", "a list")
+    rule = rule.replace("a valid integer", "a number")
     return f"{path}: {field}: {rule}, got {item['input']!r}"
 
 

@@ -1,4 +1,4 @@
-"""Slurm's commands: what is asked of them and what they answer. Only `mia-batch doctor` calls others, to try them."""
+"""The only calls of Slurm's commands, but for those by which `mia-batch doctor` tries whether Slurm answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 from mia_batch.errors import InputError
+from mia_batch.mpi.launcher import LAUNCHER_PREFIXES
 
 FORGOTTEN = "FORGOTTEN"
 UNKNOWN = "UNKNOWN"  # Slurm does not answer, or is not on this host
@@ -19,25 +20,21 @@ WAITING = frozenset(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPEC
 TIMEOUT_S = 60
 
 
-def outside(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """`environ` without what an enclosing job has put there: a job queued from within one would inherit its layout."""
-    ours = ("SLURM_CONF", "SLURM_CLUSTERS")
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in ours or not name.startswith(("SLURM_", "SLURMD_", "PMI_", "PMIX_", "OMPI_COMM_"))
-    }
+def without_job(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """`environ` without the variables of the job that this process runs in; a job queued here would inherit them."""
+    kept, of_a_job = ("SLURM_CONF", "SLURM_CLUSTERS"), ("SLURM_", "SLURMD_", *LAUNCHER_PREFIXES)
+    return {name: value for name, value in environ.items() if name in kept or not name.startswith(of_a_job)}
 
 
 def sbatch(command: Sequence[str]) -> str:
     """Run an sbatch command that has --parsable; returns the job's id.
 
     Raises:
-        InputError: there is no Slurm here, or it refused; with its reason.
+        InputError: there is no Slurm here, or Slurm refuses the job; with its reason.
     """
     try:
         done = subprocess.run(
-            command, text=True, capture_output=True, check=False, timeout=TIMEOUT_S, env=outside(),
+            command, text=True, capture_output=True, check=False, timeout=TIMEOUT_S, env=without_job(),
             umask=0o077,  # which the job gets, and the log that Slurm opens for it
         )
     except FileNotFoundError as error:
@@ -50,7 +47,7 @@ def sbatch(command: Sequence[str]) -> str:
 
 
 def scancel(job_ids: Iterable[str]) -> None:
-    """Cancel jobs that this command has queued itself; one that has ended already is none of its business."""
+    """Cancel jobs; one that has ended already is left as it is."""
     subprocess.run(["scancel", *job_ids], check=False, capture_output=True)
 
 
@@ -69,45 +66,53 @@ def job_states(job_ids: Iterable[str]) -> dict[str, str]:
     return {job: seen.get(job, FORGOTTEN) for job in wanted}
 
 
-def _squeue(wanted: list[str]) -> dict[str, str]:
-    """States as squeue knows them: all jobs of now, and those that ended in the last minutes."""
-    masters = sorted({job.partition("_")[0] for job in wanted})
-    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i %T", f"--jobs={','.join(masters)}"]
+def _ask(command: str, *options: str, jobs: Iterable[str]) -> subprocess.CompletedProcess[str]:
+    """What a command says of jobs.
+
+    Raises:
+        ConnectionError: the command is not here, or does not answer in time.
+    """
+    words = [command, "--noheader", *options, f"--jobs={','.join(jobs)}"]
     try:
-        done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=TIMEOUT_S)
+        return subprocess.run(words, text=True, capture_output=True, check=False, timeout=TIMEOUT_S)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
-        raise ConnectionError("squeue does not answer") from error
+        raise ConnectionError(f"{command} does not answer") from error
+
+
+def _rows(done: subprocess.CompletedProcess[str]) -> list[tuple[str, str]]:
+    """(job, what is said of it) of each line "JOB|TEXT"."""
+    return [(job, text) for job, bar, text in (line.partition("|") for line in done.stdout.splitlines()) if bar]
+
+
+def _squeue(wanted: list[str]) -> dict[str, str]:
+    """States from squeue, which knows all jobs of now and those that ended in the last minutes."""
+    masters = sorted({job.partition("_")[0] for job in wanted})
+    done = _ask("squeue", "--array", "--states=all", "--format=%i|%T", jobs=masters)
     if done.returncode and "Invalid job id" not in done.stderr:
         raise ConnectionError(" ".join(done.stderr.split()))
-    return _collect(line.split(None, 1) for line in done.stdout.splitlines() if " " in line)
+    return _states(_rows(done))
 
 
 def reasons(job_ids: Iterable[str]) -> dict[str, str]:
     """Why each of these waiting jobs waits, as far as Slurm says: "Dependency", "Resources", "PartitionTimeLimit"."""
     wanted = list(dict.fromkeys(job_ids))
-    if not wanted:
-        return {}
-    command = ["squeue", "--noheader", "--array", "--format=%i|%r", f"--jobs={','.join(wanted)}"]
     try:
-        done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=TIMEOUT_S)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+        rows = _rows(_ask("squeue", "--array", "--format=%i|%r", jobs=wanted)) if wanted else []
+    except ConnectionError:
         return {}
-    found = (line.split("|", 1) for line in done.stdout.splitlines() if "|" in line)
-    return {job: why for job, why in found if why not in ("None", "(null)")}
+    return {job: why for job, why in rows if why not in ("None", "(null)")}
 
 
 def _sacct(missing: list[str]) -> dict[str, str]:
     """States from Slurm's accounting, where the site has it."""
-    command = ["sacct", "--noheader", "--allocations", "--parsable2", "--format=jobid,state"]
-    command.append(f"--jobs={','.join(missing)}")
     try:
-        done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=TIMEOUT_S)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return _states(_rows(_ask("sacct", "--allocations", "--parsable2", "--format=jobid,state", jobs=missing)))
+    except ConnectionError:
         return {}
-    return _collect(line.split("|", 1) for line in done.stdout.splitlines() if "|" in line)
 
 
-def _collect(rows: Iterable[Sequence[str]]) -> dict[str, str]:
+def _states(rows: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The state of each job, and of each array by its tasks' states."""
     states: dict[str, str] = {}
     for job, text in rows:
         state = text.split()[0]  # sacct writes "CANCELLED by 1000"

@@ -1,4 +1,4 @@
-"""Audits as Slurm jobs that wait for each other: for one checkpoint or for many."""
+"""Queue audits as Slurm jobs that wait for each other, for one checkpoint or for many."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Submission:
-    """What was queued: the steps and their jobs' ids by stage; no ids after a dry run."""
+    """What was queued: the steps, and their jobs' ids by stage; no ids after a dry run."""
 
     steps: Sequence[Step]
     job_ids: Mapping[str, str] = field(default_factory=dict)
@@ -55,10 +55,10 @@ class Submission:
 
 @contextmanager
 def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
-    """Submit the jobs and yield their ids by stage, to be noted: all of them are queued, or none.
+    """Submit all jobs or none, and yield their ids by stage; if the block fails, all jobs are cancelled.
 
     Raises:
-        InputError: Slurm refused one; those queued before it are cancelled, as all are if the block fails.
+        InputError: Slurm refuses a job; the jobs before it are cancelled.
     """
     job_ids: dict[str, str] = {}
     try:
@@ -74,13 +74,13 @@ def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
 def submit_run(
     config: Config, out: Path, site: Site, *, words: Sequence[str] = (), dry_run: bool = False
 ) -> Submission:
-    """What is still to be done of one run, as jobs; queued and recorded in its jobs.json unless `dry_run`.
+    """Queue what is still to be done of one run and record the jobs in its jobs.json; a dry run does neither.
 
     Raises:
         InputError: the directory holds another run, or one whose jobs are still queued.
     """
     paths = RunPaths(out)
-    _refuse_unusable(paths)
+    _refuse_backslash(paths)
     manifest = in_force(paths, make_plan(config).manifest)
     left = left_to_do(read_state(paths, manifest))
     steps = plan_chain(Request(config.path, paths.root, site, tuple(words), left.stages, left.attacks))
@@ -95,7 +95,7 @@ def submit_run(
     return Submission(steps, job_ids)
 
 
-def _refuse_unusable(paths: RunPaths) -> None:
+def _refuse_backslash(paths: RunPaths) -> None:
     if "\\" in str(paths.root):
         raise InputError(f"{paths.root}: --out: must have no backslash, which Slurm strips from the names of logs")
 
@@ -119,26 +119,23 @@ def find_checkpoints(patterns: Iterable[str]) -> list[Path]:
 
 
 def name_runs(checkpoints: Sequence[Path], out: Path) -> list[Run]:
-    """A directory in `out` for each, named after the file; files of one name get a part of their path's hash too."""
+    """A directory in `out` for each checkpoint, named after its file; files of one name add a part of a hash."""
     stems = Counter(path.stem for path in checkpoints)
-
-    def name(path: Path) -> str:
-        return path.stem if stems[path.stem] == 1 else f"{path.stem}-{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
-
-    return [Run(path, RunPaths(out / name(path))) for path in checkpoints]
+    more = {path: f"-{hashlib.sha256(bytes(path)).hexdigest()[:8]}" for path in checkpoints if stems[path.stem] > 1}
+    return [Run(path, RunPaths(out / f"{path.stem}{more.get(path, '')}")) for path in checkpoints]
 
 
 def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, dry_run: bool = False) -> Submission:
-    """Queue many audits as one array per stage; in each, a task that fails takes only its own successors with it.
+    """Queue many audits as one array per stage; a task that fails stops only the later tasks of its own audit.
 
     Args:
-        config: of all; its own checkpoint is not used.
+        config: of all audits; its own checkpoint is not used.
         runs: to be queued, each with something left to do.
 
     Raises:
-        InputError: with every run that cannot be queued; then none is.
+        InputError: with a line for every run that cannot be queued; then no run is queued.
     """
-    _refuse_unusable(RunPaths(out))
+    _refuse_backslash(RunPaths(out))
     manifests = _manifests(config, runs)
     left = _each(lambda run: left_to_do(read_state(run.paths, in_force(run.paths, manifests[run]))), runs)
     stages = tuple(stage for stage in STAGES if any(stage in each.stages for each in left))
@@ -164,7 +161,7 @@ def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, d
 
 
 def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
-    """What `work` gives for each run; every InputError is collected first."""
+    """What `work` gives for each run; raises one InputError with the problems of all runs."""
     found: list[T] = []
     problems: list[str] = []
     for run in runs:
@@ -178,14 +175,14 @@ def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
 
 
 def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict[str, str]:
-    """The jobs of one run of an array, by what they do; one task of the array does all its attacks."""
+    """The jobs of one run of an array, by what they do; one task does all attacks of the run."""
     jobs = {stage: job if stage == "prepare" else f"{job}_{task}" for stage, job in job_ids.items()}
     attack = jobs.pop("attack", None)  # none where only reduce was left to do
     return jobs | ({f"attack {method.method}": attack for method in config.attack.methods} if attack else {})
 
 
 def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:
-    """Each run's manifest; the data, which all share, is read once."""
+    """The manifest of each run; the data, which all share, is read once."""
     shared = make_plan(with_checkpoint(config, runs[0].checkpoint), whole_checkpoint=False).manifest
 
     def manifest(run: Run) -> Manifest:
@@ -202,7 +199,7 @@ def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:
 
 
 def _write_list(listing: Path, runs: Sequence[Run]) -> None:
-    """Checkpoint and directory of each run, all ended by NUL, which alone no path can hold."""
+    """Checkpoint and directory of each run, each ended by NUL, the one character that no path can hold."""
     listing.parent.mkdir(parents=True, exist_ok=True)
     write_text(listing, "".join(f"{run.checkpoint}\0{run.paths.root}\0" for run in runs))
 
@@ -223,7 +220,7 @@ def still_to_do(config: Config, runs: Sequence[Run]) -> list[Run]:
     """The runs with something left to do.
 
     Raises:
-        InputError: a directory holds another run, or what the checkpoint was before.
+        InputError: a directory holds another run, or one of the checkpoint's former content.
     """
 
     def is_left(run: Run) -> bool:

@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils._param_validation import validate_parameter_constraints
 
-# Ours to set: threads and seeds come from the engine, and the others only change what is printed or kept.
+# The engine sets threads and seeds; the others only change what is printed or kept.
 RESERVED = frozenset({"n_jobs", "verbose", "warm_start", "random_state", "oob_score"})
 # What makes a fit cheap without changing whether it is possible.
 CHEAPEST: dict[str, Any] = {"max_iter": 1, "n_estimators": 1, "max_fun": 1}
@@ -66,7 +66,7 @@ def candidates(params: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def check_grid(method: str, params: Mapping[str, Sequence[Any]]) -> list[str]:
-    """What is wrong with a grid, one line each, `params.NAME RULE, got VALUE`; empty if nothing is."""
+    """One line for each problem of a grid, `params.NAME RULE, got VALUE`; empty if there is none."""
     spec = METHODS[method]
     problems = [problem for name, values in params.items() for problem in _check_values(spec, name, values)]
     return problems or _check_combinations(spec, params)
@@ -95,7 +95,7 @@ def _check_value(spec: MethodSpec, name: str, value: Any) -> list[str]:
 
 
 def _check_combinations(spec: MethodSpec, params: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Values that are each valid may still be impossible together, or fail at fit: try on a few rows."""
+    """Problems of candidates whose values are valid one by one but not together, found by fits on a few rows."""
     many = n_candidates(params) > MAX_PROBES
     probes = {name: tuple(_representatives(values)) for name, values in params.items()} if many else params
     problems: dict[str, None] = {}
@@ -106,7 +106,7 @@ def _check_combinations(spec: MethodSpec, params: Mapping[str, Sequence[Any]]) -
 
 
 def _representatives(values: Sequence[Any]) -> list[Any]:
-    """Of a long range of numbers its ends decide; anything else stands for itself."""
+    """The smallest and the largest of more than two numbers, and every other value."""
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     others = [value for value in values if isinstance(value, bool) or not isinstance(value, int | float)]
     return others + ([min(numbers), max(numbers)] if len(numbers) > 2 else numbers)

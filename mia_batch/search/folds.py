@@ -1,4 +1,4 @@
-"""How fit rows fold for cross-validation, and whether a grid fits into the folds."""
+"""How rows that fit are folded for cross-validation, and whether a grid fits into the folds."""
 
 from __future__ import annotations
 

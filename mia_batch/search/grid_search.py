@@ -1,4 +1,4 @@
-"""The grid search of one method: its candidates' tasks, the table that they make, and the refit of the best."""
+"""The grid search of one method: the tasks of its candidates, their table of scores, and the refit of the best."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Results = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search has chosen."""
+    """The candidate that a search chooses."""
 
     table: Mapping[str, Any]
     best: int  # its row
-    failures: tuple[str, ...]  # fits that failed, a phrase each: whose candidates score NaN
+    failures: tuple[str, ...]  # a phrase for each fit that failed; its candidate scores NaN
 
     @property
     def params(self) -> dict[str, Any]:
@@ -42,13 +42,13 @@ class Choice:
 
 
 class GridSearch:
-    """One method's search over a grid; what its tasks have found is passed in."""
+    """One method's search over a grid. It makes the tasks, and is given their results."""
 
     def __init__(
         self, method: str, grid: Mapping[str, Sequence[Any]], samples: Samples, *, seed: int, search: str = "shared",
         n_iter: int = 10, part: Part | None = None,
     ) -> None:
-        """Make the families; nothing is computed.
+        """Make the families, without fitting anything.
 
         Args:
             method: a name of `estimators.METHODS`.
@@ -75,7 +75,7 @@ class GridSearch:
         self.families = self._make_families()
 
     def _make_families(self) -> list[Family]:
-        """Families that hold each candidate once; none for halving, which is scikit-learn's own."""
+        """Families that hold each candidate once; none for halving, which scikit-learn does itself."""
         numbered = list(enumerate(self.candidates))
         if self.search == "shared":
             return search_families(
@@ -84,7 +84,7 @@ class GridSearch:
         return [] if self.search == "halving" else stock_families(self.method, numbered, self.seed)
 
     def tasks(self) -> list[Task]:
-        """Every chunk of every family on every fold, and the refit's chunks after all of them."""
+        """Every chunk of every family on every fold, then the chunks of the refit, which wait for all of those."""
         search = self._search_tasks()
         return [*search, *self._refit_tasks(tuple(task.key for task in search))]
 
@@ -104,7 +104,7 @@ class GridSearch:
         ]  # fmt: skip
 
     def _refit_tasks(self, search: tuple[str, ...]) -> list[Task]:
-        """As many as the largest refit of any candidate has; those that the chosen one lacks come to nothing."""
+        """A task for each chunk of the largest refit of any candidate; the chosen candidate may need fewer."""
         return [
             Task(f"{self.part.key}/refit/{i}", cost, _RefitToCome(self, i), after=search, kept=False)
             for i, cost in enumerate(self._refit_costs)
@@ -126,7 +126,7 @@ class GridSearch:
         return [f"{self.part.key}/{family.digest()}/{fold}/{i}" for i in range(len(family.chunks()))]
 
     def choice(self, results: Results) -> Choice:
-        """The table of the search's results, and the best of it.
+        """The table of all candidates, and the best of them.
 
         Raises:
             CannotEvaluate: no candidate could be fitted.
@@ -169,20 +169,20 @@ class GridSearch:
         return Refit(self.method, choice.params, self.seed)
 
     def scored(self, choice: Choice, results: Results) -> Scored:
-        """The rows that score, by the refitted model."""
+        """What the refitted model says of the rows that are scored."""
         refit = self.refit(choice)
         return refit.combine([results[f"{self.part.key}/refit/{i}"] for i in range(len(refit.chunks()))])
 
 
 @dataclass(frozen=True)
 class _RefitToCome:
-    """A chunk of the refit of whatever candidate the search will choose."""
+    """A chunk of the refit of the candidate that the search will choose."""
 
     search: GridSearch
     number: int
 
     def given(self, results: Results) -> RefitChunk | None:
-        """The chunk, if the chosen candidate's refit has so many."""
+        """The chunk, or None if the refit of the chosen candidate has fewer chunks."""
         refit = self.search.refit(self.search.choice(results))
         chunks = refit.chunks()
         return RefitChunk(refit, chunks[self.number], self.search.part) if self.number < len(chunks) else None
@@ -191,7 +191,7 @@ class _RefitToCome:
 def search_families(
     method: str, grid: Sequence[tuple[int, Mapping[str, Any]]], *, seed: int, n_fit: int, n_features: int
 ) -> list[Family]:
-    """The families of a grid of numbered candidates: each is in exactly one.
+    """The families of a grid of numbered candidates; each candidate is in exactly one.
 
     Args:
         method: a name of `estimators.METHODS`.

@@ -21,7 +21,7 @@ KEPT = ("params", "mean_test_score", "std_test_score", "rank_test_score", "iter"
 
 @dataclass(frozen=True)
 class Halving:
-    """Candidates by rounds on ever more rows; they are not comparable across rounds."""
+    """Candidates compete in rounds, on more rows each time; scores of different rounds are not comparable."""
 
     method: str
     grid: Mapping[str, Sequence[Any]]

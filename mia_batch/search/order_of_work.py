@@ -1,7 +1,7 @@
-"""The order of work: one list for all attacks, the longest chain first.
+"""The order of work: one list of tasks for all attacks, the longest chain first.
 
-A task may wait for others of its attack, as a refit waits for its search; with many cores the longest search task and
-the refit after it decide when all is done, so that tasks count with what waits for them.
+A task may wait for others of its attack, as a refit waits for its search. With many cores the longest search task and
+the refit after it decide when all is done, so a task counts with what waits for it.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ MAX_DEATHS = 3  # of workers at one task
 
 
 class Journal(Protocol):
-    """Remembers finished tasks across restarts."""
+    """Keeps the results of finished tasks across restarts."""
 
     def get(self, key: str) -> Any:
-        """What was put under `key`, or None."""
+        """The result that was put under `key`, or None."""
 
     def put(self, key: str, value: Any) -> None:
-        """Remember `value`, plain JSON; when it returns a kill cannot lose it."""
+        """Keep `value`, plain JSON; once this returns no kill loses it."""
 
 
 class Stopped(Exception):  # noqa: N818  (not an error: the caller asked for it)
-    """The work ended early because `stop` became true; what the journal has is kept."""
+    """`stop` became true before all tasks were done; the journal keeps the finished ones."""
 
 
-# Takes an attack that has ended: its name, its tasks' results by key, what this process has done of them, and why the
-# attack cannot be evaluated ("" if it can).
+# Called when an attack has ended, with its name, its tasks' results by key, the tasks that this process did, and the
+# reason why the attack cannot be evaluated ("" if it can).
 Finish = Callable[[str, Mapping[str, Any], Sequence[Done], str], None]
 
 
 class _Group:
-    """The tasks of one attack on their way."""
+    """The tasks of one attack that has not ended, and their results."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.missing = {task.key for task in tasks}
@@ -55,14 +55,14 @@ class _Group:
         self.missing.discard(key)
 
     def released(self) -> list[Task]:
-        """Tasks that waited and need not any longer."""
+        """Take out the waiting tasks whose `after` has ended."""
         free = [task for task in self.waiting if all(key in self.results for key in task.after)]
         self.waiting = [task for task in self.waiting if task not in free]
         return free
 
 
 class OrderOfWork:
-    """What is ready, what runs, and which attacks are not finished."""
+    """Holds the tasks that are ready, the tasks that run and the attacks that have not ended."""
 
     def __init__(
         self, tasks: Mapping[str, Sequence[Task]], executor: Executor, *, finish: Finish,
@@ -72,8 +72,8 @@ class OrderOfWork:
 
         Args:
             tasks: by attack.
-            executor: does them.
-            finish: called with each attack as soon as its last task has ended, or when it cannot be evaluated.
+            executor: does the tasks.
+            finish: called once for each attack, when its last task has ended or when it cannot be evaluated.
             journal: of an earlier process with the same tasks.
         """
         self._executor, self._finish, self._journal = executor, finish, journal
@@ -88,7 +88,7 @@ class OrderOfWork:
             self._go_on(attack)
 
     def step(self) -> bool:
-        """Start what can be started and take what has ended; returns whether all attacks are finished."""
+        """Start the tasks that can start and take those that have ended; returns whether all attacks have ended."""
         self._start()
         ended = self._executor.wait(POLL_SECONDS) if self._running else []
         lost = [end for end in ended if isinstance(end, Lost)]
@@ -111,7 +111,7 @@ class OrderOfWork:
         self._executor.submit(task.key, cast(Work, task.work))  # what was to come has been given
 
     def _begin(self, tasks: Iterable[Task]) -> None:
-        """Make tasks ready whose results the journal does not have."""
+        """Take tasks' results from the journal; make the other tasks ready."""
         for task in tasks:
             found = self._journal.get(task.key) if self._journal is not None and task.kept else None
             if found is not None:
@@ -133,7 +133,7 @@ class OrderOfWork:
         self._go_on(task.attack)
 
     def _go_on(self, attack: str) -> None:
-        """Begin what has waited for the results that are there; finish the attack with its last one."""
+        """Begin the tasks that waited for the results that are there now; end the attack after its last task."""
         group = self._groups[attack]
         try:
             while released := group.released():
@@ -161,7 +161,7 @@ class OrderOfWork:
         self._finish(attack, group.results, group.trace, reason)
 
     def _suspect(self, lost: Sequence[tuple[Task, str]]) -> None:
-        """A worker has died. Any task in flight may be the cause: each is done again with no other beside it."""
+        """Do lost tasks again, each alone: any of them may be why a worker died."""
         for task, cause in lost:
             self._deaths[task.key] += 1
             if task.attack not in self._groups:
@@ -174,7 +174,7 @@ class OrderOfWork:
 
 
 def do_all(work: OrderOfWork, stop: Callable[[], bool]) -> None:
-    """Do everything.
+    """Do all tasks.
 
     Raises:
         Stopped: `stop` became true; it is asked a few times a second.

@@ -1,4 +1,4 @@
-"""The refit: stock scikit-learn with the best parameters on all rows that fit, to score those that it has not seen."""
+"""The refit: stock scikit-learn fits the best parameters on all rows that fit, and scores rows that it has not seen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mia_batch.search.families.stock import fit_recorded, fit_seconds
 
 @dataclass(frozen=True)
 class Scored:
-    """The refitted model's view of the rows that score."""
+    """What the refitted model says of the rows that are scored."""
 
     scores: NDArray[np.float64]  # (n_eval,) P(member)
     predicted: NDArray[np.int8]  # (n_eval,) 0 or 1
@@ -27,7 +27,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Refit:
-    """A fit of `method` with `params`, as anyone can repeat it with scikit-learn; a forest is split by trees."""
+    """A fit of `method` with `params` that anyone can repeat with scikit-learn; a forest is cut by trees."""
 
     method: str
     params: Mapping[str, Any]
@@ -39,11 +39,11 @@ class Refit:
 
     @property
     def engine(self) -> str:
-        """What computes it; compiled trees are compared with scikit-learn's at each fit."""
+        """What computes the fit; each fit compares a compiled tree with scikit-learn's."""
         return "compiled" if self.method == "rf" and forest.compiles(self.build()) else "scikit-learn"
 
     def chunks(self) -> list[Any]:
-        """Ranges of trees, or the whole."""
+        """Ranges of trees of a forest, else the whole fit."""
         return list(forest.tree_ranges([self.build().n_estimators])) if self.method == "rf" else [None]
 
     def cost(self, chunk: Any, n_rows: int, n_features: int) -> float:
@@ -63,7 +63,7 @@ class Refit:
         return Scored(scores, model.predict(X_eval).astype(np.int8), nonconverged)
 
     def combine(self, results: Sequence[Any]) -> Scored:
-        """The whole from the results of all chunks, in order."""
+        """The scored rows, from the results of all chunks in order."""
         if self.method != "rf":
             scored: Scored = results[0]
             return scored

@@ -1,4 +1,4 @@
-"""The table of a search: a row per candidate, columns and ranks as scikit-learn's `cv_results_`."""
+"""The table of a search: a row for each candidate, columns and ranks as in scikit-learn's `cv_results_`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def score_table(
 
 
 def best_index(table: Mapping[str, Any]) -> int | None:
-    """The best candidate, the first of several: of the last round, if the search went in rounds. None: all failed."""
+    """The first of the best candidates, of the last round if the search went in rounds; None if all failed."""
     means = np.asarray(table["mean_test_score"], dtype=float)
     if "iter" in table:
         rounds = np.asarray(table["iter"])

@@ -1,4 +1,4 @@
-"""The tasks of the attack stage, and what is needed of whoever does them."""
+"""The tasks of the attack stage, and what an executor of them must offer."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from mia_batch.errors import one_line
 from mia_batch.samples import Samples
 
-# What a fit raises on numbers that it cannot work with: the fit's failure, not the program's.
+# What a fit raises on numbers that it cannot work with: a failed fit, not a fault of the program.
 FIT_ERRORS = (ValueError, ArithmeticError)
 
 
 class CannotEvaluate(Exception):  # noqa: N818  (a finding about an attack, not a fault of the program)
-    """An attack has no result, with the reason."""
+    """An attack has no result; the message says why."""
 
 
 class Work(Protocol):
-    """What a task does. It travels to another process."""
+    """What a task does. It is sent to another process."""
 
     def run(self, samples: Samples) -> Any:
-        """Do it. The result travels back; of a task that is kept it is plain JSON."""
+        """Do it. The result is sent back; that of a task that is kept is plain JSON."""
 
 
 class WorkToCome(Protocol):
-    """Work that other tasks' results decide."""
+    """Work that depends on the results of other tasks."""
 
     def given(self, results: Mapping[str, Any]) -> Work | None:
-        """The work, or None if it turns out that there is nothing to do.
+        """The work, or None where there is nothing to do.
 
         Args:
-            results: by key, of the tasks that were waited for.
+            results: of the tasks in `Task.after`, by key.
 
         Raises:
-            CannotEvaluate: the results leave nothing that could be done.
+            CannotEvaluate: these results leave nothing to evaluate.
         """
 
 
@@ -48,20 +48,20 @@ class Task:
     key: str  # "attack/...": names it in the journal, its attack first
     cost: float  # estimated seconds
     work: Work | WorkToCome
-    then: float = 0.0  # estimated seconds of what cannot begin before it has ended
-    after: tuple[str, ...] = ()  # keys of the tasks of its attack whose results its work is `given`
+    then: float = 0.0  # estimated seconds of the work that waits for it
+    after: tuple[str, ...] = ()  # keys of the tasks that it waits for; their results are `given` to its work
     memory: int = 0  # estimated bytes beyond the samples
     kept: bool = True  # whether a restart finds its result in the journal
-    preload: Callable[[], None] | None = None  # loads what its work needs, in a worker before its first task
+    preload: Callable[[], None] | None = None  # a worker calls it before its first task, to load what the work needs
 
     @property
     def attack(self) -> str:
-        """Whose task it is."""
+        """The attack that it belongs to."""
         return self.key.partition("/")[0]
 
     @property
     def urgency(self) -> float:
-        """Estimated seconds from its start to the end of what waits for it."""
+        """Estimated seconds from its start to the end of the work that waits for it."""
         return self.cost + self.then
 
     def __lt__(self, other: Task) -> bool:
@@ -71,7 +71,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Failed:
-    """A task that has ended without a result, because its numbers could not be worked with."""
+    """The result of a task that could not work with its numbers."""
 
     reason: str
 
@@ -89,14 +89,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Lost:
-    """A task whose worker has died, or one that was in flight when another one's worker did."""
+    """A task whose worker died, or that was in flight when a worker died."""
 
     key: str
     cause: str
 
 
 class Executor(Protocol):
-    """Whoever does tasks: processes of this machine, or of a cluster."""
+    """Does tasks, by processes of this machine or of a cluster."""
 
     n_workers: int
 
@@ -107,10 +107,10 @@ class Executor(Protocol):
         """Have `work` done."""
 
     def wait(self, timeout: float) -> list[Done | Lost]:
-        """Tasks that have ended; empty if none does within `timeout` seconds. Raises what a task raised."""
+        """Tasks that have ended; empty if none ends within `timeout` seconds. Raises what a task raised."""
 
     def close(self) -> None:
-        """End the workers, whatever they are at."""
+        """End the workers, whether they are busy or not."""
 
 
 def execute(samples: Samples, key: str, work: Work) -> Done:

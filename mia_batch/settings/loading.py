@@ -43,7 +43,7 @@ def load_config(
         InputError: with every problem found, a line each.
     """
     path = Path(path)
-    raw = _read_yaml(path)
+    raw = read_yaml(path, "configuration", REQUIRED)
     if checkpoint is not None and isinstance(raw.get("model"), dict):
         raw["model"]["checkpoint"] = Path(checkpoint).absolute()
     problems = [f"{path}: {name}: is required" for name in REQUIRED if name not in raw]
@@ -98,11 +98,16 @@ def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[
 Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, kind: str, keys: Collection[str]) -> dict[str, Any]:
+    """The mapping in a file of this kind, which has such keys.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except OSError as error:
-        raise InputError(f"{path}: must be a configuration file, got: {error.strerror}") from error
+        raise InputError(f"{path}: must be a {kind} file, got: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be YAML text in UTF-8, got a byte that is not at {error.start}") from error
     except yaml.YAMLError as error:
@@ -112,7 +117,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # a date or a number that is none, or nesting without end
         raise InputError(f"{path}: YAML: must hold values that can be read, got {one_line(error)}") from error
     if not isinstance(raw, dict):
-        raise InputError(f"{path}: must be a mapping with {', '.join(REQUIRED)}, got {type(raw).__name__}")
+        raise InputError(f"{path}: must be a mapping with {', '.join(keys)}, got {type(raw).__name__}")
     return raw
 
 

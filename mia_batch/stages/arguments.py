@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from pathlib import Path
 
 from mia_batch.errors import InputError
 from mia_batch.rundir.paths import RunPaths
@@ -19,7 +20,7 @@ def stage_parser(stage: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that name a run."""
+    """Add the arguments that name a run."""
     parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
     parser.add_argument("--out", metavar="DIR", required=True, help="run directory")
     parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
@@ -27,12 +28,22 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where else the verdict goes."""
+    """Add --junit."""
     parser.add_argument("--junit", metavar="FILE", help="write the verdict as JUnit XML too")
 
 
 def load_run(args: argparse.Namespace, *, need: Collection[str] = ()) -> tuple[Config, RunPaths]:
-    """The config and the names of the run that the arguments mean."""
-    if not args.out:  # as of an unset variable in quotes; it would mean the current folder
-        raise InputError("--out: must name a directory, got ''")
-    return load_config(args.config, checkpoint=args.checkpoint, need=need), RunPaths(args.out)
+    """The config and the paths of the run that the arguments name."""
+    out = named_folder("--out", args.out)
+    return load_config(args.config, checkpoint=args.checkpoint, need=need), RunPaths(out)
+
+
+def named_folder(option: str, name: str) -> Path:
+    """The folder, absolute.
+
+    Raises:
+        InputError: no name, as of an unset variable in quotes; it would mean the current folder.
+    """
+    if not name:
+        raise InputError(f"{option}: must name a directory, got ''")
+    return Path(name).absolute()

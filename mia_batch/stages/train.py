@@ -1,4 +1,4 @@
-"""Train the network of a configuration on its members; a second call goes on where the first was stopped."""
+"""Train the network of a configuration on its members; a second call goes on where the first one stopped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Files:
-    """What training writes, beside one another."""
+    """The files that training writes into one folder."""
 
     checkpoint: Path
 
@@ -49,15 +48,6 @@ class Files:
     def state(self) -> Path:
         """Weights and optimizer of a training that has not finished."""
         return self.checkpoint.with_name(f"{self.checkpoint.stem}.training.ckpt")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended: finished, or stopped by a signal with its state saved."""
-
-    finished: bool
-    epochs: int
-    accuracy: float = math.nan
 
 
 def training_identity(config: Config, selection: Selection) -> dict[str, Any]:
@@ -81,10 +71,10 @@ def training_identity(config: Config, selection: Selection) -> dict[str, Any]:
 
 
 def already_trained(files: Files, identity: Mapping[str, Any]) -> bool:
-    """Whether the checkpoint is there and is what this training would give.
+    """Whether this training's checkpoint is there already.
 
     Raises:
-        InputError: something else is there; it is never overwritten.
+        InputError: another file is there, which is never overwritten.
     """
     if not files.checkpoint.exists():
         return False
@@ -103,13 +93,16 @@ def already_trained(files: Files, identity: Mapping[str, Any]) -> bool:
     return True
 
 
-def train(config: Config, stop: StopRequest, ranks: Ranks) -> Outcome:
-    """Train, or go on training, and put the checkpoint and its provenance in place.
+def train(config: Config, stop: StopRequest, ranks: Ranks) -> int:
+    """Train, or go on with it, and put the checkpoint and its provenance in place.
 
     Args:
         config: the configuration.
         stop: looked at before every step, by several ranks together after every epoch; then the state is saved.
         ranks: from `connect_ranks`; only rank 0 writes.
+
+    Returns:
+        The epochs that are done: fewer than configured where `stop` came first.
 
     Raises:
         InputError: bad input, a file in the way, or a loss that is not finite.
@@ -121,7 +114,7 @@ def train(config: Config, stop: StopRequest, ranks: Ranks) -> Outcome:
     identity = training_identity(config, members_of(config, open_source(config.data, open_dataset)))
     if already_trained(files, identity):
         log.info("nothing to do: %s is there already, trained by this configuration", files.checkpoint)
-        return Outcome(finished=True, epochs=config.train.epochs)
+        return config.train.epochs
     trainer = Trainer(config, ranks)
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     if files.state.exists():
@@ -129,12 +122,12 @@ def train(config: Config, stop: StopRequest, ranks: Ranks) -> Outcome:
         log.info("going on after %d of %d epochs (%s)", trainer.epoch, config.train.epochs, files.state.name)
     started = time.perf_counter()
     if not _run_epochs(trainer, files.state, key, stop):
-        return Outcome(finished=False, epochs=trainer.epoch)
+        return trainer.epoch
     accuracy = trainer.accuracy()
     if ranks.rank == 0:
         _finish(trainer, files, identity, {"accuracy": accuracy, "seconds": round(time.perf_counter() - started, 3)})
     log.info("trained %d epochs, accuracy on the members %.4f: %s", trainer.epoch, accuracy, files.checkpoint)
-    return Outcome(finished=True, epochs=trainer.epoch, accuracy=accuracy)
+    return trainer.epoch
 
 
 def _check_folder(files: Files) -> None:
@@ -167,23 +160,17 @@ def _run_epochs(trainer: Trainer, state: Path, key: str, stop: StopRequest) -> b
 
 
 def _finish(trainer: Trainer, files: Files, identity: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Provenance first, then the checkpoint, then the state goes: a kill in between leaves a state to go on from."""
+    """Write the provenance, then the checkpoint, then remove the state: a kill in between leaves one to go on from."""
     from mia_batch.network.checkpoint import write_parameters
 
     parameters = [{"name": p.name, "data": p} for p in trainer.network.get_parameters()]
     with atomic_path(files.checkpoint) as temporary:
         write_parameters(temporary, parameters)
         record = {
-            "sha256": sha256(temporary),
-            "config": trainer.config.resolved(),
-            "identity": identity,
-            "seed": trainer.config.train.seed,
-            "epochs": trainer.epoch,
-            **results,
-            "rank_size": trainer.ranks.size,
-            "versions": versions(),
-            "launch": launch("train"),
-        }
+            "sha256": sha256(temporary), "config": trainer.config.resolved(), "identity": identity,
+            "seed": trainer.config.train.seed, "epochs": trainer.epoch, **results, "rank_size": trainer.ranks.size,
+            "versions": versions(), "launch": launch("train"),
+        }  # fmt: skip
         write_text(files.provenance, json.dumps(record, indent=1) + "\n")
     files.state.unlink(missing_ok=True)
 
@@ -205,11 +192,11 @@ def run_train_stage(args: argparse.Namespace, stop: StopRequest) -> int:
             if launched_first():  # all ranks have found the same
                 raise
             return BAD_INPUT
-        outcome = train(config, stop, ranks)
-    if not outcome.finished:
+        epochs = train(config, stop, ranks)
+    if epochs < config.train.epochs:
         log.warning(
             "stopped by signal %s in epoch %d of %d, state saved; the same command goes on from there",
-            stop.signal, outcome.epochs + 1, config.train.epochs,
+            stop.signal, epochs + 1, config.train.epochs,
         )
         return RESUME
     return OK

@@ -16,7 +16,7 @@ LOST = ("cancelled", "lost")
 
 
 class DaskExecutor:
-    """The workers of a Dask scheduler, on any number of nodes; one that is lost costs the tasks that it was at."""
+    """The workers of a Dask scheduler, on any number of nodes; a lost worker costs the tasks that it did."""
 
     def __init__(self, samples: Samples, scheduler: str) -> None:
         """`scheduler` is an address, tcp://host:port, or the scheduler file that `dask scheduler` writes."""
@@ -31,17 +31,17 @@ class DaskExecutor:
         self.n_workers = sum(self._client.nthreads().values())
 
     def _share(self) -> None:
-        """The samples travel to every worker once; tasks name them."""
+        """Send the samples to every worker, once for all tasks."""
         self._client.wait_for_workers(1)
         self._data = self._client.scatter(self._samples, broadcast=True, hash=False)
 
     def n_free(self) -> int:
-        """Two tasks a worker: the next is there when one ends. Workers come and go."""
+        """Two tasks a worker, so that the next is there when one ends. Workers come and go."""
         self.n_workers = max(1, sum(self._client.nthreads().values()))
         return 2 * self.n_workers - len(self._running)
 
     def submit(self, key: str, work: Work) -> None:
-        """Send a task; first the samples again, where the workers that held them have gone."""
+        """Send a task, and before it the samples again if the workers that held them have gone."""
         if self._data.status in LOST:
             log.warning("the workers that held the features are gone; sending them again")
             self._share()
@@ -50,7 +50,7 @@ class DaskExecutor:
         future.add_done_callback(self._ended.put)
 
     def wait(self, timeout: float) -> list[Done | Lost]:
-        """Tasks that have ended, and those that went with all workers."""
+        """Tasks that have ended, and tasks that were lost with their workers."""
         ended = []
         try:
             ended.append(self._ended.get(timeout=timeout))
@@ -60,7 +60,7 @@ class DaskExecutor:
             return [self._outcome(future, self._running.pop(future)) for future in ended]
 
     def _outcome(self, future: Any, key: str) -> Done | Lost:
-        """What came of a task; a result may go with its worker after the task has ended, before it is here."""
+        """What came of a task; a result may be lost with its worker after the task has ended."""
         from dask.distributed import KilledWorker
 
         try:
@@ -72,6 +72,6 @@ class DaskExecutor:
             return Lost(key, str(error).splitlines()[0])
 
     def close(self) -> None:
-        """Cancel what runs; the workers are not ours to end."""
+        """Cancel what runs; the workers go on."""
         self._client.cancel(list(self._running), force=True)
         self._client.close()

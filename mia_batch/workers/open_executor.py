@@ -1,4 +1,4 @@
-"""The executor that a configuration asks for."""
+"""Open the executor that a configuration asks for."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tasks on joblib's process executor: one process per core, futures, features through a file without name.
 
-An instance of our own of loky's executor: its shared one breaks a later joblib.Parallel in the same process.
+The executor is an instance of our own: loky's shared one breaks a later joblib.Parallel in the same process.
 """
 
 from __future__ import annotations
@@ -27,23 +27,22 @@ from mia_batch.workers.shared_memory import Places, map_arrays, store_arrays
 
 log = logging.getLogger(__name__)
 
-# Read by the numerical libraries when they are loaded: one thread each, because there is a process per core.
+# The numerical libraries read these when they are loaded: one thread each, as there is a process per core.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
-SCHEDULER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}  # sent to all; the parent decides
-TAKEN_OVER_S = 5.0  # seconds; it takes milliseconds
+SCHEDULER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}  # sent to all processes; the parent decides
+TAKEN_OVER_S = 5.0  # usually milliseconds
 
 _samples: list[Samples] = []  # of this worker
-_broken: list[Exception] = []  # why this worker could not begin
+_broken: list[Exception] = []  # why this worker cannot begin
 
 
 class ProcessExecutor:
-    """Workers on this machine; one that dies is replaced, with all that run beside it."""
+    """Workers on this machine; where one dies, new ones replace all."""
 
     def __init__(
-        self, samples: Samples, n_workers: int, directory: str | None = None,
-        preload: Sequence[Callable[[], None]] = (),
+        self, samples: Samples, n_workers: int, directory: str | None = None, preload: Sequence[Callable[[], None]] = ()
     ) -> None:
-        """Put the samples where workers find them; they start with the first task.
+        """Put the samples where workers find them; the workers start with the first task.
 
         Args:
             samples: what tasks read.
@@ -55,7 +54,7 @@ class ProcessExecutor:
         self._file, places = store_arrays(samples.arrays(), directory)
         self._begin = (os.getpid(), self._file.fileno(), places, list(preload))
         self._running: dict[Future[Done], str] = {}
-        # loky restarts a worker that has grown, and says so: in the log, where a filter may turn warnings into errors.
+        # loky restarts a worker that has grown, and warns: always into the log, as a filter may make it an error.
         warnings.filterwarnings("always", "A worker stopped while some jobs", UserWarning)
         self._pool = self._new_pool()
 
@@ -82,7 +81,7 @@ class ProcessExecutor:
             raise InputError(f"system: must allow a process for each core, got: {error.strerror}") from error
 
     def wait(self, timeout: float) -> list[Done | Lost]:
-        """Tasks that have ended. When a worker dies all that run are lost: nobody can tell which of them it was at."""
+        """Tasks that have ended. When a worker dies all running tasks are lost: nobody knows which one it did."""
         ended, _ = wait(self._running, timeout, FIRST_COMPLETED)
         found: list[Done | Lost] = []
         broken = ""
@@ -113,9 +112,9 @@ class ProcessExecutor:
 
 @contextmanager
 def _starting_processes() -> Iterator[None]:
-    """Processes that start within never see what a scheduler sends to all, as a mask is inherited.
+    """Keep the processes that start within from the signals that a scheduler sends to all: they inherit the mask.
 
-    Nor do they import what lies in the working directory: where Python knows PYTHONSAFEPATH, that sees to it.
+    Nor do they import what lies in the working directory; PYTHONSAFEPATH sees to that where Python knows it.
     """
     folder = os.getcwd() if sys.version_info < (3, 11) or sys.flags.ignore_environment else None
     former = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULER_SIGNALS)
@@ -130,7 +129,7 @@ def _starting_processes() -> Iterator[None]:
 
 
 def begin(parent: int, descriptor: int, places: Places, preload: Sequence[Callable[[], None]]) -> None:
-    """A worker's first deed: end with its parent, map the samples, load what tasks need."""
+    """Begin a worker: let it end with its parent, map the samples, load what tasks need."""
     end_with_parent()
     if os.getppid() != parent:  # it has died before
         os._exit(1)
@@ -138,12 +137,12 @@ def begin(parent: int, descriptor: int, places: Places, preload: Sequence[Callab
         _samples[:] = [Samples.of_arrays(map_arrays(parent, descriptor, places))]
         for load in preload:
             load()
-    except Exception as error:  # loky would take it for a worker that died: the first task says it
+    except Exception as error:  # loky would take it for a dead worker: the first task raises it instead
         _broken.append(error)
 
 
 def do(key: str, work: Work) -> Done:
-    """One task, in a worker."""
+    """Do one task, in a worker."""
     for error in _broken:
         raise error
     return execute(_samples[0], key, work)

@@ -41,7 +41,7 @@ def run(*command: str | Path, **environ: str) -> None:
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, env=env, check=False)
     imported = Path("imported")
     assert not imported.exists(), (imported.read_text(), done.stderr)
-    assert done.returncode in (0, 3), done.stderr
+    assert done.returncode in (0, 3, 4), done.stderr  # any verdict
 
 
 def test_the_files_would_be_imported(config: Path) -> None:

@@ -20,8 +20,7 @@ from mia_batch.files import shipped
 from mia_batch.rundir.jobs import latest_jobs, record, submissions
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
-from mia_batch.scheduler import slurm as scheduler
-from mia_batch.scheduler import submission
+from mia_batch.scheduler import slurm, submission
 from mia_batch.scheduler.sbatch_commands import Request, plan_chain, shell_lines
 from mia_batch.scheduler.site import Site, find_site, load_site
 from mia_batch.scheduler.submission import find_checkpoints, name_runs
@@ -131,7 +130,8 @@ def test_shipped_sites_are_valid(path: Path) -> None:
         ("modules: gcc", "modules: must be a list, got 'gcc'"),
         ("launcher: []", "launcher: must have at least 1 item, got []"),
         ("[1]", "must be a mapping with partition"),
-        ("a: [", "must be YAML, got"),
+        ("a: [", "line 1, column 5: YAML: "),
+        ("extract: {time: 2026-13-45}", "YAML: must hold values that can be read, got ValueError"),
         ("python: a\npython: b", "key 'python' is given twice"),
         ("source: [$NOT_SET/x]", "source: uses the environment variable NOT_SET, which is not set"),
     ],
@@ -185,13 +185,13 @@ def test_jobs_are_remembered_by_stage(tmp_path: Path) -> None:
 
 def test_states_of_an_array_are_summed_up() -> None:
     rows = [("7_0", "COMPLETED"), ("7_1", "FAILED"), ("8_0", "FAILED"), ("8_1", "RUNNING"), ("9", "CANCELLED by 0")]
-    states = scheduler._collect(rows)
+    states = slurm._states(rows)
     assert (states["7"], states["7_0"], states["8"], states["9"]) == ("FAILED", "COMPLETED", "RUNNING", "CANCELLED")
 
 
 def test_a_job_queued_from_within_a_job_inherits_nothing_of_its_layout() -> None:
     environ = {"SLURM_NTASKS": "4", "SLURM_CONF": "/c", "PMI_RANK": "0", "SBATCH_ACCOUNT": "a", "HOME": "/h"}
-    assert scheduler.outside(environ) == {"SLURM_CONF": "/c", "SBATCH_ACCOUNT": "a", "HOME": "/h"}
+    assert slurm.without_job(environ) == {"SLURM_CONF": "/c", "SBATCH_ACCOUNT": "a", "HOME": "/h"}
 
 
 # --- what is queued, with an sbatch and a scancel that note what they were told ---------------------------------------
@@ -288,11 +288,11 @@ def test_what_jobs_in_the_queue_are_of_is_not_overwritten(
     assert submit_all(write_config(), out) == 0
     (run,) = runs_in(out)
     before = run.manifest.read_bytes()
-    monkeypatch.setattr(scheduler, "job_states", lambda jobs: dict.fromkeys(jobs, "PENDING"))
+    monkeypatch.setattr(slurm, "job_states", lambda jobs: dict.fromkeys(jobs, "PENDING"))
     with pytest.raises(InputError, match="--out: must have no jobs in the queue"):
         submit_all(write_config({"data.image_size": [64, 64]}), out)
     assert run.manifest.read_bytes() == before
-    monkeypatch.setattr(scheduler, "job_states", lambda jobs: dict.fromkeys(jobs, "FAILED"))
+    monkeypatch.setattr(slurm, "job_states", lambda jobs: dict.fromkeys(jobs, "FAILED"))
     assert submit_all(write_config({"data.image_size": [64, 64]}), out) == 0
     assert in_force(run).config["data"]["image_size"] == [64, 64]
 

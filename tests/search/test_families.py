@@ -143,6 +143,14 @@ class TestLogistic:
         assert np.array_equal(shared_scores(families, X, y), stock_scores("lr", self.grid, X, y))
 
 
+def layers(network: mlp.Network) -> list[np.ndarray]:
+    """A network's `coefs_` and then its `intercepts_`."""
+    parameters, sizes = network.weights.parameters, network.weights.sizes
+    numbers = range(len(sizes) - 1)
+    coefs = [mlp_kernels.layer_weights(parameters, sizes, number).T for number in numbers]
+    return coefs + [mlp_kernels.layer_intercepts(parameters, sizes, number) for number in numbers]
+
+
 class TestMlp:
     @pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])
     @pytest.mark.parametrize("hidden", [(7,), (6, 5), (5, 4, 3)])
@@ -154,7 +162,7 @@ class TestMlp:
             network = mlp.train(model, X, y)
             assert fit_recorded(model, X, y) is not network.converged
             stock = (*model.coefs_, *model.intercepts_)
-            for mine, theirs in zip((*network.coefs, *network.intercepts), stock, strict=True):
+            for mine, theirs in zip(layers(network), stock, strict=True):
                 np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(network.probability(X), model.predict_proba(X)[:, 1], rtol=1e-9)
             assert np.array_equal(network.decide(X), model.predict(X).astype(bool))
@@ -168,7 +176,7 @@ class TestMlp:
         network = mlp.train(model, X, y)
         fit_recorded(model, X, y)
         stock = (*model.coefs_, *model.intercepts_)
-        for mine, theirs in zip((*network.coefs, *network.intercepts), stock, strict=True):
+        for mine, theirs in zip(layers(network), stock, strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(network.probability(X), model.predict_proba(X)[:, 1], rtol=1e-9)
 
@@ -221,9 +229,8 @@ class TestMlp:
         networks = [mlp.train(model, X, y) for model in models]
         for model, network in zip(models, networks, strict=True):
             assert network.converged is not fit_recorded(model, X, y)
-            assert network.n_iter == model.n_iter_
-            np.testing.assert_allclose(network.coefs[0], model.coefs_[0], rtol=1e-8, atol=1e-11)
-        assert len({network.n_iter for network in networks}) > 2
+            np.testing.assert_allclose(layers(network)[0], model.coefs_[0], rtol=1e-8, atol=1e-11)  # as many epochs
+        assert len({model.n_iter_ for model in models}) > 2
 
     def test_scores_are_grid_searchs(self) -> None:
         X, y = data(300, 6)

@@ -303,7 +303,7 @@ def test_another_checkpoint_checks_only_what_it_changes(
     config = load_config(write_config())
     (tmp_path / "other.ckpt").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mia_batch.settings.loading._read_yaml", None)
+    monkeypatch.setattr("mia_batch.settings.loading.read_yaml", None)
     other = with_checkpoint(config, "other.ckpt")
     assert other.model.checkpoint == tmp_path / "other.ckpt"
     assert other.model_copy(update={"model": config.model}) == config

@@ -160,9 +160,8 @@ def test_step_is_softmax_regression_with_momentum_and_decay() -> None:
 
 def test_it_memorises_and_is_not_repeated(config_file: Path) -> None:
     config = load(write_config(config_file.parent, train={"epochs": 40}))
-    outcome = train.train(config, StopRequest(), Ranks())
+    assert train.train(config, StopRequest(), Ranks()) == 40
     files = Files(config.model.checkpoint)
-    assert (outcome.finished, outcome.epochs, outcome.accuracy) == (True, 40, 1.0)
     assert sorted(path.name for path in files.checkpoint.parent.iterdir()) == ["net.ckpt", "net.ckpt.json"]
     record = json.loads(files.provenance.read_text())
     assert (record["sha256"], record["epochs"], record["accuracy"]) == (sha256(files.checkpoint), 40, 1.0)
@@ -175,7 +174,7 @@ def test_it_memorises_and_is_not_repeated(config_file: Path) -> None:
     before = files.checkpoint.stat().st_mtime_ns
     attack = {"methods": [{"method": "knn", "params": {"n_neighbors": [3]}}]}
     again = load(write_config(config_file.parent, train={"epochs": 40, "checkpoint_every": 3}, attack=attack))
-    assert train.train(again, StopRequest(), Ranks()).finished
+    assert train.train(again, StopRequest(), Ranks()) == 40
     assert files.checkpoint.stat().st_mtime_ns == before
 
 
@@ -187,11 +186,10 @@ def test_stopped_and_resumed_is_bit_equal_to_unbroken(config_file: Path, looks: 
     unbroken = load(write_config(config_file.parent, train=short, data=data, model={"checkpoint": "a/net.ckpt"}))
     train.train(unbroken, StopRequest(), Ranks())
     broken = load(write_config(config_file.parent, train=short, data=data, model={"checkpoint": "b/net.ckpt"}))
-    outcome = train.train(broken, StopAfter(looks), Ranks())
+    assert train.train(broken, StopAfter(looks), Ranks()) < 4
     files = Files(broken.model.checkpoint)
-    assert not outcome.finished
     assert [path.name for path in files.checkpoint.parent.iterdir()] == [files.state.name]
-    assert train.train(broken, StopRequest(), Ranks()).finished
+    assert train.train(broken, StopRequest(), Ranks()) == 4
     expected = weights(unbroken.model.checkpoint)
     for name, array in weights(files.checkpoint).items():
         np.testing.assert_array_equal(array, expected[name])
@@ -201,7 +199,7 @@ def test_stopped_and_resumed_is_bit_equal_to_unbroken(config_file: Path, looks: 
 def test_fewer_members_than_a_batch(config_file: Path) -> None:
     data = {"members": {"split": "train", "num_samples": 3}}
     config = load(write_config(config_file.parent, data=data, train={"epochs": 2}))
-    assert train.train(config, StopRequest(), Ranks()).finished
+    assert train.train(config, StopRequest(), Ranks()) == 2
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -284,7 +282,7 @@ def test_two_ranks_take_the_steps_of_one_with_twice_the_batch(config_file: Path)
     together = write_config(
         folder, "together.yaml", train={"epochs": 2, "batch_size": 10}, model={"checkpoint": "out/together.ckpt"}
     )
-    assert train.train(load(alone), StopRequest(), Ranks()).finished
+    assert train.train(load(alone), StopRequest(), Ranks()) == 2
     msrun = [str(Path(sys.prefix) / "bin" / "msrun"), "--worker_num=2", "--local_worker_num=2", "--join=True"]
     msrun += [f"--master_port={free_port()}", f"--log_dir={folder / 'logs'}"]
     command = [*msrun, str(REPO / "jobs" / "train.py"), str(together)]
@@ -337,8 +335,7 @@ def test_job_stops_at_a_signal_and_goes_on(config_file: Path, signum: int) -> No
     assert "the same command goes on from there" in rest
     shorter = load(path)
     assert Files(shorter.model.checkpoint).state.exists()
-    goes_on = train.train(shorter, StopAfter(0), Ranks())
-    assert goes_on.epochs >= 2
+    assert 2 <= train.train(shorter, StopAfter(0), Ranks()) < 4000
 
 
 def test_job_trains(config_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Families of candidates that share work on a fold, and the tasks that they are cut into."""
+"""Families of candidates that share work on a fold, and the chunks that this work is cut into."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class FoldScore:
 
 @dataclass(frozen=True)
 class Family:
-    """Candidates of one method whose fits on a fold share work. Subclasses say which work, and do it."""
+    """Candidates of one method whose fits on a fold share work. Subclasses do that work."""
 
-    name: ClassVar[str]  # stands in journals: it never changes, whatever the class is called
+    name: ClassVar[str]  # journals hold it: it stays when the class is renamed
     method: str
     indices: tuple[int, ...]  # positions of the candidates in the grid
     candidates: tuple[Mapping[str, Any], ...]  # their parameters, as given in the grid
@@ -38,19 +38,19 @@ class Family:
 
     @property
     def engine(self) -> str:
-        """What computes it."""
+        """What computes the fits."""
         return "scikit-learn"
 
     @staticmethod
     def preload() -> None:
-        """Load what `run` needs beyond this module; called once in a worker."""
+        """Load what `run` needs beyond this module; each worker calls it once."""
 
     def chunks(self) -> list[Any]:
-        """The parts that one fold's work may be cut into; each is one task."""
+        """The parts of the work on one fold; each is one task."""
         return [None]
 
     def cost(self, chunk: Any, n_rows: int, n_features: int) -> float:
-        """Estimated seconds of one core for `chunk` on a fold with `n_rows` to fit."""
+        """Estimated seconds of one core for `chunk`, on a fold that fits `n_rows`."""
         raise NotImplementedError
 
     def memory(self, n_rows: int, n_features: int) -> int:
@@ -58,11 +58,11 @@ class Family:
         return 2 * 8 * n_rows * n_features
 
     def run(self, fold: Fold, chunk: Any) -> dict[str, Any]:
-        """Do `chunk`; the result is plain JSON, so that it can be journalled."""
+        """Do `chunk`; the result is plain JSON, so that a journal can hold it."""
         raise NotImplementedError
 
     def scores(self, results: Sequence[Mapping[str, Any]], y_val: NDArray[np.int8]) -> list[FoldScore]:
-        """The candidates' scores on a fold, in the order of `indices`, from the results of all its chunks."""
+        """The candidates' scores on a fold, in the order of `indices`, from the results of all chunks."""
         result = results[0]
         failures = result.get("failures", {})
         columns = zip(result["accuracy"], result["nonconverged"], strict=True)
@@ -72,7 +72,7 @@ class Family:
         ]
 
     def digest(self) -> str:
-        """Names this family's work in a journal."""
+        """The name of this family's work in a journal."""
         content = [self.name, self.engine, self.method, self.seed, [dict(c) for c in self.candidates]]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -87,7 +87,7 @@ class FoldFit:
     part: Part
 
     def run(self, samples: Samples) -> dict[str, Any]:
-        """The chunk's result, or why none of its candidates can be fitted."""
+        """The chunk's result, or why its candidates cannot be fitted."""
         try:
             return self.family.run(samples.view(self.part).fold(self.fold), self.chunk)
         except FIT_ERRORS as error:
@@ -95,7 +95,7 @@ class FoldFit:
 
 
 def fold_scores(family: Family, results: Sequence[Mapping[str, Any]], y_val: NDArray[np.int8]) -> list[FoldScore]:
-    """The scores of a family's candidates on a fold; a chunk that has failed takes all of them with it."""
+    """The scores of a family's candidates on a fold; where a chunk failed, all of them fail."""
     failure = next((result["failure"] for result in results if "failure" in result), None)
     if failure is not None:
         return [FoldScore(math.nan, nonconverged=False, failure=failure)] * len(family.indices)
@@ -105,7 +105,7 @@ def fold_scores(family: Family, results: Sequence[Mapping[str, Any]], y_val: NDA
 def fold_result(
     decisions: Sequence[NDArray[Any] | str], y_val: NDArray[np.int8], nonconverged: Sequence[bool]
 ) -> dict[str, Any]:
-    """The result of a one-chunk family from each candidate's decisions, shape (n_val,), or why it has none."""
+    """The result of a one-chunk family, from each candidate's decisions, shape (n_val,), or the reason for none."""
     failures = {str(i): found for i, found in enumerate(decisions) if isinstance(found, str)}
     result: dict[str, Any] = {
         "accuracy": [None if isinstance(found, str) else float(np.mean(found == y_val)) for found in decisions],
@@ -117,7 +117,7 @@ def fold_result(
 def group_by(
     candidates: Sequence[tuple[int, Mapping[str, Any]]], shared: Sequence[str]
 ) -> list[list[tuple[int, Mapping[str, Any]]]]:
-    """Candidates that differ in the `shared` parameters alone, together, in the order of first appearance."""
+    """Lists of candidates that differ in the `shared` parameters alone, in the order of first appearance."""
     groups: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
     for index, params in candidates:
         rest = {name: value for name, value in params.items() if name not in shared}

@@ -1,16 +1,16 @@
 """RF: one family of fully grown trees serves every `max_depth`, `min_samples_split` and `n_estimators` candidate.
 
 scikit-learn's depth-first builder makes a node a leaf where depth >= max_depth or n_node_samples < min_samples_split,
-and looks at neither when it chooses a split. A tree with tighter limits is therefore a fully grown one, cut: the same
-law of random trees, and with one random_state the first trees of a forest are the trees of a smaller one
-(`n_estimators` nests). What does not nest: `min_samples_leaf`, `min_weight_fraction_leaf`, `max_features`,
-`criterion`, `bootstrap`, `max_samples`, `class_weight` and `monotonic_cst` change which splits are chosen, so that each
-of their values has a family of its own; `max_leaf_nodes` grows best-first, `min_impurity_decrease` depends on the
-weighted impurity of both children and `ccp_alpha` prunes by a rule of its own: candidates with these are fitted one
-by one.
+and looks at neither when it chooses a split. So a tree with tighter limits is a fully grown tree, cut. With one
+random_state the first trees of a forest are the trees of a smaller forest, so `n_estimators` nests too.
 
-Trees of the usual settings are grown by kernels/forest.py, several times faster than by scikit-learn and the same to
-the last bit; those of other settings by scikit-learn.
+Other parameters do not nest. `min_samples_leaf`, `min_weight_fraction_leaf`, `max_features`, `criterion`, `bootstrap`,
+`max_samples`, `class_weight` and `monotonic_cst` change which splits are chosen: each of their values has a family of
+its own. `max_leaf_nodes` grows best-first, `min_impurity_decrease` depends on the weighted impurity of both children
+and `ccp_alpha` prunes by a rule of its own: candidates with these are fitted one by one.
+
+kernels/forest.py grows trees of the usual settings, several times faster than scikit-learn and the same to the last
+bit; scikit-learn grows the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # only workers load compiled code: the process that schedules
 log = logging.getLogger(__name__)
 SHARED = ("max_depth", "min_samples_split", "n_estimators")
 DO_NOT_NEST = ("max_leaf_nodes", "min_impurity_decrease", "ccp_alpha")
-# What kernels/forest.py knows; of any other parameter, the default alone.
+# The parameters that kernels/forest.py knows; it takes any other one at its default alone.
 COMPILED = frozenset({*SHARED, "min_samples_leaf", "max_features", "bootstrap", "random_state", *RESERVED})
 TREES_PER_TASK = 50
 STOCK_AT_ONCE = 5  # trees, so that memory does not grow with the forest
@@ -50,7 +50,7 @@ STOCK_AT_ONCE = 5  # trees, so that memory does not grow with the forest
 COMPILED_SECONDS, STOCK_SECONDS = 1.8e-8, 1.1e-7
 BYTES_PER_NODE = 6 * 8  # of Tree
 BYTES_PER_ROW = 100  # of the memory for growing
-# Sums of probabilities as whole numbers: the same whatever the order and the cuts in which trees are added.
+# One, in sums of probabilities as whole numbers: they do not depend on the order in which trees are added.
 ONE = 1 << 24
 
 
@@ -71,7 +71,7 @@ class ForestFamily(Family):
 
     @property
     def engine(self) -> str:
-        """Who grows the trees."""
+        """What grows the trees."""
         return "compiled" if compiles(self.models[0]) else "scikit-learn"
 
     @staticmethod
@@ -88,7 +88,7 @@ class ForestFamily(Family):
         return [METHODS[self.method].build(params, seed=self.seed) for params in self.candidates]
 
     def chunks(self) -> list[tuple[int, int]]:
-        """Ranges of trees; no candidate's forest ends within one."""
+        """Ranges of trees; every candidate's forest ends at the end of one."""
         return tree_ranges([model.n_estimators for model in self.models])
 
     def cost(self, chunk: tuple[int, int], n_rows: int, n_features: int) -> float:
@@ -119,7 +119,7 @@ class ForestFamily(Family):
         return METHODS[self.method].build({**self.candidates[0], **loosest}, seed=self.seed)
 
     def scores(self, results: Sequence[Mapping[str, Any]], y_val: NDArray[np.int8]) -> list[FoldScore]:
-        """Accuracy of the first `n_estimators` trees of each candidate; a draw is a non-member, as by argmax."""
+        """Accuracy of the first `n_estimators` trees of each candidate; a tie means non-member, as by argmax."""
         chunks = self.chunks()
         votes = [_unpack(result["votes"], len(y_val), len(self.models)) for result in results]
         scores = []
@@ -131,7 +131,7 @@ class ForestFamily(Family):
 
 
 def tree_ranges(n_estimators: Sequence[int]) -> list[tuple[int, int]]:
-    """The trees of the largest forest in ranges for one task each; every forest ends where a range does."""
+    """The trees of the largest forest as ranges, one for each task; every forest ends where a range does."""
     cuts = sorted({*n_estimators, *range(0, max(n_estimators), TREES_PER_TASK)})
     return list(itertools.pairwise(cuts))
 
@@ -149,7 +149,7 @@ def candidate_limits(model: RandomForestClassifier, n_fit: int) -> Limits:
 
 
 def _count(limit: float, n_rows: int, *, least: int) -> int:
-    """A limit on rows, given as a number of them or as a share of `n_rows`, as scikit-learn counts it."""
+    """A limit on rows as scikit-learn counts it, from a number of rows or a share of `n_rows`."""
     return int(limit) if isinstance(limit, int | np.integer) else max(least, int(np.ceil(limit * n_rows)))
 
 
@@ -178,7 +178,7 @@ def compiles(model: RandomForestClassifier) -> bool:
 def grow_trees(
     model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], first: int, end: int
 ) -> Iterator[Tree]:
-    """Trees `first`..`end` - 1 of the forest that `model` with n_estimators >= end would fit, each the same tree."""
+    """Trees `first`..`end` - 1 of the forest that `model` with n_estimators >= end would fit, tree for tree."""
     grow = _compiled_trees if compiles(model) else _stock_trees
     return grow(model, X, y, first, end)
 
@@ -229,12 +229,15 @@ def _stock_trees(
 def fit_trees(
     model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], first: int, end: int
 ) -> list[DecisionTreeClassifier]:
-    """The same by scikit-learn: a warm start draws and skips the seeds of the trees that are there, here stand-ins."""
+    """Trees `first`..`end` - 1 by scikit-learn, without the trees before them.
+
+    A warm start draws the seeds of the trees that the forest has already, and skips them. Here these are stand-ins.
+    """
     forest = RandomForestClassifier(**model.get_params())
     forest.set_params(n_estimators=end, warm_start=True, n_jobs=None)
     forest.estimators_ = [None] * first
     with warnings.catch_warnings():
-        # It fears that a warm start may see other rows; ours sees the same.
+        # scikit-learn warns that a warm start may see other rows; ours sees the same.
         warnings.filterwarnings("ignore", "class_weight presets", UserWarning)
         return forest.fit(X, y).estimators_[first:]
 
@@ -264,7 +267,7 @@ def forest_families(candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: i
 def tree_votes(
     model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], X_eval: NDArray[Any], trees: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """What trees `trees[0]`..`trees[1]` - 1 of the final forest say, shape (n_trees, n_eval, 2)."""
+    """Probabilities by trees `trees[0]`..`trees[1]` - 1 of the final forest, shape (n_trees, n_eval, 2)."""
     from mia_batch.search.kernels.forest import leaves
 
     rows = np.ascontiguousarray(X_eval, dtype=np.float32)
@@ -273,7 +276,7 @@ def tree_votes(
 
 
 def grows_as_stock(model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], number: int) -> bool:
-    """Whether a compiled tree is scikit-learn's in every bit; other releases and processors may compute otherwise."""
+    """Whether a compiled tree equals scikit-learn's in every bit; on another release or processor it may not."""
     ours, stock = (next(grow(model, X, y, number, number + 1)) for grow in (_compiled_trees, _stock_trees))
     same = all(np.array_equal(mine, its) for mine, its in zip(ours, stock, strict=True))
     if not same:

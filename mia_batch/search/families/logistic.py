@@ -1,4 +1,4 @@
-"""LR: along C by Newton's method with a Cholesky factor, each C starting from the optimum of the one before."""
+"""LR: Newton's method with a Cholesky factor goes along C and starts each fit at the optimum of the one before."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_NEWTON_STEPS = 100
 
 
 class LogisticFamily(StockFamily):
-    """L2-penalised candidates that differ in C (and in solvers of the same optimum) alone."""
+    """L2-penalised candidates that differ in C alone, or in solvers that reach the same optimum."""
 
     name = "LogisticFamily"
 
@@ -39,7 +39,7 @@ class LogisticFamily(StockFamily):
         for i in sorted(range(len(stock)), key=lambda i: stock[i].C):
             path = path or newton_path(stock[i])
             path.set_params(C=stock[i].C)
-            if not decided(path, fold):  # separable, or a singular Hessian: as stock does it
+            if not decided(path, fold):  # separable rows, or a singular Hessian
                 path = None
                 decisions[i], nonconverged[i] = decide(stock[i], fold)
             else:
@@ -51,7 +51,7 @@ def decided(path: LogisticRegression, fold: Fold) -> bool:
     """Whether Newton's method has found the optimum; `path` is then fitted."""
     try:
         return not fit_recorded(path, fold.X_fit, fold.y_fit)
-    except FIT_ERRORS:  # stock scikit-learn decides then, and names what it raises itself
+    except FIT_ERRORS:  # the stock fit comes next, and names its own error
         return False
 
 

@@ -1,11 +1,11 @@
 """MLP: networks are trained step for step as MLPClassifier trains them, several times faster, by compiled loops.
 
 Each operation on a network's numbers is the one of scikit-learn's `MLPClassifier`, in its order, so that the results
-agree but for last bits. Candidates of one shape could share the gathering of batches; as what one network touches then
-no longer stays in the cache, training them one after the other is faster, and leaves a task of its own for each.
+agree but for last bits. Candidates of one shape could share the gathering of batches, but then the cache would not hold
+what one network touches: to train one after the other is faster, and leaves a task for each.
 
-The loops are in kernels/mlp.py, which is imported where a network is trained: the process that only hands out tasks
-needs no compiler in its memory.
+The loops are in kernels/mlp.py. It is imported where a network is trained, so that the process that hands out tasks
+holds no compiler in memory.
 """
 
 from __future__ import annotations
@@ -78,27 +78,10 @@ class Network:
     """One trained network."""
 
     weights: Weights
-    n_iter: int
     converged: bool
 
-    @property
-    def coefs(self) -> list[Floats]:
-        """Weights by layer, (fan_in, fan_out), views."""
-        return [weights.T for weights in self._by_layer("layer_weights")]
-
-    @property
-    def intercepts(self) -> list[Floats]:
-        """By layer, (fan_out,), views."""
-        return self._by_layer("layer_intercepts")
-
-    def _by_layer(self, part: str) -> list[Floats]:
-        from mia_batch.search.kernels import mlp as mlp_kernels
-
-        view, (parameters, sizes) = getattr(mlp_kernels, part), (self.weights.parameters, self.weights.sizes)
-        return [view(parameters, sizes, layer) for layer in range(len(sizes) - 1)]
-
     def decide(self, X: Floats) -> NDArray[np.bool_]:
-        """MLPClassifier.predict, shape (n_rows,)."""
+        """What MLPClassifier.predict gives, shape (n_rows,)."""
         return self.probability(X) > 0.5
 
     def probability(self, X: Floats) -> Floats:
@@ -114,7 +97,7 @@ class Network:
 
 
 class StoppingRule:
-    """When MLPClassifier stops one model: the loss has not improved by `tol` for `n_iter_no_change` epochs."""
+    """When MLPClassifier stops: the loss has not improved by `tol` for `n_iter_no_change` epochs."""
 
     def __init__(self, model: MLPClassifier) -> None:
         self.model = model
@@ -129,7 +112,7 @@ class StoppingRule:
 
     @property
     def converged(self) -> bool:
-        """Whether it was the loss that ended it, not `max_iter`."""
+        """Whether the loss ended the training, not `max_iter`."""
         return self.n_without > self.model.n_iter_no_change
 
 
@@ -158,11 +141,11 @@ def train(model: MLPClassifier, X: Floats, y: NDArray[np.int8]) -> Network:
         n_steps += -(-len(order) // adam.batch_size)
     if not np.isfinite(weights.parameters).all():
         raise ValueError("mlp: weights must stay finite: the features are too large for this learning rate")
-    return Network(weights, rule.n_iter, rule.converged)
+    return Network(weights, rule.converged)
 
 
 def _plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    """As the kind of array that the loops are compiled for: any other would have them compiled once more."""
+    """The array in the layout that the loops are compiled for; any other would have them compiled once more."""
     return np.require(array, dtype, ("C", "A", "W"))
 
 

@@ -1,4 +1,4 @@
-"""KNN: one neighbour search at the largest k of a fold and metric; every k and both weightings are read off it."""
+"""KNN: one search of the neighbours for the largest k serves every k and both weightings."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SECONDS_PER_PRODUCT = 4e-10  # of one core, per fit row, validation row and feat
 class NeighbourFamily(StockFamily):
     """Candidates that differ in `n_neighbors` and `weights` alone.
 
-    The k nearest of a row are the first k of its k_max nearest, unless the k-th and the next are equally far: which of
-    the two scikit-learn keeps then depends on k, so that such a k is fitted by itself.
+    The k nearest of a row are the first k of its k_max nearest, unless the k-th and the next are equally far. Which of
+    the two scikit-learn keeps depends on k, so such a k is fitted by itself.
     """
 
     name = "NeighbourFamily"
@@ -46,12 +46,12 @@ class NeighbourFamily(StockFamily):
 
 
 def vote(distances: NDArray[np.floating], member: NDArray[np.int8], weights: str) -> NDArray[np.int8]:
-    """KNeighborsClassifier's decision from the neighbours themselves; a draw is a non-member.
+    """KNeighborsClassifier's decision, from the neighbours; a tie means non-member.
 
     Args:
         distances: to the k nearest, ascending, shape (n_rows, k), >= 0.
         member: 0 or 1 for each of them, shape (n_rows, k).
-        weights: "uniform", or "distance" (1 / distance; rows that coincide with neighbours count these alone).
+        weights: "uniform", or "distance": 1 / distance; a row that coincides with neighbours counts these alone.
     """
     if weights == "uniform":
         return (2 * member.sum(axis=1, dtype=np.int64) > member.shape[1]).astype(np.int8)
@@ -67,7 +67,7 @@ def vote(distances: NDArray[np.floating], member: NDArray[np.int8], weights: str
 def neighbour_families(candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: int, n_fit: int) -> list[Family]:
     """Families of the KNN grid for folds with `n_fit` rows to fit.
 
-    `algorithm: auto` changes from trees to brute force at k = n_fit // 2, so that both sides of it share nothing.
+    `algorithm: auto` changes from trees to brute force at k = n_fit // 2, so candidates on both sides share nothing.
     """
     families: list[Family] = []
     for group in group_by(candidates, SHARED):

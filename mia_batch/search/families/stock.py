@@ -1,4 +1,4 @@
-"""Stock scikit-learn: candidates that share nothing, fitted one by one."""
+"""Candidates that share nothing: stock scikit-learn fits them one by one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mia_batch.search.estimators import METHODS
 from mia_batch.search.families.base import Family, fold_result
 from mia_batch.search.tasks import FIT_ERRORS
 
-# Of one core per row and feature, each row with as many features more; only the proportions matter.
+# Of one core, per row and feature, with MORE_FEATURES added to the features; only the proportions matter.
 SECONDS_PER_VALUE = {"lr": 1e-7, "knn": 3e-7, "mlp": 1.2e-5, "rf": 2e-5}
 MORE_FEATURES = 16
 
@@ -29,7 +29,7 @@ def fit_seconds(method: str, n_rows: int, n_features: int) -> float:
 
 @contextmanager
 def recorded_convergence() -> Iterator[list[str]]:
-    """Collect ConvergenceWarnings instead of printing each; other warnings pass through."""
+    """Collect the texts of ConvergenceWarnings; other warnings pass through."""
     found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -42,7 +42,7 @@ def recorded_convergence() -> Iterator[list[str]]:
 
 
 def fit_recorded(model: ClassifierMixin, X: NDArray[Any], y: NDArray[Any]) -> bool:
-    """Fit `model` in place; returns whether it failed to converge."""
+    """Fit `model` in place; returns whether it did not converge."""
     with recorded_convergence() as found:
         model.fit(X, y)
     return bool(found)
@@ -58,7 +58,7 @@ def decide(model: ClassifierMixin, fold: Fold) -> tuple[NDArray[Any] | str, bool
 
 
 class StockFamily(Family):
-    """Candidates that share nothing: scikit-learn's own estimator is fitted for each."""
+    """One candidate or several that share nothing; scikit-learn's estimator is fitted for each."""
 
     name = "StockFamily"
 

@@ -1,4 +1,4 @@
-"""Inner loops compiled by numba for the processor at hand, kept on disk for the processes that come after."""
+"""numba compiles the inner loops for this processor and keeps them on disk for later processes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class KeptCode(FunctionCache):
-    """numba's files of machine code, none of which is needed: what cannot be read or written is compiled again.
+    """numba's files of machine code. Where one cannot be read or written, the code is compiled again.
 
-    numba itself raises whatever a damaged file, a full disk or a quota makes of a call.
+    numba itself raises the error of a damaged file, a full disk or a quota.
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -48,11 +48,11 @@ def _warn_once(folder: str, reason: str) -> None:
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """`function` in numba's nopython mode: floating-point operations in the order written, none of them fused.
 
-    Division by zero gives what NumPy's does: a test before each division would keep a loop from being vectorised. Other
-    threads go on meanwhile: a worker's looks whether its parent is alive.
+    Division by zero gives what NumPy gives: a test before each division would keep a loop from being vectorised. Other
+    threads of the process run meanwhile.
 
-    The machine code is kept beside the source, or in NUMBA_CACHE_DIR or the user's cache folder where that cannot be
-    written; where none of them can, each process compiles for itself.
+    The machine code is kept beside the source; where that cannot be written, in NUMBA_CACHE_DIR or the user's cache
+    folder; where none of them can, each process compiles for itself.
     """
     dispatcher = numba.njit(error_model="numpy", nogil=True)(function)
     try:

@@ -2,8 +2,8 @@
 
 The trees are those of sklearn.tree with `criterion="gini"` and `splitter="best"` for one random state, to the last bit:
 the same generator (Marsaglia 2003, "Xorshift RNGs") draws the same features of the same nodes in the same order, and
-the same expressions compare the cuts. What is faster is to look at a feature: columns are replaced by ranks once for
-all trees, so that a row of a node is one whole number - rank, then draws by class - which sorts without branches.
+the same expressions compare the cuts. To look at a feature is faster here: ranks replace the columns once for all
+trees, so that a row of a node is one whole number - rank, then draws by class - which sorts without branches.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Columns(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """A grown tree as scikit-learn lays it out: a node, then all of its left side, then all of its right side.
+    """A grown tree in scikit-learn's order: a node, then all nodes on its left, then all nodes on its right.
 
     Leaves have -1 as children and -2 as feature and threshold.
     """
@@ -48,7 +48,7 @@ class Tree(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Memory that growing uses again and again; rows of a node stand beside each other in the first two."""
+    """Memory that every tree uses again; in the first two arrays the rows of a node are neighbours."""
 
     rows: NDArray[np.int32]
     draws: NDArray[np.int32]  # of class 0 in the lower half of a key's bits below the rank, of class 1 in the upper
@@ -96,7 +96,7 @@ def rank_columns(X: NDArray[np.float32]) -> Columns:
 
 
 def open_room(columns: Columns) -> Room:
-    """For trees on these columns."""
+    """The memory for trees on these columns."""
     n_features, n_rows = columns.ranks.shape
     padded, key_type = n_rows + LANES + 1, np.uint32 if columns.ranks.itemsize == 2 else np.uint64
     return Room(
@@ -191,7 +191,7 @@ def _proxy_improvement(left0, left1, zeros, ones):
 
 @compiled
 def _best_threshold(room, keys, node, low_bit, beyond, reach, min_samples_leaf, best):
-    """The best cut of a node's sorted rows, if its proxy improvement is above `best`.
+    """The best cut of a node's sorted rows whose proxy improvement is above `best`.
 
     Returns:
         Its proxy improvement and the ranks on both sides of it, or -1 as ranks.
@@ -274,7 +274,7 @@ def _keep_constants(order, constant, n_known, n_constant_features):
 
 @compiled
 def _partition_rows(room, ranks, feature, start, n, rank):
-    """Put the node's rows with a rank up to `rank` first, each side in its order; returns how many these are."""
+    """Put the rows with a rank up to `rank` first and keep the order of both sides; returns their number."""
     n_left = n_right = 0
     for i in range(start, start + n):
         row, draws = room.rows[i], room.draws[i]
@@ -301,7 +301,7 @@ def _sum_draws(room, start, n, half):
 
 @compiled
 def _take_rows(room, draws, classes, half):
-    """The rows that were drawn, in their order; returns how many."""
+    """Put the rows that were drawn into `room`, in their order; returns their number."""
     n = 0
     for row in range(len(draws)):
         if draws[row]:
@@ -318,7 +318,7 @@ def _push(stack, at, start, n, depth, parent, n_known_constants):
 
 @compiled
 def _add_leaf(grown, node, parent, n, share0, share1):
-    """The next node, a leaf as long as nothing is below it; a left one comes right after its parent."""
+    """Add a node, a leaf until it has children; a left child comes right after its parent."""
     grown.children_left[node] = grown.children_right[node] = -1
     grown.feature[node], grown.threshold[node], grown.n_node_samples[node] = -2, -2.0, n
     grown.value[node, 0], grown.value[node, 1] = share0, share1
@@ -349,7 +349,7 @@ def _is_leaf(node, depth, impurity, settings):
 
 @compiled
 def _grow(columns, room, draws, classes, state, settings, grown):
-    """Grow one tree into `grown`, a Tree with room for all its nodes; returns how many these are."""
+    """Grow one tree into `grown`, a Tree with room for all nodes; returns their number."""
     half, stack, impurities = 4 * columns.ranks.itemsize, room.stack, room.impurities
     total0, total1 = _begin(room, columns, draws, classes)
     n_on_stack, n_nodes = 1, 0
@@ -390,7 +390,7 @@ class Grower:
         self, X: NDArray[np.float32], y: NDArray[np.int8], *,
         max_features: int, max_depth: int, min_samples_split: int, min_samples_leaf: int,
     ) -> None:
-        """What all trees have in common.
+        """Prepare what all trees share.
 
         Args:
             X: finite, shape (n_rows, n_features).
@@ -427,7 +427,7 @@ class Grower:
 
 @compiled
 def _leaf(tree, X, row):
-    """Where a row ends."""
+    """The leaf of a row."""
     node = 0
     while tree.children_left[node] >= 0:
         goes_left = X[row, tree.feature[node]] <= tree.threshold[node]
@@ -437,7 +437,7 @@ def _leaf(tree, X, row):
 
 @compiled
 def leaves(tree, X):
-    """Where each row of X ends, (n_rows,)."""
+    """The leaf of each row of X, (n_rows,)."""
     found = np.empty(len(X), dtype=np.int64)
     for row in range(len(X)):
         found[row] = _leaf(tree, X, row)

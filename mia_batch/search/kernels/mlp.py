@@ -1,9 +1,9 @@
-"""An epoch of one network's training by Adam, compiled: matrix products by BLAS, one pass over memory for all between.
+"""One epoch of training by Adam, compiled: BLAS does the matrix products, one pass over memory all between two of them.
 
-The products are np.dot's, which numba takes from SciPy's BLAS: contiguous operands of float64, written in place. That
-library reads the environment's limit on threads as NumPy's does. Weights are (fan_out, fan_in) and what layers give is
-(n_units, n_rows), units first: so the products of the gradient, the slowest ones, need no transposed copy in BLAS, and
-the passes between run along the rows, with one intercept or weight for each.
+numba takes np.dot from SciPy's BLAS: operands are contiguous and float64, results are written in place. That library
+reads the environment's limit on threads as NumPy's does. Weights are (fan_out, fan_in) and layers give (n_units,
+n_rows), units first: so the products of the gradient, the slowest ones, need no transposed copy in BLAS, and the passes
+between run along the rows, with one intercept or weight for each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IDENTITY, RELU, LOGISTIC, TANH = range(4)
 
 
 class Weights(NamedTuple):
-    """A network's parameters, and one vector of as many numbers for each thing that training knows of them.
+    """A network's parameters, and vectors of as many numbers for their gradient and its two moments.
 
     In each vector lie, layer by layer, the weights (fan_out, fan_in) and then the intercepts (fan_out,).
     """
@@ -49,7 +49,7 @@ class Adam(NamedTuple):
 
 @compiled
 def n_parameters(sizes: NDArray[np.int64], n_layers: int) -> int:
-    """Parameters of the first `n_layers` layers: where those of the next one start."""
+    """The number of parameters of the first `n_layers` layers, which is where the next layer starts."""
     total = 0
     for layer in range(n_layers):
         total += (sizes[layer] + 1) * sizes[layer + 1]
@@ -72,14 +72,14 @@ def layer_intercepts(vector: Floats, sizes: NDArray[np.int64], layer: int) -> Fl
 
 @compiled
 def layer_values(room: Floats, sizes: NDArray[np.int64], layer: int, n_rows: int) -> Floats:
-    """The place in `room` for what a layer gives for the batch, (fan_out, n_rows), a view."""
+    """The place in `room` for a layer's values of the batch, (fan_out, n_rows), a view."""
     start = n_rows * sizes[1 : layer + 1].sum()
     return room[start : start + n_rows * sizes[layer + 1]].reshape(sizes[layer + 1], n_rows)
 
 
 @compiled
 def activate(activation: int, z: Floats, intercepts: Floats) -> None:
-    """z becomes activation(z + intercepts), (n_units, n_rows)."""
+    """Set z, (n_units, n_rows), to activation(z + intercepts)."""
     # Elements by two indices, here and below: a view of a row is an object that would be counted in and out.
     n_units, n_rows = z.shape
     for u in range(n_units):
@@ -101,13 +101,13 @@ def activate(activation: int, z: Floats, intercepts: Floats) -> None:
 
 @compiled
 def tanh(z: float) -> float:
-    """The C library's where the shorter expression would cancel; it takes three times as long."""
+    """tanh, by the C library only where the shorter expression would cancel: it takes three times as long."""
     return math.tanh(z) if abs(z) < 0.25 else 1 - 2 / (math.exp(2 * z) + 1)
 
 
 @compiled
 def through_activation(activation: int, values: Floats, errors: Floats, factors: Floats) -> None:
-    """A layer's values, (n_units, n_rows), become its errors: `errors` times the unit's factor times the slope.
+    """Turn a layer's values, (n_units, n_rows), into its errors: `errors` times the unit's factor times the slope.
 
     `errors` has the shape of the values, or one row for all units.
     """
@@ -130,7 +130,7 @@ def through_activation(activation: int, values: Floats, errors: Floats, factors:
 
 @compiled
 def forward(X: Floats, weights: Weights, room: Floats) -> Floats:
-    """P(member) of a batch, (n_rows,); `room` keeps what every layer gives, this one last."""
+    """P(member) of a batch, (n_rows,); `room` keeps the values of every layer, these last."""
     sizes, parameters, last = weights.sizes, weights.parameters, len(weights.sizes) - 2
     for layer in range(last + 1):
         matrix, values = layer_weights(parameters, sizes, layer), layer_values(room, sizes, layer, len(X))
@@ -145,7 +145,7 @@ def forward(X: Floats, weights: Weights, room: Floats) -> Floats:
 
 @compiled
 def log_loss(y: NDArray[np.int8], probability: Floats) -> float:
-    """Sum over the batch, of probabilities clipped as scikit-learn does; they become the output's errors."""
+    """The loss summed over the batch, clipped as in scikit-learn; the probabilities become the output's errors."""
     total, likelihood = 0.0, 1.0
     for j in range(len(y)):
         p = probability[j]
@@ -160,7 +160,7 @@ def log_loss(y: NDArray[np.int8], probability: Floats) -> float:
 
 @compiled
 def backward(X: Floats, weights: Weights, room: Floats, scratch: Floats, ones: Floats) -> None:
-    """From the output's errors to the gradient, summed over the rows; `ones` for all rows and units.
+    """Compute the gradient, summed over the rows, from the output's errors; `ones` for all rows and units.
 
     In `room` each layer's errors take the place of its values: what a step touches should stay in the cache.
     """
