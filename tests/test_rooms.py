@@ -16,12 +16,12 @@ PACKAGE = REPO / "mia_batch"
 # From the top down: a room imports those below it, and itself.
 ROOMS = (
     "cli", "commands", "scheduler", "stages", "network", "models", "data", "mpi", "workers", "rundir", "process",
-    "report", "settings", "attacks", "search", "verdict", "metrics", "samples", "signals", "files", "errors",
+    "report", "settings", "attacks", "search", "verdict", "metrics", "samples", "signals", "inputs", "files", "errors",
     "module_path",
 )
 EDGES = {"mindspore": {"network", "models"}, "mpi4py": {"mpi"}, "h5py": {"rundir"}}
 # No process, file, network or framework in the numeric core.
-CORE = ("attacks", "search", "verdict", "metrics", "samples", "signals")
+CORE = ("attacks", "search", "verdict", "metrics", "samples", "signals", "inputs")
 NOT_IN_CORE = {"subprocess", "socket", "multiprocessing", "ctypes", "shutil", "tempfile", "psutil", "dask", "pydantic"}
 
 

@@ -8,16 +8,20 @@ from functools import partial
 
 import yaml
 
-from mia_batch.data.selection import Selection
+from mia_batch.data.selection import Selection, contents
+from mia_batch.data.sources import open_source
 from mia_batch.errors import InputError
+from mia_batch.inputs import INPUT_DTYPE, NO_GROUP
+from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import OK
 from mia_batch.settings.loading import load_config
-from mia_batch.settings.schema import AttackConfig, Config, MethodConfig
+from mia_batch.settings.schema import SOURCES, AttackConfig, Config, DataConfig, MethodConfig
 from mia_batch.stages.plan import make_plan
 from mia_batch.verdict.rules import CROSS_FITTED, GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
 
-BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1  # sample_index, label, member, loss, done; logits and split come on top
+# sample_index, label, member, group, done, loss, what is kept of the input; logits and split come on top
+BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1 + 8 + INPUT_DTYPE.itemsize
 ATTACK_BYTES_PER_ROW = 8 + 1 + 1 + 1  # score, decision, evaluated, member
 
 
@@ -35,8 +39,26 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, checkpoint=args.checkpoint)
     plan = make_plan(config)
     print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
-    print("\n".join(["", *plan_lines(config, plan.selection, args.ranks)]))
+    print("\n".join(["", *data_lines(config.data, plan.selection), *plan_lines(config, plan.selection, args.ranks)]))
     return OK
+
+
+def data_lines(data: DataConfig, selection: Selection) -> list[str]:
+    """Which inputs of a file of records are on both sides, and declared groups that are."""
+    from mia_batch.attacks.grouping import twins  # SciPy takes a second
+    from mia_batch.verdict.duplicates import duplicates_caution, too_many_duplicates
+
+    lines, member = [], selection.member
+    if data.source in SOURCES:  # reading a user's source takes as long as extract does, which looks then
+        twin = twins(contents(selection, open_source(data, open_dataset)), member)
+        found = duplicates_caution(twin, member, selection.split, selection.sample_index)
+        lines.append(found or "no input is on both sides")
+        if fault := too_many_duplicates(twin, member, data.max_duplicates):
+            lines.append(f"WARNING: this audit will not be evaluable: {fault}")
+    if data.group is not None:
+        sides = [set(selection.group[member == side].tolist()) - {NO_GROUP} for side in (1, 0)]
+        lines.append(f"{len(sides[0] | sides[1])} declared groups, {len(sides[0] & sides[1])} of them on both sides")
+    return [f"{'data:' if i == 0 else '':<9}{line}" for i, line in enumerate(lines)]
 
 
 def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:

@@ -22,8 +22,7 @@ def data_digests(data: DataConfig) -> dict[str, str]:
     if data.source not in FORMATS:
         return {"path": sha256(data.path)}
     source = RecordSource(data.path, FORMATS[data.source], data.label)
-    splits = sorted({block.split for block in (*data.members, *data.nonmembers)})
-    files = [file for split in splits for file in source.files(split)]
+    files = [file for split in data.splits() for file in source.files(split)]
     return {file.relative_to(data.path).as_posix(): sha256(file) for file in files}
 
 
@@ -37,5 +36,7 @@ def digests(config: Config) -> dict[str, str]:
     for side in ("members", "nonmembers"):
         for i, block in enumerate(getattr(config.data, side)):
             files[f"data.{side}[{i}].indices"] = block.indices
+    if isinstance(group := config.data.group, dict):
+        files |= {f"data.group.{split}": group[split] for split in config.data.splits()}
     found = {field: sha256(file) for field, file in files.items() if file}
     return found | {f"data:{name}": digest for name, digest in data_digests(config.data).items()}

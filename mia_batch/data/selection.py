@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
+from mia_batch.data.groups import declared_groups
 from mia_batch.data.index_files import read_indices
 from mia_batch.data.records import SPLITS, RecordSource
 from mia_batch.data.sources import Source
 from mia_batch.errors import InputError
+from mia_batch.inputs import HASH_BYTES, NO_GROUP, content
 from mia_batch.settings.schema import DataConfig, SampleBlock
+
+HASHED_TOGETHER = 1024  # samples whose images are in memory
 
 
 @dataclass(frozen=True)
@@ -24,27 +28,30 @@ class Selection:
         split: name of the split, str (N,).
         label: true class, int32 (N,).
         member: 1 for members, 0 for non-members, int8 (N,).
+        group: number of the declared group, `NO_GROUP` without one, int64 (N,).
     """
 
     sample_index: np.ndarray
     split: np.ndarray
     label: np.ndarray
     member: np.ndarray
+    group: np.ndarray
 
     def __post_init__(self) -> None:
-        for name, kind in (("sample_index", np.int64), ("label", np.int32), ("member", np.int8)):
+        kinds = {"sample_index": np.int64, "label": np.int32, "member": np.int8, "group": np.int64}
+        for name, kind in kinds.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
         object.__setattr__(self, "split", np.asarray(self.split, dtype=np.str_))
-        shapes = {getattr(self, name).shape for name in ("sample_index", "split", "label", "member")}
+        shapes = {getattr(self, name).shape for name in (*kinds, "split")}
         if len(shapes) != 1 or self.sample_index.ndim != 1:
-            raise ValueError(f"sample_index, split, label and member must be 1-D of one length, got shapes {shapes}")
+            raise ValueError(f"split, {', '.join(kinds)} must be 1-D of one length, got shapes {shapes}")
 
     def __len__(self) -> int:
         return len(self.sample_index)
 
     def rows(self, part: slice) -> Selection:
         """Some of the samples, as a selection of their own."""
-        return Selection(self.sample_index[part], self.split[part], self.label[part], self.member[part])
+        return Selection(*(getattr(self, field.name)[part] for field in fields(self)))
 
 
 def select(data: DataConfig, source: Source) -> Selection:
@@ -55,7 +62,8 @@ def select(data: DataConfig, source: Source) -> Selection:
         source: of `data`.
 
     Raises:
-        InputError: a block outside its split, a bad index file, a sample given twice, or on both sides.
+        InputError: a block outside its split, a bad index file, a sample given twice, or on both sides, or groups that
+            cannot be read.
     """
     sides: list[Side] = []
     problems: list[str] = []
@@ -67,7 +75,18 @@ def select(data: DataConfig, source: Source) -> Selection:
     if problems:
         raise InputError(dict.fromkeys(problems))
     _check_disjoint(*sides)
-    return gather(sides[0], sides[1], source)
+    group = declared_groups(data, [*sides[0], *sides[1]], source)
+    return replace(gather(sides[0], sides[1], source), group=group)
+
+
+def contents(selection: Selection, source: Source) -> np.ndarray:
+    """Hash of each sample's input, uint8 (N, HASH_BYTES), as extract stores it."""
+    found = np.empty((len(selection), HASH_BYTES), np.uint8)
+    for split in np.unique(selection.split):
+        rows = np.flatnonzero(selection.split == split)
+        for part in np.array_split(rows, -(-len(rows) // HASHED_TOGETHER)):
+            found[part] = content(source.images(str(split), selection.sample_index[part]))
+    return found
 
 
 Side = list[tuple[str, np.ndarray]]
@@ -113,13 +132,15 @@ def _check_range(path: Path, index: np.ndarray, size: int, split: str) -> None:
 
 
 def gather(members: Side, nonmembers: Side, source: Source) -> Selection:
-    """The samples of both sides, with their labels."""
+    """The samples of both sides, with their labels and without groups."""
     pairs = [*members, *nonmembers]
+    sizes = [sum(len(index) for _, index in side) for side in (members, nonmembers)]
     return Selection(
         sample_index=np.concatenate([index for _, index in pairs]),
         split=np.concatenate([np.full(len(index), split) for split, index in pairs]),
         label=np.concatenate([source.labels(split, index) for split, index in pairs]),
-        member=np.repeat([1, 0], [sum(len(index) for _, index in side) for side in (members, nonmembers)]),
+        member=np.repeat([1, 0], sizes),
+        group=np.full(sum(sizes), NO_GROUP),
     )
 
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mia_batch.errors import InputError, one_line
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Rows:
-    """One split of a user's source: how many samples, labels known without reading them, and how to read."""
+    """One split of a user's source: how many samples, labels known without reading them, and how to read.
+
+    `column` gives what an attribute or a column of that name has for some samples.
+    """
 
     size: int
     labels: Any
     read: Callable[[np.ndarray, list[str]], list[tuple[Any, Any]]]
+    column: Callable[[np.ndarray, str], list[Any]]
 
 
 OpenDataset = Callable[[Any, str], Rows]  # from a MindSpore dataset and its name for messages
@@ -55,6 +61,12 @@ class ObjectSource:
         pairs = self._read(self._open(split), index, ["image", "label"])
         return [self._image(split, position, image) for position, (image, _) in zip(index, pairs, strict=True)]
 
+    def groups(self, split: str, index: np.ndarray, name: str) -> list[str]:
+        """The names of the samples' groups, from the source's attribute or column `name`."""
+        rows = self._open(split)
+        values = self._reading(index, lambda: rows.column(index, name))
+        return [self._group(split, position, value) for position, value in zip(index, values, strict=True)]
+
     def _open(self, split: str) -> Rows:
         if self._failure:
             raise self._failure
@@ -68,8 +80,11 @@ class ObjectSource:
         return self._splits[split]
 
     def _read(self, rows: Rows, index: np.ndarray, columns: list[str]) -> list[tuple[Any, Any]]:
+        return self._reading(index, lambda: rows.read(index, columns))
+
+    def _reading(self, index: np.ndarray, read: Callable[[], T]) -> T:
         try:
-            return rows.read(index, columns)
+            return read()
         except InputError:
             raise
         except (Exception, SystemExit) as error:
@@ -82,6 +97,14 @@ class ObjectSource:
             shown = f"{type(value).__name__} {value!r}" if label.size == 1 else f"shape {label.shape}"
             raise InputError(f"{self._field}: {split} sample {position}: label must be an integer >= 0, got {shown}")
         return int(label.item())
+
+    def _group(self, split: str, position: int, value: Any) -> str:
+        name = np.asarray(value)
+        if name.size != 1 or name.dtype.kind not in "iuU" or not str(name.item()):
+            shown = f"{type(value).__name__} {value!r}" if name.size == 1 else f"shape {name.shape}"
+            rule = "group must be an integer or a word"
+            raise InputError(f"{self._field}: {split} sample {position}: {rule}, got {shown}")
+        return str(name.item())
 
     def _image(self, split: str, position: int, value: Any) -> np.ndarray:
         image = np.asarray(value)
@@ -113,7 +136,21 @@ def _open_rows(rows: Any, field: str, open_dataset: OpenDataset) -> Rows:
     def read(index: np.ndarray, _columns: list[str]) -> list[tuple[Any, Any]]:
         return [_pair(rows[int(position)], f"{field}[{position}]") for position in index]
 
-    return Rows(size, labels, read)
+    def column(index: np.ndarray, name: str) -> list[Any]:
+        if (values := getattr(rows, name, None)) is None:
+            return [_entry(rows[int(position)], name, f"{field}[{position}]") for position in index]
+        if not hasattr(values, "__len__") or len(values) != size:
+            raise InputError(f"{field}: {name} must have one entry per sample, {size}")
+        return [values[int(position)] for position in index]
+
+    return Rows(size, labels, read, column)
+
+
+def _entry(item: Any, name: str, field: str) -> Any:
+    if isinstance(item, dict) and name in item:
+        return item[name]
+    shown = f"a dictionary of {', '.join(map(str, item))}" if isinstance(item, dict) else type(item).__name__
+    raise InputError(f"data.group: {name}: must be an attribute of the source or a key of {field}, got {shown}")
 
 
 def _pair(item: Any, field: str) -> tuple[Any, Any]:

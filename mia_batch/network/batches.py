@@ -8,18 +8,21 @@ import numpy as np
 
 from mia_batch.data.selection import Selection
 from mia_batch.data.sources import Images, Source, open_source
+from mia_batch.inputs import describe
 from mia_batch.network.datasets import open_dataset
 from mia_batch.network.preprocess import Preprocess, augmented
 from mia_batch.settings.schema import DataConfig
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
-Reader = Callable[[np.ndarray], Images]
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Reader = Callable[[np.ndarray], tuple[Images, np.ndarray]]
 
 
 def reader(
     data: DataConfig, selection: Selection, *, source: Source | None = None, seed: int = 1
 ) -> Reader:
-    """What reads the images of given rows from their source, members augmented if `data` says so.
+    """What reads the images of given rows, and describes them (`inputs.describe`) as their source gives them.
+
+    Members are augmented after that if `data` says so.
 
     Args:
         data: where samples are.
@@ -29,9 +32,10 @@ def reader(
     """
     opened = source or open_source(data, open_dataset)
 
-    def read(rows: np.ndarray) -> Images:
+    def read(rows: np.ndarray) -> tuple[Images, np.ndarray]:
         images = read_images(opened, selection, rows)
-        return _augment_members(images, selection, rows, seed) if data.augment_members else images
+        inputs = describe(images)
+        return _augment_members(images, selection, rows, seed) if data.augment_members else images, inputs
 
     return read
 
@@ -46,10 +50,11 @@ def batches(
         selection: what row numbers mean.
         rows: row numbers wanted, ascending.
         batch_size: rows of a batch at most. A batch never crosses a multiple of it, as `Predictor` wants.
-        read: gives the images of rows; default: from the source.
+        read: gives the images of rows, and what is kept of them; default: from the source.
 
     Yields:
-        rows int64 (n,), images float32 (n, 3, height, width), labels int32 (n,), in the order of `rows`.
+        rows int64 (n,), images float32 (n, 3, height, width), labels int32 (n,), inputs (n,) of `INPUT_DTYPE`, in the
+        order of `rows`.
 
     Raises:
         InputError: a sample that cannot be read or is no image.
@@ -59,7 +64,8 @@ def batches(
     rows = np.asarray(rows, dtype=np.int64)
     cuts = np.flatnonzero(np.diff(rows // batch_size)) + 1
     for part in np.split(rows, cuts) if len(rows) else ():
-        yield part, preprocess(read(part)), selection.label[part]
+        images, inputs = read(part)
+        yield part, preprocess(images), selection.label[part], inputs
 
 
 def read_images(source: Source, selection: Selection, rows: np.ndarray) -> Images:

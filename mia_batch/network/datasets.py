@@ -23,15 +23,23 @@ def open_dataset(dataset: Any, field: str) -> Rows:
         raise InputError(f"{field}: must have columns image and label, got {', '.join(dataset.get_col_names())}")
     from mindspore.dataset import SubsetSampler  # loaded, since the dataset is there; else seconds
 
-    def read(index: np.ndarray, columns: list[str]) -> list[tuple[Any, Any]]:
+    def some_rows(index: np.ndarray, columns: list[str]) -> list[dict[str, Any]]:
         some = copy.deepcopy(dataset)  # the pipeline's nodes, not the source's data
         _leaf(some, field).use_sampler(SubsetSampler([int(position) for position in index]))
         rows = list(some.project(columns).create_dict_iterator(num_epochs=1, output_numpy=True))
         if len(rows) != len(index):
             raise InputError(f"{field}: must give one row per sample, got {len(rows)} for {len(index)} indices")
-        return [(row.get("image"), row["label"]) for row in rows]
+        return rows
 
-    return Rows(int(dataset.get_dataset_size()), None, read)
+    def read(index: np.ndarray, columns: list[str]) -> list[tuple[Any, Any]]:
+        return [(row.get("image"), row["label"]) for row in some_rows(index, columns)]
+
+    def column(index: np.ndarray, name: str) -> list[Any]:
+        if name not in (columns := dataset.get_col_names()):
+            raise InputError(f"data.group: {name}: must be a column of {field}, which has {', '.join(columns)}")
+        return [row[name] for row in some_rows(index, [name])]
+
+    return Rows(int(dataset.get_dataset_size()), None, read, column)
 
 
 def _leaf(dataset: Any, field: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from mia_batch.attacks.base import AttackResult
@@ -34,6 +35,7 @@ def build_summary(
     *,
     augment_members: bool,
     model: Evaluability | None = None,
+    counts: Mapping[str, int] = MappingProxyType({}),
 ) -> Summary:
     """Everything that the audit found, and from what.
 
@@ -45,6 +47,7 @@ def build_summary(
         provenance: resolved config, SHA-256 of checkpoint and data, versions, launches, seeds.
         augment_members: whether members, and only they, were cropped and flipped.
         model: how well the model itself does.
+        counts: `n_twins` and `n_groups` of the samples, if they are known.
     """
     scored = next((result for result in results.values() if not result.reason), None)
     return Summary(
@@ -53,7 +56,7 @@ def build_summary(
             **asdict(verdict), rule=gate.joint, rules=gate.rules, alpha=gate.alpha, tutorial=gate.tutorial
         ),
         level=LEVEL,
-        samples=_samples(scored),
+        samples=_samples(scored).model_copy(update=dict(counts)),
         augment_members=augment_members,
         methods={name: _method(result, evaluations.get(name, {})) for name, result in results.items()},
         provenance=plain(provenance),

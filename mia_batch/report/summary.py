@@ -70,6 +70,8 @@ class SamplesSummary(_Part):
     n_nonmembers: int
     base_rate: float | None
     base_rate_reason: str | None = None
+    n_twins: int | None = None  # of all rows, those whose input is on both sides; None where it is not known
+    n_groups: int | None = None  # of the rows without a twin
 
 
 class VerdictSummary(_Part):

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
 from mia_batch.files import sync_directory
+from mia_batch.inputs import INPUT_DTYPE
 from mia_batch.rundir.hdf5 import (
-    SCHEMA,
     as_input_error,
     check_room,
     check_schema,
@@ -32,6 +32,9 @@ from mia_batch.rundir.hdf5 import (
     sync,
 )
 from mia_batch.rundir.identity import Origin
+
+SCHEMAS = (1, 2)  # that are read; 1 has none of group, content and statistics, and is continued so
+PER_ROW = ("content", "statistics", "logits", "loss")  # what a rank sends
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,14 @@ class Features:
     logits: NDArray[np.float32]  # (n_samples, n_classes), mapped read-only from the file
     loss: NDArray[np.float64]  # (n_samples,) nats
     attrs: dict[str, Any]  # provenance
+    content: NDArray[np.uint8] | None = None  # (n_samples, 16) hash of the input; None in a file of schema 1, as are
+    group: NDArray[np.int64] | None = None  # (n_samples,) declared group, NO_GROUP without one
+    statistics: NDArray[np.float32] | None = None  # (n_samples, len(STATISTICS)) of the input
 
 
 def block_dtype(n_classes: int) -> np.dtype[Any]:
-    """What a rank sends per row: row number, loss, logits."""
-    return np.dtype([("row", "<i8"), ("loss", "<f8"), ("logits", "<f4", (n_classes,))])
+    """What a rank sends per row: row number, content, statistics, loss, logits."""
+    return np.dtype([("row", "<i8"), *INPUT_DTYPE.descr, ("loss", "<f8"), ("logits", "<f4", (n_classes,))])
 
 
 class FeatureStore:
@@ -66,20 +72,20 @@ class FeatureStore:
             if not h5py.is_hdf5(path):  # "r+" would make an empty file into one
                 raise OSError("not an HDF5 file")
             self._file = h5py.File(path, "r+")
-        check_schema(self._file, path, "features")
+        check_schema(self._file, path, "features", SCHEMAS)
 
     @classmethod
     def create(
         cls, path: Path, rows: Mapping[str, NDArray[Any]], n_classes: int, attrs: Mapping[str, Any]
     ) -> FeatureStore:
-        """Make the file with no row done; `rows` holds sample_index, split, label and member, (n_rows,) each."""
+        """Make the file with no row done; `rows` holds sample_index, split, label, member and group, (n_rows,) each."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         text_bytes = np.asarray(rows["split"], dtype=str).nbytes + len(json.dumps(dict(attrs)))
         try:
-            check_room(path.parent, len(rows["member"]) * (32 + 4 * n_classes) + text_bytes)
+            check_room(path.parent, len(rows["member"]) * (block_dtype(n_classes).itemsize + 24) + text_bytes)
             with as_input_error(path), h5py.File(temporary, "w") as file:
                 _lay_out(file, rows, n_classes)
-                set_attrs(file, {"schema": SCHEMA, "kind": "features", **attrs})
+                set_attrs(file, {"schema": SCHEMAS[-1], "kind": "features", **attrs})
                 sync(file)
             os.link(temporary, path)  # unlike a rename it never replaces another run's file
             sync_directory(path.parent)
@@ -108,8 +114,9 @@ class FeatureStore:
         block = block[np.argsort(block["row"], kind="stable")]
         with as_input_error(self.path):
             for here, there in contiguous_runs(block["row"]):
-                self._file["logits"][there] = block["logits"][here]
-                self._file["loss"][there] = block["loss"][here]
+                for name in PER_ROW:
+                    if name in self._file:
+                        self._file[name][there] = block[name][here]
             sync(self._file)  # the rows before the marks that vouch for them
             for _, there in contiguous_runs(block["row"]):
                 self._file["done"][there] = 1
@@ -139,22 +146,23 @@ def contiguous_runs(rows: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
 
 def _lay_out(file: h5py.File, rows: Mapping[str, NDArray[Any]], n_classes: int) -> None:
     n_rows = len(rows["member"])
-    for name, kind in (("sample_index", "<i8"), ("label", "<i4"), ("member", "i1")):
+    for name, kind in (("sample_index", "<i8"), ("label", "<i4"), ("member", "i1"), ("group", "<i8")):
         file.create_dataset(name, data=np.asarray(rows[name], dtype=kind))
     file.create_dataset("split", data=np.char.encode(np.asarray(rows["split"], dtype=str), "utf-8"))
-    _allocated(file, "logits", "<f4", (n_rows, n_classes))
-    _allocated(file, "loss", "<f8", (n_rows,))
-    _allocated(file, "done", "u1", (n_rows,))
+    sent = block_dtype(n_classes)
+    for name in PER_ROW:
+        _allocated(file, name, sent[name].base, (n_rows, *sent[name].shape))
+    _allocated(file, "done", np.dtype("u1"), (n_rows,))
 
 
-def _allocated(file: h5py.File, name: str, kind: str, shape: tuple[int, ...]) -> None:
+def _allocated(file: h5py.File, name: str, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """A contiguous dataset whose bytes are on disk from the start: a full disk shows now, not at the last row."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
     space = h5py.h5s.create_simple(shape)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(kind)), space, layout)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind), space, layout)
 
 
 def read_features(path: Path) -> Features:
@@ -164,7 +172,7 @@ def read_features(path: Path) -> Features:
         InputError: missing, of another schema, in use by a writer, or with rows still to be computed.
     """
     with reading(path), h5py.File(path, "r") as file:
-        check_schema(file, path, "features")
+        check_schema(file, path, "features", SCHEMAS)
         done = file["done"][:]
         if not done.all():
             raise InputError(f"{path}: rows: must all be done, got {int(done.sum())} of {len(done)}; run extract again")
@@ -178,6 +186,7 @@ def read_features(path: Path) -> Features:
             logits=mapped,
             loss=file["loss"][:],
             attrs=get_attrs(file),
+            **{name: file[name][:] for name in ("content", "group", "statistics") if name in file},
         )
 
 
@@ -187,7 +196,7 @@ def features_progress(path: Path) -> tuple[int, int] | None:
         return None
     # Rows and marks are written in place in a file of fixed layout, so that reading beside the writer is safe.
     with reading(path), h5py.File(path, "r", locking=False) as file:
-        check_schema(file, path, "features")
+        check_schema(file, path, "features", SCHEMAS)
         done = file["done"][:]
     return int(done.sum()), len(done)
 
@@ -197,5 +206,5 @@ def features_origin(path: Path) -> Origin | None:
     if not path.exists():
         return None
     with reading(path), h5py.File(path, "r", locking=False) as file:
-        check_schema(file, path, "features")
+        check_schema(file, path, "features", SCHEMAS)
         return Origin.of({name: get_attr(file, name) for name in ("config", "digests", "run")})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,13 @@ def get_attr(file: h5py.File, name: str, default: Any = None) -> Any:
     return json.loads(file[long].asstr()[()]) if long in file else default
 
 
-def check_schema(file: h5py.File, path: Path, kind: str) -> None:
+def check_schema(file: h5py.File, path: Path, kind: str, schemas: Sequence[int] = (SCHEMA,)) -> None:
     """Close and refuse a file of another kind ("features", "attack") or schema."""
     found = file.attrs.get("kind"), file.attrs.get("schema")
-    if found != (json.dumps(kind), json.dumps(SCHEMA)):
+    if found not in [(json.dumps(kind), json.dumps(schema)) for schema in schemas]:
         file.close()
-        raise InputError(f"{path}: must be a {kind} file of schema {SCHEMA}, got kind {found[0]}, schema {found[1]}")
+        wanted = " or ".join(map(str, schemas))
+        raise InputError(f"{path}: must be a {kind} file of schema {wanted}, got kind {found[0]}, schema {found[1]}")
 
 
 @contextmanager

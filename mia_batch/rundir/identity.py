@@ -26,12 +26,18 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 NOT_IDENTITY = frozenset(
     ("model.checkpoint", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
 )
-INDEX_FILE = re.compile(r"data\.(non)?members\[\d+\]\.indices")
+NAMED_FILE = re.compile(r"data\.((non)?members\[\d+\]\.indices|group\..+)")
+# What a verdict is made by, in a section that features are made by.
+OF_THE_VERDICT = frozenset(("data.max_duplicates",))
 # What versions did that did not have a key yet, where that is not its default: {"data.some_key": value}. A default that
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.
 BEFORE: dict[str, Any] = {
     "gate.rule": "all_above", "gate.threshold": 0.6, "gate.metrics": ["accuracy", "precision", "recall"],
+<<<<<<< HEAD
     "gate.bound": "point", "attack.eval": "holdout", "attack.max_rows": None,
+=======
+    "gate.bound": "point", "data.max_duplicates": 1.0,
+>>>>>>> groups
 }  # fmt: skip
 CONTENT = "SHA-256 of "
 NOTHING = object()
@@ -53,7 +59,7 @@ def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
 
 def verdict_identity(manifest: Manifest) -> dict[str, Any]:
     """Of summary.json: the features, every attack, and the sections `gate` and `report`."""
-    found = _of_sections(manifest, "model", "data", "extract", "gate", "report")
+    found = _of_sections(manifest, "model", "data", "extract", "gate", "report", verdict=True)
     for method in manifest.methods:
         found |= _settings(manifest, method)
     return found
@@ -134,12 +140,13 @@ def _settings(manifest: Manifest, method: str) -> dict[str, Any]:
     return _identity({"attack": own})
 
 
-def _of_sections(manifest: Manifest, *sections: str) -> dict[str, Any]:
+def _of_sections(manifest: Manifest, *sections: str, verdict: bool = False) -> dict[str, Any]:
     contents = {
         f"{CONTENT}{_file_of(field)}": digest
         for field, digest in manifest.digests.items() if re.split("[.:]", field)[0] in sections
     }
-    return _identity({name: manifest.config.get(name, {}) for name in sections}) | contents
+    found = _identity({name: manifest.config.get(name, {}) for name in sections})
+    return {key: value for key, value in found.items() if verdict or key not in OF_THE_VERDICT} | contents
 
 
 def _file_of(field: str) -> str:
@@ -156,7 +163,7 @@ def _identity(sections: Mapping[str, Any]) -> dict[str, Any]:
             flat[key] = f"*.py:{function}"
     return {
         key: value for key, value in flat.items()
-        if key not in NOT_IDENTITY and not INDEX_FILE.fullmatch(key) and not _same(value, _absent(key))
+        if key not in NOT_IDENTITY and not NAMED_FILE.fullmatch(key) and not _same(value, _absent(key))
     }
 
 

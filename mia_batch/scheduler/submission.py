@@ -200,12 +200,13 @@ def _write_list(listing: Path, runs: Sequence[Run]) -> None:
 def remove_old_data(out: Path) -> None:
     """Remove the prepared images of arrays below `out` that have ended."""
     arrays = [RunPaths(jobs.parent) for jobs in out.glob(".arrays/*/jobs.json")]
-    images = {paths: Prepared(paths.root).images for paths in arrays}
-    jobs = {paths: list(latest_jobs(paths).values()) for paths in arrays if images[paths].exists()}
+    data = {paths: Prepared(paths.root) for paths in arrays}
+    jobs = {paths: list(latest_jobs(paths).values()) for paths in arrays if data[paths].images.exists()}
     states = states_now(job for ids in jobs.values() for job in ids)
     for paths, ids in jobs.items():
         if not {states[job] for job in ids} & (scheduler.ACTIVE | {scheduler.UNKNOWN}):
-            images[paths].unlink(missing_ok=True)
+            for file in (data[paths].inputs, data[paths].images):
+                file.unlink(missing_ok=True)
 
 
 def still_to_do(config: Config, runs: Sequence[Run]) -> list[Run]:

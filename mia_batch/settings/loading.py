@@ -166,6 +166,8 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
         wanted += [("data.source", file)] if (file := factory_file(parts["data"].source)) else []
         for side in ("members", "nonmembers"):
             wanted += [(f"data.{side}", b.indices) for b in getattr(parts["data"], side) if b.indices]
+        if isinstance(group := parts["data"].group, dict):
+            wanted += [(f"data.group.{split}", group[split]) for split in parts["data"].splits()]
     problems = [
         f"{path}: {field}: must be a file that can be read, got {file}, which {state}"
         for field, file in wanted if (state := _unreadable(file)) is not None

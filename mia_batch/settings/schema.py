@@ -67,6 +67,14 @@ def _as_blocks(value: Any) -> Any:
     return (value,) if isinstance(value, Mapping) else _as_tuple(value)
 
 
+def _as_group(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, Mapping) and value:
+        return {str(split): _resolve_path(file, info) for split, file in value.items()}
+    if value is not None and not (isinstance(value, str) and value.isidentifier()):
+        raise ValueError("must be the name of a column or attribute, or a file for each split: {train: FILE}")
+    return value
+
+
 def _check_plain(value: Any, *, name: str = "") -> Any:
     """Only what JSON can hold goes into a run's identity; YAML's dates, sets and binary cannot."""
     where = f"{name} " if name else ""
@@ -194,6 +202,8 @@ class DataConfig(Section):
     members: Blocks
     nonmembers: Blocks
     augment_members: bool = False
+    group: Annotated[str | dict[str, Path] | None, BeforeValidator(_as_group)] = None
+    max_duplicates: Annotated[float, Field(ge=0, le=1)] = 0.05
 
     @field_validator("source", mode="before")
     @classmethod
@@ -213,11 +223,20 @@ class DataConfig(Section):
                 raise ValueError(f"path is required for source {self.source}")
             if self.kwargs:
                 raise ValueError(f"kwargs go to a function: source {self.source} takes none")
+            if isinstance(self.group, str):
+                raise ValueError(f"group must be a file for each split, {{train: FILE}}: source {self.source} has none")
         elif "label" in self.model_fields_set:
             raise ValueError(f"label chooses between the labels of records: source {self.source} gives its own")
         elif {"split", "path"} & self.kwargs.keys():
             raise ValueError("kwargs must not have split or path: they come from the blocks and from data.path")
+        missing = [split for split in self.splits() if isinstance(self.group, dict) and split not in self.group]
+        if missing:
+            raise ValueError(f"group must have a file for each split, {', '.join(missing)} missing")
         return self
+
+    def splits(self) -> list[str]:
+        """Names of the splits in use, sorted."""
+        return sorted({block.split for block in (*self.members, *self.nonmembers)})
 
 
 class ExtractConfig(Section):

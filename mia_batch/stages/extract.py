@@ -8,7 +8,6 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 
 from mia_batch.data.prepared import Prepared
 from mia_batch.data.selection import Selection
-from mia_batch.data.sources import Images
 from mia_batch.errors import InputError
 from mia_batch.mpi.launcher import launched_first
 from mia_batch.mpi.rank_log import labelled
@@ -38,6 +36,7 @@ from mia_batch.stages.gather import Extraction, Outcome
 from mia_batch.stages.plan import make_manifest, make_plan
 
 if TYPE_CHECKING:
+    from mia_batch.network.batches import Reader
     from mia_batch.network.placement import Placement
 
 log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Mani
 
 
 def _columns(selection: Selection) -> dict[str, NDArray[Any]]:
-    return {name: getattr(selection, name) for name in ("sample_index", "split", "label", "member")}
+    return {name: getattr(selection, name) for name in ("sample_index", "split", "label", "member", "group")}
 
 
 def _describe(selection: Selection, row: int) -> str:
@@ -151,11 +150,11 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
     return extraction.run(work.done, stop)
 
 
-def _mapped(work: Work) -> Callable[[NDArray[np.int64]], Images]:
-    """Read rows from the prepared images, which every rank maps."""
+def _mapped(work: Work) -> Reader:
+    """Read rows from the prepared files, which every rank maps."""
     assert work.prepared is not None
-    _, images = work.prepared.open(data_digest(work.manifest))
-    return lambda rows: np.asarray(images[rows])
+    _, images, inputs = work.prepared.open(data_digest(work.manifest))
+    return lambda rows: (np.asarray(images[rows]), np.asarray(inputs[rows]))
 
 
 def _placement(device: str, world: World) -> Placement:

@@ -24,7 +24,8 @@ from mia_batch.signals import loss as cross_entropy
 
 log = logging.getLogger(__name__)
 RUNNING, STOPPING, BROKEN = 0, 1, 2
-Batches = Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int32]]]]
+Batch = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int32], NDArray[Any]]
+Batches = Callable[[NDArray[np.int64]], Iterator[Batch]]  # as network.batches gives them
 
 
 class Forward(Protocol):
@@ -98,11 +99,12 @@ class Extraction:
         return None
 
     def _blocks(self, shard: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
-        for rows, images, labels in self.batches(shard):
+        for rows, images, labels, inputs in self.batches(shard):
             logits = self.forward.logits(images, rows)
             self._check(rows, logits, labels)
             block = np.empty(len(rows), dtype=block_dtype(logits.shape[1]))
             block["row"], block["logits"], block["loss"] = rows, logits, cross_entropy(logits, labels)
+            block["content"], block["statistics"] = inputs["content"], inputs["statistics"]
             yield block
 
     def _next_block(self, blocks: Iterator[NDArray[Any]]) -> tuple[NDArray[Any], InputError | None]:

@@ -36,8 +36,8 @@ def _source(data: DataConfig) -> Source:
     return _opened[0][1]
 
 
-def read_block(data: DataConfig, part: Selection) -> np.ndarray:
-    """The images of `part` at the network's size, (n, height, width, 3), all uint8 or all float32.
+def read_block(data: DataConfig, part: Selection) -> tuple[np.ndarray, np.ndarray]:
+    """The images of `part` at the network's size, (n, height, width, 3), all uint8 or all float32; their inputs, (n,).
 
     Raises:
         InputError: a sample cannot be read, or some are bytes and some are not.
@@ -45,16 +45,16 @@ def read_block(data: DataConfig, part: Selection) -> np.ndarray:
     from mia_batch.network.batches import reader  # MindSpore resizes
     from mia_batch.network.preprocess import Preprocess
 
-    images = reader(data, part, source=_source(data))(np.arange(len(part)))
+    images, inputs = reader(data, part, source=_source(data))(np.arange(len(part)))
     resized = list(Preprocess(data.image_size, data.mean, data.std).resize(images))
     kinds = sorted({image.dtype.name for image in resized})
     if len(kinds) > 1:
         raise InputError(f"data.source: images must all be uint8 or all float, got {' and '.join(kinds)}")
-    return np.stack(resized)
+    return np.stack(resized), inputs
 
 
-def read_blocks(data: DataConfig, selection: Selection, first: int) -> Iterator[np.ndarray]:
-    """The images from row `first` on, in order, read by every core of this job."""
+def read_blocks(data: DataConfig, selection: Selection, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What `read_block` gives from row `first` on, in order, read by every core of this job."""
     from joblib import Parallel, delayed
 
     parts = [selection.rows(slice(row, row + BLOCK)) for row in range(first, len(selection), BLOCK)]
@@ -71,13 +71,13 @@ def prepare_data(args: argparse.Namespace, stop: StopRequest) -> int:
         return OK
     planned = make_plan(config, whole_checkpoint=False)
     selection, shape = planned.selection, (len(planned.selection), *config.data.image_size, 3)
-    first = read_block(config.data, selection.rows(slice(0, 1)))
-    with prepared.appending(first.nbytes) as (file, done):
+    first, _ = read_block(config.data, selection.rows(slice(0, 1)))
+    with prepared.appending(first.nbytes) as (append, done):
         progress = Progress(len(selection), done=done)
-        for block in read_blocks(config.data, selection, done):
+        for block, inputs in read_blocks(config.data, selection, done):
             if block.dtype != first.dtype:
                 raise InputError(f"data.source: images must all be {first.dtype}, as the first is, got {block.dtype}")
-            file.write(block.tobytes())
+            append(block, inputs)
             progress.add(len(block))
             if stop and progress.done < progress.total:
                 log.warning("stopped by signal %s; the same command goes on from there", stop.signal)

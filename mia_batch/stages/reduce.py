@@ -14,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult
+from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
@@ -34,7 +36,8 @@ from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
-from mia_batch.verdict.evaluability import evaluability
+from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution, too_many_duplicates
+from mia_batch.verdict.evaluability import Evaluability, evaluability
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
 
@@ -117,9 +120,8 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     results = read_results(config, paths, manifest, features)
     put_in_force(paths, manifest)
     evaluations = evaluate_all(results)
-    model = evaluability(
-        features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
-    )
+    twin = twins(features.content, features.member)
+    model = look_at_model(config, features, twin)
     gate, augment_members = config.gate.gate(), config.data.augment_members
     verdict = decide(
         {name: _scored(results[name], estimates) for name, estimates in evaluations.items()},
@@ -128,9 +130,37 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         reasons={name: result.reason for name, result in results.items() if result.reason},
         not_evaluable=" ".join(model.reasons),
         augment_members=augment_members,
+        cautions=_cautions(features, twin),
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    return build_summary(results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model)
+    return build_summary(
+        results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
+        counts=_counts(features, twin),
+    )  # fmt: skip
+
+
+def look_at_model(config: Config, features: Features, twin: NDArray[np.bool_]) -> Evaluability:
+    """Whether an audit of this model, on these samples, can say anything."""
+    model = evaluability(
+        features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
+    )
+    fault = too_many_duplicates(twin, features.member, config.data.max_duplicates)
+    return replace(model, reasons=(*model.reasons, fault)) if fault else model
+
+
+def _cautions(features: Features, twin: NDArray[np.bool_]) -> list[str]:
+    """What to know of the samples."""
+    if features.content is None:
+        return [NOT_KNOWN]
+    caution = duplicates_caution(twin, features.member, features.split, features.sample_index)
+    return [caution] if caution else []
+
+
+def _counts(features: Features, twin: NDArray[np.bool_]) -> dict[str, int]:
+    if features.content is None:
+        return {}
+    codes = group_codes(features.content, features.group, len(twin))
+    return {"n_twins": int(twin.sum()), "n_groups": len(np.unique(codes[~twin]))}
 
 
 def _scored(result: AttackResult, estimates: Mapping[str, Estimate]) -> Scored:

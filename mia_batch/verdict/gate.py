@@ -31,6 +31,7 @@ def decide(
     reasons: Mapping[str, str] = MappingProxyType({}),
     not_evaluable: str = "",
     augment_members: bool = False,
+    cautions: Sequence[str] = (),
 ) -> Verdict:
     """Apply the gate to every attack.
 
@@ -45,6 +46,7 @@ def decide(
         reasons: by method that is not evaluable, why.
         not_evaluable: why the whole audit is not; "" if it is.
         augment_members: whether members, and only they, were cropped and flipped.
+        cautions: what else a reader must know, a sentence each.
 
     Raises:
         ValueError: a configured method has neither scores nor a reason: silence is not "no leak".
@@ -58,9 +60,9 @@ def decide(
         decision = _either(decision, by_rules)
     if not_evaluable:
         decision = replace(decision, leak=None, sentence=f"NOT EVALUABLE: {not_evaluable}")
-    cautions = all_cautions(scored, decision.judged, failed, gate, leak=decision.leak, augment_members=augment_members)
+    found = all_cautions(scored, decision.judged, failed, gate, leak=decision.leak, augment_members=augment_members)
     return Verdict(
-        decision.leak, _with_rules(decision.judged, by_rules.judged), decision.sentence, cautions, failed,
+        decision.leak, _with_rules(decision.judged, by_rules.judged), decision.sentence, (*cautions, *found), failed,
         () if not_evaluable else _notes(scored, gate, by_rules, decision, n_attacks=len(methods)),
         OUTCOMES[by_rules.leak] if gate.joint else None,
     )  # fmt: skip

@@ -228,7 +228,7 @@ def test_index_out_of_range_and_folder(folder: Path) -> None:
 
 def test_selection_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match="of one length"):
-        Selection(np.arange(3), np.array(["a"] * 3), np.zeros(2), np.zeros(3))
+        Selection(np.arange(3), np.array(["a"] * 3), np.zeros(2), np.zeros(3), np.zeros(3))
 
 
 def test_digests_name_files_within_the_folder(folder: Path) -> None:

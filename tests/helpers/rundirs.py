@@ -76,10 +76,11 @@ def write_rows(paths: RunPaths, manifest: Manifest, *, done: int = N, total: int
     """features.h5 with so many rows done; `attrs` instead of what this version writes to say whose it is."""
     columns = {
         "sample_index": np.arange(total), "split": np.array(["train"] * total), "label": np.zeros(total),
-        "member": np.repeat([1, 0], [total // 2, total - total // 2]),
+        "member": np.repeat([1, 0], [total // 2, total - total // 2]), "group": np.full(total, -1),
     }  # fmt: skip
     rows = np.zeros(done, dtype=block_dtype(10))
     rows["row"] = np.arange(done)
+    rows["content"][:, 0] = np.arange(done)
     whose = attrs or {"identity": features_digest(manifest)}
     origin = {"config": manifest.config, "digests": manifest.digests, "versions": manifest.versions}
     with FeatureStore.create(paths.features, columns, 10, {**origin, **whose}) as store:

@@ -17,11 +17,14 @@ import psutil
 import pytest
 from running import REPO, one_line, run_job
 
+from mia_batch.inputs import NO_GROUP
 from mia_batch.process.exit_codes import RESUME
 from mia_batch.rundir.features import features_progress
 
 Write = Callable[..., Path]
-DATASETS = ("sample_index", "split", "label", "member", "logits", "loss", "done")
+DATASETS = (
+    "sample_index", "split", "label", "member", "group", "content", "statistics", "logits", "loss", "done",
+)  # fmt: skip
 
 
 def read(run: Path) -> dict[str, np.ndarray]:
@@ -64,7 +67,9 @@ def test_one_two_and_three_ranks_give_the_same_file(tmp_path: Path, net_config: 
     assert features["done"].all()
     assert features["member"].tolist() == [1] * 90 + [0] * 70
     assert features["sample_index"].tolist() == [*range(90), *range(70)]
-    assert len(np.unique(features["logits"], axis=0)) == 160
+    for name in ("logits", "content", "statistics"):
+        assert len(np.unique(features[name], axis=0)) == 160
+    assert set(features["group"]) == {NO_GROUP}
     for other in ("r2", "r3", "alone"):
         assert_same(tmp_path / "r1", tmp_path / other)
 
@@ -88,7 +93,8 @@ def test_kill_9_loses_nothing_acknowledged_and_a_rerun_does_the_rest(
     rerun = run_job("extract", config, "--out", out, ranks=3)
     assert rerun.returncode == 0, rerun.stderr
     after, kept = read(out), before["done"].astype(bool)
-    np.testing.assert_array_equal(after["logits"][kept], before["logits"][kept])
+    for name in ("logits", "content", "statistics"):
+        np.testing.assert_array_equal(after[name][kept], before[name][kept])
     assert run_job("extract", config, "--out", tmp_path / "whole", ranks=1).returncode == 0
     assert_same(out, tmp_path / "whole")
 

@@ -18,6 +18,7 @@ from mindspore.dataset import vision  # noqa: E402
 
 from mia_batch.data.selection import Selection  # noqa: E402
 from mia_batch.errors import InputError  # noqa: E402
+from mia_batch.inputs import describe  # noqa: E402
 from mia_batch.network import batches, checkpoint, placement, preprocess  # noqa: E402
 from mia_batch.network.build import build_network  # noqa: E402
 from mia_batch.network.forward import Predictor  # noqa: E402
@@ -374,12 +375,13 @@ def test_batches_give_the_rows_asked_for(folder: Path, rows: np.ndarray, batch_s
     selection = select_all(data)
     source = open_samples(data)
     seen = []
-    for part, images, labels in batches.batches(data, selection, rows, batch_size):
+    for part, images, labels, inputs in batches.batches(data, selection, rows, batch_size):
         assert len({row // batch_size for row in part.tolist()}) == 1
         np.testing.assert_array_equal(labels, selection.label[part])
         for row, image in zip(part, images, strict=True):
             raw = source.images(str(selection.split[row]), selection.sample_index[row : row + 1])[0]
             np.testing.assert_allclose(image, naive(raw), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(inputs, describe(batches.read_images(source, selection, part)))
         seen += part.tolist()
     assert seen == rows.tolist()
 
@@ -388,13 +390,14 @@ def test_augmentation_changes_members_alone_and_depends_on_the_sample_alone(fold
     plain, changed = data_config(folder), data_config(folder, augment_members=True)
     selection = select_all(plain)
 
-    def collect(data: DataConfig, batch_size: int, rows: np.ndarray, seed: int = 1) -> np.ndarray:
-        parts = batches.batches(
-            data, selection, rows, batch_size, read=batches.reader(data, selection, seed=seed)
-        )
-        return np.concatenate([images for _, images, _ in parts])
+    everything, kept = np.arange(55), describe(batches.read_images(open_samples(plain), selection, np.arange(55)))
 
-    everything = np.arange(55)
+    def collect(data: DataConfig, batch_size: int, rows: np.ndarray, seed: int = 1) -> np.ndarray:
+        read = batches.reader(data, selection, seed=seed)
+        parts = list(batches.batches(data, selection, rows, batch_size, read=read))
+        np.testing.assert_array_equal(np.concatenate([inputs for *_, inputs in parts]), kept[rows])
+        return np.concatenate([images for _, images, *_ in parts])
+
     before, after = collect(plain, 16, everything), collect(changed, 16, everything)
     np.testing.assert_array_equal(after[30:], before[30:])
     assert (after[:30] != before[:30]).any(axis=(1, 2, 3)).sum() >= 28
@@ -534,7 +537,7 @@ def test_images_that_the_network_does_not_take(inputs: np.ndarray) -> None:
 
 def test_selection_of_mixed_splits_is_read_in_order(folder: Path) -> None:
     data = data_config(folder)
-    selection = Selection(np.array([3, 1, 2, 0]), np.array(["test", "train"] * 2), np.zeros(4), np.ones(4))
+    selection = Selection(np.array([3, 1, 2, 0]), np.array(["test", "train"] * 2), *np.ones((3, 4)))
     source = open_samples(data)
     found = batches.read_images(source, selection, np.array([2, 0, 1]))
     expected = [source.images("test", np.array([2]))[0], source.images("test", np.array([3]))[0]]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
 from mia_batch.files import in_use
+from mia_batch.inputs import STATISTICS
 from mia_batch.rundir.features import FeatureStore, block_dtype, contiguous_runs, features_progress, read_features
 from mia_batch.rundir.hdf5 import check_room
 from mia_batch.rundir.results import read_attack, write_attack
@@ -25,7 +26,7 @@ N, C = 20, 3
 def make(path: Path) -> FeatureStore:
     rows = {
         "sample_index": np.arange(N), "label": np.arange(N) % C, "member": np.repeat([1, 0], N // 2),
-        "split": np.repeat(["train", "prüf"], N // 2),
+        "split": np.repeat(["train", "prüf"], N // 2), "group": np.arange(N) // 3,
     }
     return FeatureStore.create(path, rows, C, {"config": {"a": 1}, "run": "abc"})
 
@@ -35,6 +36,8 @@ def block(rows: list[int]) -> np.ndarray:
     made["row"] = rows
     made["loss"] = np.array(rows) + 0.25
     made["logits"] = np.array(rows)[:, None] * 10 + np.arange(C)
+    made["content"] = np.array(rows)[:, None] + np.arange(16)
+    made["statistics"] = np.array(rows)[:, None] / 2 + np.arange(len(STATISTICS))
     return made
 
 
@@ -57,6 +60,9 @@ def test_rows_written_in_any_order_come_back_in_file_order(tmp_path: Path) -> No
     features = read_features(path)
     np.testing.assert_array_equal(features.loss, np.arange(N) + 0.25)
     np.testing.assert_array_equal(features.logits, np.arange(N)[:, None] * 10 + np.arange(C))
+    np.testing.assert_array_equal(features.content, np.arange(N)[:, None] + np.arange(16))
+    np.testing.assert_array_equal(features.statistics, np.arange(N)[:, None] / 2 + np.arange(len(STATISTICS)))
+    np.testing.assert_array_equal(features.group, np.arange(N) // 3)
     assert features.split.tolist() == ["train"] * 10 + ["prüf"] * 10
     assert features.attrs["config"] == {"a": 1}
     assert isinstance(features.logits, np.memmap)
@@ -66,11 +72,11 @@ def test_datasets_are_contiguous_and_on_disk_before_any_row(tmp_path: Path) -> N
     path = tmp_path / "features.h5"
     make(path).close()
     with h5py.File(path) as file:
-        for name in ("logits", "loss", "done"):
+        for name in ("content", "statistics", "logits", "loss", "done"):
             assert file[name].chunks is None
             assert file[name].compression is None
             assert file[name].id.get_offset() is not None
-    assert os.path.getsize(path) >= N * (C * 4 + 8 + 1)
+    assert os.path.getsize(path) >= N * (C * 4 + 8 + 1 + 16 + 4 * len(STATISTICS))
 
 
 def test_an_incomplete_file_is_not_read_as_features(tmp_path: Path) -> None:
@@ -82,6 +88,28 @@ def test_an_incomplete_file_is_not_read_as_features(tmp_path: Path) -> None:
     assert not in_use(path)
     with pytest.raises(InputError, match=r"rows: must all be done, got 2 of 20"):
         read_features(path)
+
+
+def before(path: Path) -> Path:
+    """A file as the version before has made it, with no row done."""
+    make(path).close()
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = json.dumps(1)
+        for name in ("content", "statistics", "group"):
+            del file[name]
+    return path
+
+
+def test_a_half_finished_file_of_the_version_before_is_continued_and_read(tmp_path: Path) -> None:
+    path = before(tmp_path / "features.h5")
+    with FeatureStore(path) as store:
+        store.write(block([0, 1, 2]))
+    assert features_progress(path) == (3, N)
+    with FeatureStore(path) as store:
+        store.write(block(list(range(3, N))))
+    features = read_features(path)
+    assert features.content is features.statistics is features.group is None
+    np.testing.assert_array_equal(features.loss, np.arange(N) + 0.25)
 
 
 def test_creation_never_replaces_a_file(tmp_path: Path) -> None:
@@ -120,13 +148,13 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     make(path).close()
     with h5py.File(path, "r+") as file:
         file.attrs["schema"] = json.dumps(99)
-    with pytest.raises(InputError, match=r"schema 1, got kind .*schema 99"):
+    with pytest.raises(InputError, match=r"schema 1 or 2, got kind .*schema 99"):
         read_features(path)
 
 
 def test_attributes_too_long_for_hdf5_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "features.h5"
-    rows = {"sample_index": [0], "label": [0], "member": [1], "split": ["train"]}
+    rows = {"sample_index": [0], "label": [0], "member": [1], "split": ["train"], "group": [-1]}
     long = {"C": list(np.linspace(0, 1, 9000))}
     with FeatureStore.create(path, rows, C, {"config": long}) as store:
         assert store.attrs["config"] == long

@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 
 from mia_batch.errors import InputError
+from mia_batch.inputs import INPUT_DTYPE
 from mia_batch.mpi.world import World
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.features import FeatureStore, features_progress, read_features
 from mia_batch.stages.gather import Extraction, Outcome
 
 N, C, BATCH = 50, 4, 8
+ZEROS = ("sample_index", "member", "group")
+
+
+def inputs_of(rows: np.ndarray) -> np.ndarray:
+    """A content and statistics that tell which row they are of."""
+    found = np.zeros(len(rows), INPUT_DTYPE)
+    found["content"], found["statistics"] = rows[:, None], rows[:, None] / 2
+    return found
 
 
 class Arithmetic:
@@ -42,12 +51,12 @@ class Run:
     def __call__(self, forward: Arithmetic, stop_after: int | None = None, n_classes: int | None = None) -> Outcome:
         stop = StopRequest()
 
-        def batches(rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        def batches(rows: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
             for i, start in enumerate(range(0, len(rows), BATCH)):
                 if i == stop_after:
                     stop.signal = 15
                 part = rows[start:start + BATCH]
-                yield part, part[:, None].astype(np.float32), self.labels[part]
+                yield part, part[:, None].astype(np.float32), self.labels[part], inputs_of(part)
 
         done = np.zeros(N, bool)
         if self.path.exists():
@@ -64,7 +73,7 @@ class Run:
     def open(self, n_classes: int) -> FeatureStore:
         if self.store is None:
             zeros = np.zeros(N, dtype=int)
-            rows = {"sample_index": zeros, "label": self.labels, "member": zeros, "split": ["train"] * N}
+            rows = {"label": self.labels, "split": ["train"] * N, **dict.fromkeys(ZEROS, zeros)}
             self.store = FeatureStore.create(self.path, rows, n_classes, {})
         return self.store
 
@@ -75,6 +84,8 @@ def test_every_row_is_computed_once(tmp_path: Path) -> None:
     assert forward.seen == N
     features = read_features(run.path)
     np.testing.assert_array_equal(features.logits[:, 0], np.arange(N))
+    np.testing.assert_array_equal(features.content, inputs_of(np.arange(N))["content"])
+    np.testing.assert_array_equal(features.statistics, inputs_of(np.arange(N))["statistics"])
     z = features.logits.astype(np.float64)
     naive = -np.log(np.exp(z - z.max(1, keepdims=True)) / np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True))
     np.testing.assert_allclose(features.loss, naive[np.arange(N), run.labels], rtol=1e-12)

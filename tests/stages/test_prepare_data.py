@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from mia_batch.data.prepared import Prepared, is_worth_it
 from mia_batch.errors import InputError
+from mia_batch.inputs import INPUT_DTYPE, STATISTICS
 from mia_batch.network import batches
 from mia_batch.process.exit_codes import run_stoppable
 from mia_batch.rundir import identity
@@ -67,28 +69,50 @@ def test_prepared_samples_are_those_of_the_source(
     planned = plan.make_plan(config, whole_checkpoint=False)
     assert is_worth_it(config.data)
     assert prepare_main([str(config_file), "--out", str(folder)]) == 0
-    selection, images = Prepared(folder).open(identity.data_digest(planned.manifest))
-    for name in ("sample_index", "split", "label", "member"):
+    selection, images, inputs = Prepared(folder).open(identity.data_digest(planned.manifest))
+    for name in ("sample_index", "split", "label", "member", "group"):
         np.testing.assert_array_equal(getattr(selection, name), getattr(planned.selection, name))
     rows = np.arange(len(selection))
     direct = batches.batches(config.data, planned.selection, rows, 16)
-    mapped = batches.batches(config.data, selection, rows, 16, read=lambda part: np.asarray(images[part]))
-    for (_, one, labels), (_, other, others) in zip(direct, mapped, strict=True):
-        np.testing.assert_array_equal(one, other)
-        np.testing.assert_array_equal(labels, others)
+    mapped = batches.batches(config.data, selection, rows, 16, read=lambda part: (images[part], inputs[part]))
+    for one, other in zip(direct, mapped, strict=True):
+        for name, here, there in zip(("rows", "images", "labels", "inputs"), one, other, strict=True):
+            np.testing.assert_array_equal(here, there, err_msg=name)
+    assert set(inputs["statistics"][:, STATISTICS.index("height")]) == {32, 40}  # as read, not as resized
+    assert len(np.unique(inputs["content"], axis=0)) == 150  # members and non-members are the same 150 images
 
 
-def test_a_stopped_preparation_goes_on_and_ends_the_same(tmp_path: Path, source_config: Write) -> None:
+@pytest.mark.parametrize("torn_more", ["more", "fewer"])
+def test_a_stopped_preparation_goes_on_and_ends_the_same(
+    tmp_path: Path, source_config: Write, torn_more: str
+) -> None:
     config_file = str(source_config("bytes"))
     whole, torn = Prepared(tmp_path / "whole"), Prepared(tmp_path / "torn")
     assert prepare_main([config_file, "--out", str(whole.folder)]) == 0
     torn.folder.mkdir()
+    n_inputs = {"more": 101, "fewer": 90}[torn_more]
     torn.images.write_bytes(whole.images.read_bytes()[: 32 * 32 * 3 * 100 + 17])
+    torn.inputs.write_bytes(whole.inputs.read_bytes()[: INPUT_DTYPE.itemsize * n_inputs + 3])
     assert prepare_main([config_file, "--out", str(torn.folder)]) == 0
     assert torn.images.read_bytes() == whole.images.read_bytes()
+    assert torn.inputs.read_bytes() == whole.inputs.read_bytes()
     before = os.stat(whole.images).st_mtime_ns
     assert prepare_main([config_file, "--out", str(whole.folder)]) == 0
     assert os.stat(whole.images).st_mtime_ns == before
+
+
+def test_what_the_version_before_has_prepared_is_prepared_anew(tmp_path: Path, source_config: Write) -> None:
+    config_file, prepared = str(source_config("bytes")), Prepared(tmp_path / "prepared")
+    assert prepare_main([config_file, "--out", str(prepared.folder)]) == 0
+    whole = prepared.images.read_bytes()
+    prepared.inputs.unlink()
+    meta = prepared.folder / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"schema": 1}))
+    assert not prepared.is_complete()
+    assert prepare_main([config_file, "--out", str(prepared.folder)]) == 0
+    assert prepared.is_complete()
+    assert prepared.images.read_bytes() == whole
+    assert prepared.inputs.stat().st_size == INPUT_DTYPE.itemsize * len(whole) // (32 * 32 * 3)
 
 
 def test_what_is_not_this_data_is_refused(tmp_path: Path, source_config: Write) -> None:

@@ -63,9 +63,12 @@ class Run:
 def write_features(config: Config, paths: RunPaths, *, done: int = N) -> tuple[np.ndarray, Manifest]:
     manifest = claim(paths, make_manifest(config))
     member = np.repeat([1, 0], [90, 70]).astype(np.int8)
-    columns = {"sample_index": np.arange(N), "split": np.array(["train"] * N), "label": np.zeros(N), "member": member}
+    columns = {
+        "sample_index": np.arange(N), "split": np.array(["train"] * N), "label": np.zeros(N), "member": member,
+        "group": np.full(N, -1),
+    }  # fmt: skip
     rows = np.zeros(done, dtype=block_dtype(10))
-    rows["row"] = np.arange(done)
+    rows["row"] = rows["content"][:, 0] = np.arange(done)
     rows["logits"] = np.random.default_rng(4).normal(size=(done, 10)) + 4 * (np.arange(10) == 0)
     with FeatureStore.create(paths.features, columns, 10, manifest.model_dump(include={"config", "digests"})) as store:
         store.write(rows)

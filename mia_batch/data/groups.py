@@ -1,0 +1,83 @@
+"""Declared groups: samples that belong together, such as views of one image, twins, or pictures of one person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mia_batch.data.sources import Source
+from mia_batch.data.user_source import ObjectSource
+from mia_batch.errors import InputError, one_line
+from mia_batch.inputs import NO_GROUP
+from mia_batch.settings.schema import DataConfig
+
+
+def declared_groups(data: DataConfig, parts: Sequence[tuple[str, np.ndarray]], source: Source) -> np.ndarray:
+    """Number of each sample's group by `data.group`, int64 (n,), from 0 in order of first appearance.
+
+    Args:
+        data: the configuration.
+        parts: (split, indices) of the samples, in their order. A name means one group in all splits.
+        source: of `data`.
+
+    Returns:
+        `NO_GROUP` for samples named -1, and for all without `data.group`.
+
+    Raises:
+        InputError: a file that is not one name per sample of its split, a source that has no such column or attribute.
+    """
+    if data.group is None:
+        return np.full(sum(len(index) for _, index in parts), NO_GROUP, dtype=np.int64)
+    codes: dict[str, int] = {str(NO_GROUP): NO_GROUP}
+    names = (name for split, index in parts for name in _names(data.group, split, index, source))
+    return np.array([codes.setdefault(name, len(codes) - 1) for name in names], dtype=np.int64)
+
+
+def _names(group: str | dict[str, Path], split: str, index: np.ndarray, source: Source) -> Sequence[str]:
+    if isinstance(group, dict):
+        return read_group_file(group[split], source.size(split), split)[index].tolist()
+    assert isinstance(source, ObjectSource)  # of records the schema takes files alone
+    return source.groups(split, index, group)
+
+
+def read_group_file(path: Path, size: int, split: str) -> np.ndarray:
+    """The name of each sample's group: a `.npy` of integers or text, or text with one name a line.
+
+    Args:
+        path: the file.
+        size: samples of the split, one name for each.
+        split: for messages.
+
+    Raises:
+        InputError: unreadable, of another length or kind, or a line that is not one word.
+    """
+    try:
+        names = _read_npy(path) if path.suffix == ".npy" else _read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: must be a readable file of groups, got {one_line(error)}") from error
+    if len(names) != size:
+        rule = f"must hold one group for each of the {size} samples of split {split!r}"
+        raise InputError(f"{path}: {rule}, got {len(names)}")
+    return names
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        names: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: must be a .npy file of integers or text, got {one_line(error)}") from error
+    if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind not in "iuU":
+        shown = f"{names.dtype} of shape {names.shape}" if isinstance(names, np.ndarray) else type(names).__name__
+        raise InputError(f"{path}: must be a 1-D array of integers or text, got {shown}")
+    return names.astype(np.str_)
+
+
+def _read_text(path: Path) -> np.ndarray:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if len(line.split()) != 1:
+            raise InputError(f"{path}: line {number}: must be one integer or word, got {line[:40]!r}")
+    return np.array([line.strip() for line in lines], dtype=np.str_)

@@ -1,0 +1,100 @@
+"""Input images, as their source gives them -> a hash of the content, and statistics that know nothing of the network.
+
+An image's bits depend on no other image: what is summed are whole numbers, whose sums are exact in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_GROUP = -1  # of a sample for which none is declared
+HASH_BYTES = 16
+GRID = 32  # pixels each way that the projections look at, nearest ones of an image of another size
+N_PROJECTIONS = 32
+FRACTION = 16  # floats count in sixteenths of a pixel value
+BLOCK_VALUES = 1 << 18  # of images looked at together
+STATISTICS = (
+    "mean", "variance", "minimum", "maximum", "height", "width", *(f"projection_{i}" for i in range(N_PROJECTIONS))
+)
+INPUT_DTYPE = np.dtype([("content", "u1", (HASH_BYTES,)), ("statistics", "<f4", (len(STATISTICS),))])
+
+
+def describe(images: NDArray[Any] | list[NDArray[Any]]) -> NDArray[Any]:
+    """What is kept of each image, (n,) of `INPUT_DTYPE`.
+
+    Args:
+        images: n arrays (height, width, 3) of uint8, or of floats from 0 to 255, before augmentation and preprocessing.
+    """
+    found = np.empty(len(images), INPUT_DTYPE)
+    for part, block in _blocks(images):
+        found["content"][part], found["statistics"][part] = _hashes(block), _statistics(block)
+    return found
+
+
+def content(images: NDArray[Any] | list[NDArray[Any]]) -> NDArray[np.uint8]:
+    """Hash of each image's shape, dtype and values, (n, HASH_BYTES): BLAKE2b (RFC 7693)."""
+    found = np.empty((len(images), HASH_BYTES), np.uint8)
+    for part, block in _blocks(images):
+        found[part] = _hashes(block)
+    return found
+
+
+def _hashes(images: NDArray[Any]) -> NDArray[np.uint8]:
+    digests = b"".join(
+        hashlib.blake2b(f"{image.shape} {image.dtype.str} ".encode() + image.tobytes(), digest_size=HASH_BYTES).digest()
+        for image in images
+    )
+    return np.frombuffer(digests, np.uint8).reshape(-1, HASH_BYTES)
+
+
+def _blocks(images: NDArray[Any] | list[NDArray[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Consecutive images of one shape and dtype, a few at a time, and where they are."""
+    start = 0
+    while start < len(images):
+        shape, dtype = images[start].shape, images[start].dtype
+        end = min(len(images), start + max(1, BLOCK_VALUES // images[start].size))
+        others = (i for i in range(start, end) if (images[i].shape, images[i].dtype) != (shape, dtype))
+        end = next(others, end)
+        yield slice(start, end), _contiguous(np.asarray(images[start:end]))
+        start = end
+
+
+def _contiguous(images: NDArray[Any]) -> NDArray[Any]:
+    """A copy, channel by channel: of records, a view of channel-major bytes, that takes a sixth of the time."""
+    if images.flags.c_contiguous:
+        return images
+    copy = np.empty(images.shape, images.dtype)
+    for channel in range(images.shape[3]):
+        copy[..., channel] = images[..., channel]
+    return copy
+
+
+def _statistics(images: NDArray[Any]) -> NDArray[np.float32]:
+    """(n, height, width, 3) to (n, len(STATISTICS)), in the order of `STATISTICS`."""
+    n, height, width, channels = images.shape
+    unit = 1 if images.dtype == np.uint8 else FRACTION
+    whole = images if unit == 1 else np.rint(images * unit)
+    low, high = (end(whole.reshape(n, -1), axis=1) for end in (np.min, np.max))
+    values = whole.reshape(n, -1).astype(np.float64)
+    mean = values.sum(axis=1) / values.shape[1]
+    variance = np.einsum("ij,ij->i", values, values) / values.shape[1] - mean**2
+    if (height, width) != (GRID, GRID):
+        rows, columns = (((2 * np.arange(GRID) + 1) * side) // (2 * GRID) for side in (height, width))
+        whole = whole[:, rows[:, None], columns]
+    projected = whole.reshape(n, -1).astype(np.float32) @ _signs(channels) / np.sqrt(GRID * GRID * channels)
+    sizes = [np.full(n, side * unit) for side in (height, width)]
+    return (np.column_stack([mean, variance / unit, low, high, *sizes, projected]) / unit).astype(np.float32)
+
+
+@cache
+def _signs(channels: int) -> NDArray[np.float32]:
+    """Random projections of +1 and -1 (Achlioptas 2003): float32 holds their sums of whole numbers exactly."""
+    shape = (GRID * GRID * channels, N_PROJECTIONS)
+    drawn = hashlib.shake_256(b"mia_batch random projections").digest(shape[0] * shape[1] // 8)
+    return (np.unpackbits(np.frombuffer(drawn, np.uint8)).reshape(shape) * 2.0 - 1.0).astype(np.float32)
