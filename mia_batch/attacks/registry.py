@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mia_batch.attacks.base import Attack
+from mia_batch.attacks.base import BLIND, Attack
+from mia_batch.attacks.blind import BlindAttack
 from mia_batch.attacks.classifiers import KNN, LR, MLP, RF
 
 ATTACKS: dict[str, Attack] = {
@@ -11,3 +12,6 @@ ATTACKS: dict[str, Attack] = {
     "mlp": MLP,
     "rf": RF,
 }
+# Made in every audit beside its attacks. They know nothing of the model: no configuration names them, no gate judges
+# them, no table has them.
+CHECKS: dict[str, Attack] = {BLIND: BlindAttack()}
