@@ -223,7 +223,7 @@ def fit(
     started = launch("attack", n_jobs=n_jobs)
 
     def on_result(result: AttackResult) -> None:
-        more = {"identity": marks[result.method][0], "launch": started}
+        more: dict[str, Any] = {"identity": marks[result.method][0], "launch": started}
         more |= {"statistics": features.statistics is not None} if result.method == BLIND else {}
         keep(result, paths=paths, more=more, journal=journals[result.method])
 

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import AttackResult
+from mia_batch.attacks.base import BLIND, AttackResult
 from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
-from mia_batch.report.build import build_summary
+from mia_batch.report.build import build_summary, with_checks
 from mia_batch.report.junit import to_junit
 from mia_batch.report.summary import Summary, to_csv, to_json
 from mia_batch.report.text import method_line, model_lines, render, wrapped
@@ -36,6 +36,7 @@ from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
+from mia_batch.stages.checks import self_checks
 from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution, too_many_duplicates
 from mia_batch.verdict.evaluability import Evaluability, evaluability
 from mia_batch.verdict.gate import decide
@@ -63,6 +64,20 @@ def read_results(
     return results
 
 
+def read_blind(paths: RunPaths, manifest: Manifest, features: Features) -> AttackResult | None:
+    """The blind baseline's result; None if it was not made, as versions before did not.
+
+    Raises:
+        InputError: it is damaged, or of other features or settings.
+    """
+    if not paths.attack(BLIND).exists():
+        return None
+    result = _read_result(paths, BLIND)
+    if problem := _foreign(result, BLIND, paths, manifest, features):
+        raise InputError(problem)
+    return result
+
+
 def _read_result(paths: RunPaths, name: str) -> AttackResult:
     """Its reason in one line: it stands in tables and sentences."""
     result = read_attack(paths.attack(name))
@@ -80,8 +95,11 @@ def _other_rows(results: Mapping[str, AttackResult], paths: RunPaths) -> list[st
 
 
 def _missing(config: Config, paths: RunPaths, name: str) -> str:
-    command = f"python jobs/attack.py {config.path} --out {paths.root} --method {name}"
-    return f"{paths.attack(name)}: must be there for method {name}; make it with: {command}"
+    return f"{paths.attack(name)}: must be there for method {name}; make it with: {_command(config, paths, name)}"
+
+
+def _command(config: Config, paths: RunPaths, name: str) -> str:
+    return f"python jobs/attack.py {config.path} --out {paths.root} --method {name}"
 
 
 def _foreign(
@@ -118,9 +136,11 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     manifest = in_force_with(paths, config)
     features = read_features(paths.features)
     results = read_results(config, paths, manifest, features)
+    blind = read_blind(paths, manifest, features)
     put_in_force(paths, manifest)
     evaluations = evaluate_all(results)
     twin = twins(features.content, features.member)
+    checks = self_checks(config, features, twin, results, blind, command=_command(config, paths, BLIND))
     model = look_at_model(config, features, twin)
     gate, augment_members = config.gate.gate(), config.data.augment_members
     verdict = decide(
@@ -130,13 +150,15 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
         reasons={name: result.reason for name, result in results.items() if result.reason},
         not_evaluable=" ".join(model.reasons),
         augment_members=augment_members,
-        cautions=_cautions(features, twin),
+        cautions=(*_cautions(features, twin), *checks.cautions),
+        baseline=checks.baseline,
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    return build_summary(
+    summary = build_summary(
         results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
         counts=_counts(features, twin),
     )  # fmt: skip
+    return with_checks(summary, checks)
 
 
 def look_at_model(config: Config, features: Features, twin: NDArray[np.bool_]) -> Evaluability:
