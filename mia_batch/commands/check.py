@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from functools import partial
+from typing import Any
 
 import yaml
 
@@ -100,15 +101,15 @@ def _gate_lines(config: Config, n_members: int, n_nonmembers: int) -> list[str]:
 
     gate, attack = config.gate.gate(), config.attack
     scored = partial(n_evaluated, evaluation=attack.eval, eval_fraction=attack.eval_fraction)
-    effect = CROSS_FITTED if attack.eval == "cross_fit" else 1
-    sides = {"n_members": int(scored(n_members) / effect), "n_nonmembers": int(scored(n_nonmembers) / effect)}
-    n_attacks = len(config.attack.methods)
+    effect = CROSS_FITTED if attack.eval == "cross_fit" else 1.0
+    sides: dict[str, Any] = {"n_members": scored(n_members), "n_nonmembers": scored(n_nonmembers)}
+    sides |= {"n_attacks": len(config.attack.methods), "effects": (effect, effect)}
     lines = [_joint_words(gate.joint)] if gate.joint else []
     if gate.joint is None or gate.tutorial:
         limits = [f"{words(rule.name)} of {rule.above:g} ({_decides(rule)})" for rule in gate.rules]
         lines.append(f"levels for each attack, with an error of {gate.alpha:g} in all: {', '.join(limits)}")
-    lines += detectable_sentences(gate, n_attacks=n_attacks, **sides)
-    warning = None if gate.joint else unlikely_to_pass(gate, n_attacks=n_attacks, **sides)
+    lines += detectable_sentences(gate, **sides)
+    warning = None if gate.joint else unlikely_to_pass(gate, **sides)
     lines += [f"WARNING: {warning}"] if warning else []
     return [f"{'reduce:' if i == 0 else '':<9}{line}" for i, line in enumerate(lines)]
 

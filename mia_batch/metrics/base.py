@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +30,8 @@ WEIGHTS = np.exp(-(_Z**2) / 2) / np.exp(-(_Z**2) / 2).sum()
 Interval = tuple[float, float]
 Floats = NDArray[np.float64]
 Count = tuple[int, int]  # so many of so many
+Effects = tuple[float, float]  # design effects of members and non-members
+INDEPENDENT: Effects = (1.0, 1.0)
 
 
 class UndefinedMetricWarning(RuntimeWarning):
@@ -115,6 +118,38 @@ def count(member: ArrayLike, predicted: ArrayLike) -> Counts:
     guess = check_binary("predicted", predicted, len(truth))
     tp, n_members, n_said = (int(np.count_nonzero(x)) for x in (truth & guess, truth, guess))
     return Counts(tp, n_members - tp, n_said - tp, len(truth) - n_members - n_said + tp)
+
+
+def thinned(
+    member: ArrayLike, values: ArrayLike, effects: Effects, *, generous: bool
+) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """As many samples as independent ones would say as much, with the same distribution of values on each side.
+
+    Of members, and of non-members, in descending order of the values every so-many-th is kept. What does not come out
+    even is taken against the attack, or for it: a bound of these samples errs to the safe side.
+
+    Args:
+        member: membership, 0 or 1, shape (n_samples,).
+        values: decisions or scores, shape (n_samples,).
+        effects: design effects of members and of non-members, 1 or more: so many samples count as one.
+        generous: for the attack, as an upper bound is.
+
+    Raises:
+        ValueError: wrong shape, values out of range, or an effect under 1.
+    """
+    if min(effects) < 1:
+        raise ValueError(f"effects: must be 1 or more, got {effects}")
+    truth, numbers = check_binary("member", member), np.asarray(values)
+    kept = []
+    for side, effect in zip((True, False), effects, strict=True):
+        rows = np.flatnonzero(truth == side)
+        rows = rows[np.argsort(-numbers[rows].astype(np.float64), kind="stable")]
+        steps = np.arange(int(len(rows) / effect))
+        # The first of each step for a high rate of this side, the last for a low one.
+        at = np.floor(steps * effect) if generous == side else np.ceil((steps + 1) * effect) - 1
+        kept.append(rows[np.minimum(at, len(rows) - 1).astype(np.int64)])
+    chosen = np.concatenate(kept)
+    return truth[chosen], numbers[chosen]
 
 
 def undefined(metric: str, cause: str) -> Estimate:

@@ -119,6 +119,24 @@ def choose_threshold(member: ArrayLike, scores: ArrayLike, *, delta: float = 0.0
     return float(levels[int(np.argmax(low))])
 
 
+def out_of_fold_decisions(
+    member: NDArray[np.bool_], scores: Floats, scored_by: NDArray[np.integer], *, delta: float = 0.0
+) -> NDArray[np.bool_]:
+    """Decisions about cross-fitted scores, each part's by the threshold that is best on the others.
+
+    Args:
+        member: membership, shape (n_samples,).
+        scores: shape (n_samples,), higher for members.
+        scored_by: number of the part that each sample is in, shape (n_samples,); two parts at least.
+        delta: see `choose_threshold`.
+    """
+    said = np.zeros(len(member), dtype=bool)
+    for part in np.unique(scored_by):
+        inside = scored_by == part
+        said[inside] = scores[inside] >= choose_threshold(member[~inside], scores[~inside], delta=delta)
+    return said
+
+
 def _check(delta: float, level: float) -> None:
     if not 0 <= delta < 1:
         raise ValueError(f"delta: must be in [0, 1), got {delta}")

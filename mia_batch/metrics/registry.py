@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
 from numpy.typing import ArrayLike
 
-from mia_batch.metrics.base import LEVEL, Estimate
+from mia_batch.metrics.base import (
+    INDEPENDENT,
+    LEVEL,
+    Effects,
+    Estimate,
+    UndefinedMetricWarning,
+    estimate,
+    thinned,
+)
 from mia_batch.metrics.classification import accuracy, balanced_accuracy, precision, recall
 from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, tpr_at_fpr
 
@@ -68,6 +77,7 @@ def evaluate(
     *,
     level: float = LEVEL,
     names: Collection[str] | None = None,
+    effects: Effects = INDEPENDENT,
 ) -> dict[str, Estimate]:
     """Every metric of one attack on the samples that it was not fitted on.
 
@@ -77,6 +87,7 @@ def evaluate(
         scores: shape (n_samples,), any number except NaN, higher for members.
         level: confidence level of every interval, in (0, 1).
         names: which metrics; None for all.
+        effects: how many members, and non-members, count as one in an interval: see `base.thinned`.
 
     Returns:
         By name, in the order of the registry.
@@ -87,8 +98,23 @@ def evaluate(
     Warns:
         UndefinedMetricWarning: for each metric that is NaN, with the cause.
     """
+    values = {True: scores, False: predicted}
     return {
-        name: metric.compute(member, scores if metric.of_scores else predicted, level=level)
+        name: _estimate(partial(metric.compute, level=level), member, values[metric.of_scores], effects)
         for name, metric in METRICS.items()
         if names is None or name in names
     }
+
+
+def _estimate(
+    compute: Callable[..., Estimate], member: ArrayLike, values: ArrayLike, effects: Effects
+) -> Estimate:
+    """The value of all samples, with the bounds of so many as are independent."""
+    found = compute(member, values)
+    if effects == INDEPENDENT or not found.defined:
+        return found
+    with warnings.catch_warnings():  # a metric that all samples define and some do not has no bound, which is said so
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        low, high = (compute(*thinned(member, values, effects, generous=generous)) for generous in (False, True))
+    bounds = low.low if low.defined else 0.0, high.high if high.defined else 1.0
+    return estimate(found.value, bounds, found.reason)

@@ -20,7 +20,8 @@ from mia_batch.attacks.base import BLIND, AttackResult
 from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
-from mia_batch.metrics.base import Estimate, UndefinedMetricWarning
+from mia_batch.metrics.base import Effects, Estimate, UndefinedMetricWarning
+from mia_batch.metrics.epsilon import out_of_fold_decisions
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
 from mia_batch.report.build import build_summary, with_checks
@@ -41,6 +42,7 @@ from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution, too_many
 from mia_batch.verdict.evaluability import Evaluability, evaluability
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
+from mia_batch.verdict.rules import CROSS_FITTED, Gate
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,23 @@ def _foreign(
     return None
 
 
-def evaluate_all(results: Mapping[str, AttackResult]) -> dict[str, dict[str, Estimate]]:
+def design_effects(result: AttackResult, group: NDArray[np.integer] | None = None) -> Effects:
+    """How many scored members, and non-members, count as one.
+
+    Rows of one group say at the worst what one row says: sum g^2 / n of groups of g rows (Kish 1965). Scores that are
+    pooled over models which share rows that fitted them vary more than those of one model.
+    """
+    crossed = CROSS_FITTED if result.scored_by.max() > 0 else 1.0
+    if group is None:
+        return crossed, crossed
+    sizes = [np.unique(group[result.evaluated & (result.member == side)], return_counts=True)[1] for side in (1, 0)]
+    of_groups = [float((each**2).sum() / each.sum()) if len(each) else 1.0 for each in sizes]
+    return crossed * of_groups[0], crossed * of_groups[1]
+
+
+def evaluate_all(
+    results: Mapping[str, AttackResult], group: NDArray[np.integer] | None = None
+) -> dict[str, dict[str, Estimate]]:
     """Metrics of each evaluable method on rows that it was not fitted on; what has no value is logged by method."""
     found = {}
     for name, result in results.items():
@@ -125,7 +143,9 @@ def evaluate_all(results: Mapping[str, AttackResult]) -> dict[str, dict[str, Est
         rows = result.evaluated
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UndefinedMetricWarning)
-            found[name] = evaluate(result.member[rows], result.predicted[rows], result.scores[rows])
+            found[name] = evaluate(
+                result.member[rows], result.predicted[rows], result.scores[rows], effects=design_effects(result, group)
+            )
         for warning in caught:
             log.warning("%s: %s", name, warning.message)
     return found
@@ -144,7 +164,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     model = look_at_model(config, features, twin)
     gate, augment_members = config.gate.gate(), config.data.augment_members
     verdict = decide(
-        {name: _scored(results[name], estimates) for name, estimates in evaluations.items()},
+        {name: scored(results[name], estimates, gate) for name, estimates in evaluations.items()},
         gate,
         methods=list(results),
         reasons={name: result.reason for name, result in results.items() if result.reason},
@@ -185,10 +205,17 @@ def _counts(features: Features, twin: NDArray[np.bool_]) -> dict[str, int]:
     return {"n_twins": int(twin.sum()), "n_groups": len(np.unique(codes[~twin]))}
 
 
-def _scored(result: AttackResult, estimates: Mapping[str, Estimate]) -> Scored:
-    """What the gate is told; an attack may have fixed a threshold on out-of-fold scores of the rows that it fitted."""
-    rows, threshold = result.evaluated, result.provenance.get("epsilon_threshold")
-    return Scored(result.member[rows] == 1, result.predicted[rows] == 1, result.scores[rows], estimates, threshold)
+def scored(
+    result: AttackResult, estimates: Mapping[str, Estimate], gate: Gate, group: NDArray[np.integer] | None = None
+) -> Scored:
+    """What the gate is told of an attack. Of cross-fitted scores it looks at the extreme ones too, for epsilon."""
+    rows, extreme = result.evaluated, None
+    member, scores, scored_by = result.member[rows] == 1, result.scores[rows], result.scored_by[rows]
+    if scored_by.max() > 0:
+        delta = next((rule.delta for rule in gate.rules if rule.metric == "epsilon"), None)
+        extreme = out_of_fold_decisions(member, scores, scored_by, delta=delta or 0.0)
+    effects = design_effects(result, group)
+    return Scored(member, result.predicted[rows] == 1, scores, estimates, extreme, effects)
 
 
 def reduce(args: argparse.Namespace) -> int:

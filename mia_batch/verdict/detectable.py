@@ -6,6 +6,7 @@ import math
 
 from scipy import stats
 
+from mia_batch.metrics.base import INDEPENDENT, Effects
 from mia_batch.verdict.rules import Gate, Rule
 from mia_batch.verdict.sentences import listed, words
 
@@ -14,14 +15,14 @@ PASSING = 0.9  # with which a model without a leak should pass
 
 
 def detectable_accuracy(
-    limit: float, n_members: int, n_nonmembers: int, *, alpha: float, power: float = POWER
+    limit: float, n_members: float, n_nonmembers: float, *, alpha: float, power: float = POWER
 ) -> float:
     """The balanced accuracy of one attack that is found to exceed `limit` with probability `power`.
 
     Args:
         limit: in (0, 1).
-        n_members: scored.
-        n_nonmembers: scored.
+        n_members: scored, as many as are independent.
+        n_nonmembers: likewise.
         alpha: error of the one lower bound.
         power: in (0.5, 1).
 
@@ -48,19 +49,22 @@ def accuracy_rule(gate: Gate) -> Rule | None:
     return next((rule for rule in gate.rules if rule.metric == "balanced_accuracy" and rule.bound == "lower"), None)
 
 
-def detectable_sentences(gate: Gate, *, n_attacks: int, n_members: int, n_nonmembers: int) -> tuple[str, ...]:
+def detectable_sentences(
+    gate: Gate, *, n_attacks: int, n_members: int, n_nonmembers: int, effects: Effects = INDEPENDENT
+) -> tuple[str, ...]:
     """What the audit can find and when it can pass; empty without a rule about balanced accuracy."""
     rule = accuracy_rule(gate)
     if rule is None or not n_members or not n_nonmembers:
         return ()
     said = []
     if rule.finds:
-        effect = detectable_accuracy(rule.above, n_members, n_nonmembers, alpha=gate.leak_alpha(n_attacks))
+        independent = n_members / effects[0], n_nonmembers / effects[1]
+        effect = detectable_accuracy(rule.above, *independent, alpha=gate.leak_alpha(n_attacks))
         what = f"a balanced accuracy of {effect:.3f}" if effect < 1 else "no balanced accuracy at all"
         sides = f"{n_members} members and {n_nonmembers} non-members"
         said.append(f"With {sides} scored, one attack finds {what} with a probability of {POWER:.0%}.")
     if rule.clears:
-        needed = samples_to_pass(rule.above, n_attacks=n_attacks, alpha=gate.alpha)
+        needed = max(effects) * samples_to_pass(rule.above, n_attacks=n_attacks, alpha=gate.alpha)
         said.append(_passing_sentence(gate, needed))
     return tuple(said)
 
@@ -77,12 +81,14 @@ def _passing_sentence(gate: Gate, needed: float) -> str:
     )
 
 
-def unlikely_to_pass(gate: Gate, *, n_attacks: int, n_members: int, n_nonmembers: int) -> str | None:
+def unlikely_to_pass(
+    gate: Gate, *, n_attacks: int, n_members: int, n_nonmembers: int, effects: Effects = INDEPENDENT
+) -> str | None:
     """A warning where the samples are too few for "no leak", even without a leak."""
     rule = accuracy_rule(gate)
     if rule is None or not rule.clears:
         return None
-    needed = samples_to_pass(rule.above, n_attacks=n_attacks, alpha=gate.alpha)
+    needed = max(effects) * samples_to_pass(rule.above, n_attacks=n_attacks, alpha=gate.alpha)
     fewest = min(n_members, n_nonmembers)
     if fewest >= needed:
         return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from mia_batch.metrics.base import INDEPENDENT
 from mia_batch.verdict import sentences
 from mia_batch.verdict.baseline import Baseline
 from mia_batch.verdict.cautions import all_cautions
@@ -132,9 +133,11 @@ def _notes(
 ) -> tuple[str, ...]:
     """What could have been found, and what "no leak" does not mean."""
     beside = gate.joint is not None and decision.sentence != by_rules.sentence
-    m, n = next((scored.sides for scored in attacks.values()), (0, 0))
+    first = next(iter(attacks.values()), None)
+    m, n = first.sides if first else (0, 0)
+    effects = first.effects if first else INDEPENDENT
     return (
         *([f"By bounds instead of points: {by_rules.sentence}"] if beside else []),
-        *detectable_sentences(gate, n_attacks=n_attacks, n_members=m, n_nonmembers=n),
+        *detectable_sentences(gate, n_attacks=n_attacks, n_members=m, n_nonmembers=n, effects=effects),
         *([] if decision.leak else [sentences.NO_PROOF]),
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.metrics.base import Estimate, count
+from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, count, thinned
 from mia_batch.metrics.classification import balanced_accuracy, balanced_accuracy_bounds, predictive_value
 from mia_batch.metrics.epsilon import attack_implied_epsilon
 from mia_batch.metrics.ranking import advantage, auc, tpr_at_fpr, tpr_at_fpr_bounds
@@ -28,15 +30,17 @@ class Scored:
         predicted: its own decisions, shape (n_samples,).
         scores: shape (n_samples,), higher for members.
         estimates: its metrics, as of `metrics.registry.evaluate`.
-        threshold: of scores, fixed on out-of-fold scores of the rows that fitted; epsilon is of decisions by it. None
-            for the attack's own decisions.
+        extreme: decisions that epsilon is of, by a threshold that was fixed on other samples, shape (n_samples,); None
+            for the attack's own.
+        effects: how many members, and non-members, count as one in a bound: of groups, and of cross-fitted scores.
     """
 
     member: NDArray[np.bool_]
     predicted: NDArray[np.bool_]
     scores: NDArray[np.float64]
     estimates: Mapping[str, Estimate]
-    threshold: float | None = None
+    extreme: NDArray[np.bool_] | None = None
+    effects: Effects = INDEPENDENT
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -46,7 +50,13 @@ class Scored:
     @property
     def said(self) -> NDArray[np.bool_]:
         """The decisions that epsilon is of."""
-        return self.predicted if self.threshold is None else self.scores >= self.threshold
+        return self.predicted if self.extreme is None else self.extreme
+
+    def thinned(self, values: NDArray[Any], *, generous: bool) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Membership and values, of as many samples as are independent: see `metrics.base.thinned`."""
+        if self.effects == INDEPENDENT:
+            return self.member, values
+        return thinned(self.member, values, self.effects, generous=generous)
 
 
 @dataclass(frozen=True)
@@ -93,10 +103,11 @@ def unequal(n_members: int, n_nonmembers: int) -> bool:
 def _balanced_accuracy(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
     """With unequal sides a decision leans to the larger one: then the best threshold's accuracy bounds from above."""
     value = balanced_accuracy(scored.member, scored.predicted).value
-    low, high = balanced_accuracy_bounds(scored.member, scored.predicted, alpha_low=alpha_low, alpha_high=alpha_high)
+    errors = {"alpha_low": alpha_low, "alpha_high": alpha_high}
+    low, high = _ends(scored, scored.predicted, partial(balanced_accuracy_bounds, **errors))
     reason = None
     if unequal(*scored.sides):
-        best = advantage(scored.member, scored.scores, level=1 - 2 * alpha_high)
+        best = advantage(*scored.thinned(scored.scores, generous=True), level=1 - 2 * alpha_high)
         high = max(high, (1 + best.high) / 2)
         reason = "the sides are unequal, so that the upper bound is of the best threshold instead of the decisions"
     return Bounds(value, low, high, reason)
@@ -105,19 +116,31 @@ def _balanced_accuracy(scored: Scored, rule: Rule, alpha_low: float, alpha_high:
 def _tpr_at_fpr(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
     fpr = rule.fpr or 0.0
     found = tpr_at_fpr(scored.member, scored.scores, fpr)
-    low, high = tpr_at_fpr_bounds(scored.member, scored.scores, fpr, alpha_low=alpha_low, alpha_high=alpha_high)
+    bounds = partial(tpr_at_fpr_bounds, fpr=fpr, alpha_low=alpha_low, alpha_high=alpha_high)
+    low, high = _ends(scored, scored.scores, bounds)
     return Bounds(found.value, low, high, found.reason)
 
 
 def _epsilon(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
-    found = attack_implied_epsilon(count(scored.member, scored.said), delta=rule.delta or 0.0, level=1 - alpha_low)
-    return Bounds(found.value, found.low, found.high, found.reason)
+    bound = partial(attack_implied_epsilon, delta=rule.delta or 0.0, level=1 - alpha_low)
+    found, low = bound(count(scored.member, scored.said)), bound(count(*scored.thinned(scored.said, generous=False)))
+    return Bounds(found.value, low.low, found.high, found.reason)
+
+
+def _ends(
+    scored: Scored, values: NDArray[Any], bounds: Callable[[NDArray[np.bool_], NDArray[Any]], tuple[float, float]]
+) -> tuple[float, float]:
+    """The lower bound of what is taken against the attack, and the upper one of what is taken for it."""
+    low, high = (bounds(*scored.thinned(values, generous=generous)) for generous in (False, True))
+    return low[0], high[1]
 
 
 def _by_scores(metric: Callable[..., Estimate]) -> Compute:
     def compute(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
-        low, high = (metric(scored.member, scored.scores, level=1 - 2 * alpha) for alpha in (alpha_low, alpha_high))
-        return Bounds(low.value, low.low, high.high, low.reason)
+        value = metric(scored.member, scored.scores)
+        low = metric(*scored.thinned(scored.scores, generous=False), level=1 - 2 * alpha_low)
+        high = metric(*scored.thinned(scored.scores, generous=True), level=1 - 2 * alpha_high)
+        return Bounds(value.value, low.low, high.high, value.reason)
 
     return compute
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import stats
 
-from mia_batch.metrics.base import Estimate
+from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate
 from mia_batch.metrics.epsilon import choose_threshold
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
@@ -19,12 +19,13 @@ CORRELATION = 0.7
 
 def scored(
     member: np.ndarray, predicted: np.ndarray, scores: np.ndarray | None = None, *,
-    estimates: Mapping[str, Estimate] | None = None, threshold: float | None = None,
+    estimates: Mapping[str, Estimate] | None = None, threshold: float | None = None, effects: Effects = INDEPENDENT,
 ) -> Scored:
     """An attack's part of a verdict."""
     said = np.asarray(predicted, dtype=bool)
     values = said.astype(float) if scores is None else np.asarray(scores, dtype=float)
-    return Scored(np.asarray(member, dtype=bool), said, values, dict(estimates or {}), threshold)
+    extreme = None if threshold is None else values >= threshold
+    return Scored(np.asarray(member, dtype=bool), said, values, dict(estimates or {}), extreme, effects)
 
 
 def decisions(rng: np.random.Generator, n: int, accuracy: float, n_attacks: int) -> dict[str, Scored]:

@@ -46,7 +46,8 @@ def result(method: str, *, n: int = 200, strength: float = 1.0, **fields: Any) -
         predicted = np.where(evaluated, scores > 0.5, -1).astype(np.int8)
     made: dict[str, Any] = {
         "method": method, "scores": scores, "predicted": predicted,
-        "scored_by": np.where(evaluated, 0, -1).astype(np.int32), "member": member, "best_params": {"C": np.float64(0.5), "max_depth": None}, "best_score": 0.61,
+        "scored_by": np.where(evaluated, 0, -1).astype(np.int32), "member": member,
+        "best_params": {"C": np.float64(0.5), "max_depth": None}, "best_score": 0.61,
         "cv_results": {"params": ["{}", "{}"]},
         "provenance": {"n_nonconverged": {"search": 2, "final": 1}, "seconds": 1.5, "engine": "sklearn"},
     }  # fmt: skip
