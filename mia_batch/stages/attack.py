@@ -91,7 +91,7 @@ def run_attacks(
         checks: names of `attacks.registry.CHECKS`, to be made too.
 
     Returns:
-        Results by attack, in the order of `attack.methods`, and then by check; of one that is not evaluable, the reason.
+        Results by attack in the order of `attack.methods`, then by check; of one that is not evaluable, the reason.
 
     Raises:
         InputError: the memory budget does not hold one worker.

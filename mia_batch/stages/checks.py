@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mia_batch.attacks.base import AttackResult
 from mia_batch.attacks.grouping import group_codes
 from mia_batch.inputs import STATISTICS
+from mia_batch.metrics.base import Effects
 from mia_batch.rundir.features import Features
 from mia_batch.settings.schema import Config
 from mia_batch.verdict.baseline import Baseline, compare
@@ -21,7 +22,7 @@ Rows = NDArray[np.bool_]
 
 def self_checks(
     config: Config, features: Features, twin: Rows, results: Mapping[str, AttackResult], blind: AttackResult | None,
-    *, command: str,
+    *, effects: Effects, command: str,
 ) -> Checks:
     """What the audit checks of itself.
 
@@ -31,7 +32,8 @@ def self_checks(
         twin: rows whose input is on both sides, shape (n_samples,).
         results: by method; all that are evaluable score the same rows.
         blind: the blind baseline's; None if it was not made.
-        command: what makes it.
+        effects: how many members, and non-members, count as one in a bound.
+        command: what makes the baseline.
     """
     attacks = {name: result for name, result in results.items() if not result.reason}
     first = next(iter(attacks.values()), None)
@@ -41,7 +43,7 @@ def self_checks(
     unchecked = "" if blind else f"the blind baseline was not made; make it with: {command}"
     unchecked = f"the blind baseline is not evaluable: {blind.reason}" if blind and blind.reason else unchecked
     return Checks(
-        None if blind is None or unchecked else _baseline(config, attacks, blind, rows), unchecked,
+        None if blind is None or unchecked else _baseline(config, attacks, blind, rows, effects), unchecked,
         permutation(
             features.member[rows] == 1, {name: result.scores[rows] for name, result in attacks.items()},
             scored_by[rows], group[rows], seed=config.attack.seed,
@@ -50,11 +52,13 @@ def self_checks(
     )  # fmt: skip
 
 
-def _baseline(config: Config, attacks: Mapping[str, AttackResult], blind: AttackResult, rows: Rows) -> Baseline:
+def _baseline(
+    config: Config, attacks: Mapping[str, AttackResult], blind: AttackResult, rows: Rows, effects: Effects
+) -> Baseline:
     both = blind.evaluated & rows if attacks else blind.evaluated
     return compare(
         blind.member[both] == 1, blind.scores[both], {name: result.scores[both] for name, result in attacks.items()},
-        alpha=config.gate.gate().alpha, statistics=bool(blind.provenance.get("statistics")),
+        alpha=config.gate.gate().alpha, statistics=bool(blind.provenance.get("statistics")), effects=effects,
     )  # fmt: skip
 
 

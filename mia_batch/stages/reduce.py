@@ -20,7 +20,7 @@ from mia_batch.attacks.base import BLIND, AttackResult
 from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
-from mia_batch.metrics.base import Effects, Estimate, UndefinedMetricWarning
+from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, UndefinedMetricWarning
 from mia_batch.metrics.epsilon import out_of_fold_decisions
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
@@ -160,7 +160,10 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     put_in_force(paths, manifest)
     evaluations = evaluate_all(results)
     twin = twins(features.content, features.member)
-    checks = self_checks(config, features, twin, results, blind, command=_command(config, paths, BLIND))
+    checks = self_checks(
+        config, features, twin, results, blind, effects=design_effects(blind) if blind else INDEPENDENT,
+        command=_command(config, paths, BLIND),
+    )  # fmt: skip
     model = look_at_model(config, features, twin)
     gate, augment_members = config.gate.gate(), config.data.augment_members
     verdict = decide(
