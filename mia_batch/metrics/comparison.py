@@ -157,7 +157,7 @@ def cross_fitted_permutation_test(
             truth[rows], values[:, rows], seed=(seed, number), n_permutations=n_permutations,
             groups=None if groups is None else np.asarray(groups)[rows],
         )
-        for number in np.unique(split) for rows in [split == number]
+        for number, name in enumerate(np.unique(split)) for rows in [split == name]
     ]  # fmt: skip
     if len(found) == 1:
         return found[0]
