@@ -40,7 +40,7 @@ def too_many_duplicates(twin: NDArray[np.bool_], member: NDArray[np.integer], li
     """
     counts = [(int((member == side).sum()), int((twin & (member == side)).sum())) for side in (1, 0)]
     size, found = min(counts, key=lambda count: (count[0], -count[1]))
-    if not size or found <= limit * size:
+    if not size or found / size <= limit:
         return ""
     word = "members" if counts.index((size, found)) == 0 else "non-members"
     return (

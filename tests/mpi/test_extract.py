@@ -17,9 +17,10 @@ import psutil
 import pytest
 from running import REPO, one_line, run_job
 
+from mia_batch.attacks.grouping import twins
 from mia_batch.inputs import NO_GROUP
 from mia_batch.process.exit_codes import RESUME
-from mia_batch.rundir.features import features_progress
+from mia_batch.rundir.features import features_progress, read_features
 
 Write = Callable[..., Path]
 DATASETS = (
@@ -218,3 +219,39 @@ def test_a_full_disk_is_one_line(tmp_path: Path, net_config: Write) -> None:
         assert not (small / "out" / "features.h5").exists()
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_groups_and_twins_come_out_of_any_number_of_ranks(tmp_path: Path, records: Path, net_config: Write) -> None:
+    """Test sample 7 is train sample 4 with another label; each group has rows on both sides."""
+    train, test = (np.fromfile(records / f"{name}.bin", np.uint8).reshape(-1, 3074) for name in ("train", "test"))
+    test[7, 2:], test[7, 1] = train[4, 2:], (train[4, 1] + 1) % 10
+    test.tofile(records / "test.bin")
+    groups = {name: str(tmp_path / f"{name}.npy") for name in ("train", "test")}
+    for name, file in groups.items():
+        np.save(file, np.arange({"train": 90, "test": 70}[name]) // 3)
+    config = net_config({"data.group": groups})
+    for ranks in (1, 2):
+        assert run_job("extract", config, "--out", tmp_path / f"r{ranks}", ranks=ranks).returncode == 0
+    assert_same(tmp_path / "r1", tmp_path / "r2")
+    features = read_features(tmp_path / "r2" / "features.h5")
+    assert np.flatnonzero(twins(features.content, features.member)).tolist() == [4, 97]
+    assert features.group is not None
+    assert features.group.tolist() == [*(np.arange(90) // 3), *(np.arange(70) // 3)]
+    assert (features.statistics[4] == features.statistics[97]).all()
+    np.testing.assert_allclose(features.statistics[:90, 0], train[:, 2:].mean(1), rtol=1e-6)
+
+
+def test_a_half_finished_file_of_the_version_before_is_continued(tmp_path: Path, net_config: Write) -> None:
+    config, out = net_config(), tmp_path / "out"
+    assert run_job("extract", config, "--out", out).returncode == 0
+    whole = read(out)
+    with h5py.File(out / "features.h5", "r+") as file:
+        file.attrs["schema"] = "1"
+        for name in ("content", "statistics", "group"):
+            del file[name]
+        for name in ("logits", "loss", "done"):
+            file[name][50:] = 0
+    assert run_job("extract", config, "--out", out, ranks=2).returncode == 0
+    features = read_features(out / "features.h5")
+    assert features.content is None
+    np.testing.assert_array_equal(features.logits, whole["logits"])

@@ -132,6 +132,7 @@ def test_json_is_strict_and_complete() -> None:
     assert back["augment_members"] is True
     assert back["samples"] == {
         "n_fit": 100, "n_scored": 100, "n_members": 50, "n_nonmembers": 50, "base_rate": 0.5, "base_rate_reason": None,
+        "n_twins": None, "n_groups": None,
     }  # fmt: skip
     assert back["provenance"] == {"config": {"checkpoint": "net.ckpt"}, "digests": {"model.checkpoint": "ab"}}
     method = back["methods"]["lr"]

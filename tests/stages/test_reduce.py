@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import h5py
 import numpy as np
 import pytest
+import yaml
 from running import run_job
 
 from mia_batch.attacks.base import AttackResult
@@ -60,7 +61,10 @@ class Run:
         write_attack(self.paths.attack(name), replace(read_attack(self.paths.attack(name)), **fields))
 
 
-def write_features(config: Config, paths: RunPaths, *, done: int = N) -> tuple[np.ndarray, Manifest]:
+def write_features(
+    config: Config, paths: RunPaths, *, done: int = N, twins: int = 0
+) -> tuple[np.ndarray, Manifest]:
+    """`twins` non-members have the input of a member."""
     manifest = claim(paths, make_manifest(config))
     member = np.repeat([1, 0], [90, 70]).astype(np.int8)
     columns = {
@@ -69,6 +73,7 @@ def write_features(config: Config, paths: RunPaths, *, done: int = N) -> tuple[n
     }  # fmt: skip
     rows = np.zeros(done, dtype=block_dtype(10))
     rows["row"] = rows["content"][:, 0] = np.arange(done)
+    rows["content"][90:90 + twins, 0] = np.arange(20, 20 + twins)
     rows["logits"] = np.random.default_rng(4).normal(size=(done, 10)) + 4 * (np.arange(10) == 0)
     with FeatureStore.create(paths.features, columns, 10, manifest.model_dump(include={"config", "digests"})) as store:
         store.write(rows)
@@ -96,10 +101,10 @@ def attack_result(name: str, member: np.ndarray, run: Manifest, signal: float) -
 def make_run(write_config: Callable[..., Path], tmp_path: Path) -> Callable[..., Run]:
     """A run whose attacks are done, with so much signal."""
 
-    def make(signal: float, changes: dict[str, Any] | None = None) -> Run:
+    def make(signal: float, changes: dict[str, Any] | None = None, *, twins: int = 0) -> Run:
         config_path = write_config({"attack.methods": METHODS} | (changes or {}))
         config, paths = load_config(config_path), RunPaths(tmp_path / "out")
-        member, run = write_features(config, paths)
+        member, run = write_features(config, paths, twins=twins)
         for method in config.attack.methods:
             write_attack(paths.attack(method.method), attack_result(method.method, member, run, signal))
         return Run(config_path, paths)
@@ -126,7 +131,7 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
     assert summary["verdict"]["leak"] is True
     assert summary["samples"] == {
         "n_fit": 80, "n_scored": 80, "n_members": 45, "n_nonmembers": 35, "base_rate": 0.5625,
-        "base_rate_reason": None,
+        "base_rate_reason": None, "n_twins": 0, "n_groups": 160,
     }  # fmt: skip
     assert "56.2% of the scored samples are members" in " ".join(printed.split())
     assert set(summary["provenance"]["digests"]) >= {"model.checkpoint"}
@@ -418,3 +423,51 @@ def test_the_issues_example_is_not_a_clean_audit(make_run: Callable[..., Run]) -
     for name in ("lr", "knn"):
         run.attack(name, predicted=np.where(np.arange(N) % 2 == 0, 0, -1).astype(np.int8))
     assert reduce_main(run.arguments) == 4
+
+
+def test_inputs_on_both_sides_are_counted_and_named(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3 of 70 non-members: under 5 %."""
+    run = make_run(5.0, twins=3)
+    assert reduce_main(run.arguments) == 3
+    samples = read_summary(run.paths.summary_json).samples
+    assert (samples.n_twins, samples.n_groups) == (6, 154)
+    assert (
+        "Caution: 3 members and 3 non-members have an input that is on both sides, and are left out: train sample 20, "
+        "train sample 21, train sample 22; train sample 90, train sample 91, train sample 92."
+    ) in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("limit", "code"), [(0.05, 4), (0.06, 3)])
+def test_more_of_them_than_allowed_are_no_audit(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str], limit: float, code: int
+) -> None:
+    run = make_run(5.0, {"data.max_duplicates": limit}, twins=4)
+    assert reduce_main(run.arguments) == code
+    printed = " ".join(capsys.readouterr().out.split())
+    reason = "NOT EVALUABLE: 4 of 70 non-members (5.7%) have their input on the other side too, more than"
+    assert (reason in printed) == (code == 4)
+
+
+def test_another_limit_is_judged_without_extracting(make_run: Callable[..., Run]) -> None:
+    run = make_run(5.0, twins=4)
+    assert reduce_main(run.arguments) == 4
+    config = yaml.safe_load(run.config_path.read_text())
+    config["data"]["max_duplicates"] = 0.1
+    run.config_path.write_text(yaml.safe_dump(config))
+    assert reduce_main(run.arguments) == 3
+
+
+def test_features_of_the_version_before_are_judged_with_a_caution(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(5.0)
+    with h5py.File(run.paths.features, "r+") as file:
+        file.attrs["schema"] = json.dumps(1)
+        for name in ("content", "group", "statistics"):
+            del file[name]
+    assert reduce_main(run.arguments) == 3
+    assert "inputs that are on both sides were not looked for" in " ".join(capsys.readouterr().out.split())
+    samples = read_summary(run.paths.summary_json).samples
+    assert samples.n_twins is samples.n_groups is None
