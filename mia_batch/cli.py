@@ -17,7 +17,7 @@ COMMANDS = {
     "status": "what of a run is done, running or missing",
     "submit": "queue an audit, or one for each of many checkpoints, on Slurm",
     "nightly": "queue the audits of new checkpoints",
-    "history": "list the audits below a folder, oldest first",
+    "history": "list the audits below a folder by training, oldest first",
     "doctor": "what this node offers, and what will be slow or fail",
     "demo": "train a small network on handwritten digits and audit it",
 }

@@ -98,9 +98,9 @@ def result_over_all_rows(
     return AttackResult(method, scores, predicted, scored_by, samples.member, **more)
 
 
-def not_evaluable(method: str, samples: Samples, reason: str) -> AttackResult:
-    """The result of an attack that has come to nothing."""
-    return AttackResult(method, *_nothing_scored(len(samples)), samples.member, reason=reason)
+def not_evaluable(method: str, member: NDArray[np.int8], reason: str) -> AttackResult:
+    """The result of an attack that has come to nothing, on samples of this membership, (n_samples,)."""
+    return AttackResult(method, *_nothing_scored(len(member)), member, reason=reason)
 
 
 def _nothing_scored(n: int) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int32]]:

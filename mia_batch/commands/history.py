@@ -1,4 +1,4 @@
-"""`mia-batch history RUNS`: what the audits in a directory have found, oldest first, and how it changed.
+"""`mia-batch history RUNS`: what the audits in a directory have found, by training run, and how it changed.
 
 The run directories themselves are the record: there is no database to share or to repair.
 """
@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import logging
-import sys
-from collections.abc import Mapping, Sequence
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from mia_batch.errors import InputError, one_line
+from mia_batch.metrics.differences import joint_reach
 from mia_batch.process.exit_codes import BY_OUTCOME, INCONCLUSIVE, LEAK, OK
-from mia_batch.report.summary import Summary, read_summary
-from mia_batch.rundir.jobs import latest_jobs
+from mia_batch.report.summary import MetricSummary, Summary, read_summary
+from mia_batch.rundir.identity import CONTENT, attacks_identity, training_run_identity
 from mia_batch.rundir.manifest import read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
-from mia_batch.rundir.state import reduce_status
-from mia_batch.scheduler import slurm as scheduler
-from mia_batch.scheduler.queue import states_now
+from mia_batch.rundir.state import StageStatus, furthest, reduce_status
+from mia_batch.rundir.trainings import Audited, Training, trainings
+from mia_batch.scheduler.queue import statuses
 
 log = logging.getLogger(__name__)
 FORMATS = ("table", "csv", "json")
+SHOWN = 5  # keys in a title, before a count stands for the rest
+NOTE_WIDTH = 20  # of the last column at least, whose text goes on below
+COLUMNS = ("created", "checkpoint", "run", "verdict", "auc", "change", "")
 
 
 @dataclass(frozen=True)
@@ -37,23 +45,26 @@ class Entry:
         created: when the run was set up, ISO 8601, UTC.
         checkpoint: file name of the checkpoint.
         sha256: of the checkpoint.
-        state: done, queued (jobs are waiting or running), incomplete (no job, and no verdict of the configuration in
-            force), unknown (no verdict, and Slurm does not answer) or damaged.
+        state: as in `status`: done, or of the first stage that is not.
         leak: the verdict; None until there is one, and where it is inconclusive.
         auc: the highest over the attacks, in [0, 1]; None where undefined.
         accuracy: likewise.
-        verdict_change: "new", "same", "worse" (a leak now) or "better", against the audit before that says whether
-            there is a leak; "" for an audit that does not.
-        auc_change: difference to that audit's.
-        detail: what else is to be said: the deciding sentence, or the failed job.
+        verdict_change: against the audit before of the same training by the same attacks: "new" without one, "better"
+            or "worse" if the interval of the difference of AUC is on one side of 0, else "same", or "unclear" where
+            the verdict is another one; "" for an audit that cannot be compared.
+        auc_change: the difference of AUC; `auc_change_low` and `auc_change_high` are its interval.
+        detail: what else is to be said: the deciding sentence, or how far the run is.
         outcome: the verdict in a word: leak, no leak or inconclusive; "" until there is one.
+        training: of which training the checkpoint is; "" where run.json cannot be read.
+        step: of it, such as "10 1875" for epoch and step; "" where nothing tells it.
+        modified: when the checkpoint was last changed, ISO 8601, UTC; "" in runs that did not record it.
     """
 
     run: str
-    created: str
-    checkpoint: str
-    sha256: str
-    state: str
+    created: str = ""
+    checkpoint: str = ""
+    sha256: str = ""
+    state: str = "damaged"
     leak: bool | None = None
     auc: float | None = None
     accuracy: float | None = None
@@ -61,134 +72,234 @@ class Entry:
     auc_change: float | None = None
     detail: str = ""
     outcome: str = ""
+    training: str = ""
+    step: str = ""
+    modified: str = ""
+    auc_change_low: float | None = None
+    auc_change_high: float | None = None
 
 
-def read_history(runs: Path) -> list[Entry]:
-    """The audits in `runs`, oldest first.
+@dataclass(frozen=True)
+class Found:
+    """What the files of one run say.
+
+    Attributes:
+        entry: without what its training tells.
+        audited: the checkpoint; None where run.json cannot be read.
+        area: the highest AUC of its attacks; None where it cannot be compared.
+        attacks: what they are, and which of them have an AUC: others are not to be compared with.
+    """
+
+    entry: Entry
+    audited: Audited | None = None
+    area: MetricSummary | None = None
+    attacks: str = ""
+
+
+@dataclass(frozen=True)
+class History:
+    """The audits in a directory: training by training, each oldest first; those that cannot be read at the end."""
+
+    entries: tuple[Entry, ...]
+    trainings: tuple[Training, ...]
+
+
+def read_history(runs: Path) -> History:
+    """The audits in `runs`.
 
     Raises:
         InputError: `runs` is no directory.
     """
     if not runs.is_dir():
         raise InputError(f"{runs}: RUNS: must be a directory of run directories")
-    found = [_by_files(paths) for paths in runs_in(runs)]
-    states = states_now(job for _, jobs in found for job in jobs.values())
-    entries = [_with_jobs(entry, jobs, states) if entry.state == "incomplete" else entry for entry, jobs in found]
-    return with_changes(sorted(entries, key=lambda entry: (entry.created, entry.run)))
+    found = {paths.root.name: (paths, _by_files(paths)) for paths in runs_in(runs)}
+    undone = {run: paths for run, (paths, each) in found.items() if each.entry.state not in ("done", "damaged")}
+    reached = dict(zip(undone, map(furthest, statuses(list(undone.values()))), strict=True))
+    known = {run: _at(each, reached.get(run)) for run, (_, each) in found.items()}
+    by_training = trainings(each.audited for each in known.values() if each.audited)
+    entries = [entry for training in by_training for entry in _of_training(training, known)]
+    return History((*entries, *(each.entry for each in known.values() if not each.audited)), tuple(by_training))
 
 
-def _by_files(paths: RunPaths) -> tuple[Entry, dict[str, str]]:
-    """An audit as its files say, and if it is incomplete its last jobs, by stage."""
-    name = paths.root.name
+def _by_files(paths: RunPaths) -> Found:
+    """An audit as its run.json and summary.json say."""
+    found = Found(Entry(paths.root.name))
     try:
         manifest = read_manifest(paths)
-        assert manifest is not None  # runs_in has seen it
+        if manifest is None:
+            raise InputError(f"{paths.manifest}: must stay there")
+        checkpoint, digest = Path(manifest.config["model"]["checkpoint"]), manifest.digests["model.checkpoint"]
+        identity = training_run_identity(manifest)
+        audited = Audited(paths.root.name, checkpoint, digest, identity, manifest.created, manifest.checkpoint)
         verdict = reduce_status(paths, manifest)
-        entry = Entry(
-            run=name,
-            created=manifest.created,
-            checkpoint=Path(manifest.config["model"]["checkpoint"]).name,
-            sha256=manifest.digests["model.checkpoint"],
-            state={"done": "done", "damaged": "damaged"}.get(verdict.state, "incomplete"),
-            detail=verdict.detail,
-        )
-        if entry.state == "done":
-            return _with_verdict(entry, paths), {}
-        return entry, latest_jobs(paths) if entry.state == "incomplete" else {}
+        found = Found(Entry(
+            run=paths.root.name, created=manifest.created, checkpoint=checkpoint.name, sha256=digest,
+            state=verdict.state, detail=verdict.detail, modified=manifest.checkpoint.modified,
+        ), audited)  # fmt: skip
+        if verdict.state != "done":
+            return found
+        return _with_verdict(found, read_summary(paths.summary_json), attacks_identity(manifest))
     except InputError as error:
         said = " ".join(str(error).split())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"run.json or summary.json: must be as a run writes it, got {one_line(error)}"
-    return Entry(name, "", "", "", "damaged", detail=said), {}
+    return replace(found, entry=replace(found.entry, state="damaged", detail=said))
 
 
-def _with_verdict(entry: Entry, paths: RunPaths) -> Entry:
-    summary = read_summary(paths.summary_json)
-    verdict, auc, accuracy = summary.verdict, _highest(summary, "auc"), _highest(summary, "accuracy")
-    return replace(
-        entry, leak=verdict.leak, outcome=verdict.outcome, detail=verdict.sentence, auc=auc, accuracy=accuracy
-    )
+def _with_verdict(found: Found, summary: Summary, attacks: Mapping[str, Any]) -> Found:
+    verdict, areas = summary.verdict, _values(summary, "auc")
+    highest = {name: max((value for _, value in _values(summary, name)), default=None) for name in ("auc", "accuracy")}
+    entry = replace(
+        found.entry, leak=verdict.leak, outcome=verdict.outcome, detail=verdict.sentence, auc=highest["auc"],
+        accuracy=highest["accuracy"],
+    )  # fmt: skip
+    if not areas or (summary.audited and summary.audited.reasons):  # nothing to compare, or the model is no model
+        return replace(found, entry=entry)
+    best, _ = max(areas, key=lambda area: area[1])
+    key = json.dumps([attacks, sorted(method for method, _ in areas)], sort_keys=True)
+    return replace(found, entry=entry, area=summary.methods[best].metrics["auc"], attacks=key)
 
 
-def _highest(summary: Summary, metric: str) -> float | None:
-    found = (method.metrics[metric].value for method in summary.methods.values() if metric in method.metrics)
-    return max((value for value in found if value is not None), default=None)
+def _values(summary: Summary, metric: str) -> list[tuple[str, float]]:
+    """Of each attack that has it."""
+    found = ((name, method.metrics.get(metric)) for name, method in summary.methods.items())
+    return [(name, each.value) for name, each in found if each is not None and each.value is not None]
 
 
-def _with_jobs(entry: Entry, last: Mapping[str, str], states: Mapping[str, str]) -> Entry:
-    """An audit without a verdict, with what a scheduler says of its last jobs."""
-    jobs = [(stage, job, states.get(job, scheduler.UNKNOWN)) for stage, job in last.items()]
-    active = [(stage, job, state) for stage, job, state in jobs if state in scheduler.ACTIVE]
-    if active:
-        stage, job, state = active[0]
-        return replace(entry, state="queued", detail=f"{stage} job {job} {state}")
-    if any(state == scheduler.UNKNOWN for _, _, state in jobs):
-        return replace(entry, state="unknown", detail="Slurm does not answer whether its jobs are queued")
-    stopped = [f"{stage} job {job} {state}" for stage, job, state in jobs if state != "COMPLETED"]
-    return replace(entry, detail=stopped[0] if stopped else entry.detail or "no job is queued")
+def _at(found: Found, stage: StageStatus | None) -> Found:
+    """A run without a verdict of the configuration in force, as `status` says it."""
+    if stage is None:
+        return found
+    job = f"job {stage.job}" if stage.job else ""
+    detail = " ".join(word for word in (stage.stage, stage.detail, job) if word)
+    return replace(found, entry=replace(found.entry, state=stage.state, detail=detail))
 
 
-def with_changes(entries: Sequence[Entry]) -> list[Entry]:
-    """Each entry that says whether there is a leak, with its change against the last one before that does."""
-    changed = []
-    before: Entry | None = None
-    for entry in entries:
-        if entry.leak is not None:
-            entry = replace(entry, verdict_change=_verdict_change(before, entry), auc_change=_difference(before, entry))
-            before = entry
-        changed.append(entry)
-    return changed
+def _of_training(training: Training, known: Mapping[str, Found]) -> list[Entry]:
+    """Its audits, each with the change since the last one before with the same attacks."""
+    before: dict[str, Found] = {}
+    entries = []
+    for audited, step in training.audits:
+        each = known[audited.run]
+        entry = replace(each.entry, training=training.id, step=" ".join(map(str, step)))
+        if each.area:
+            entry = replace(entry, **change(before.get(each.attacks), each))
+            before[each.attacks] = each
+        entries.append(entry)
+    return entries
 
 
-def _verdict_change(before: Entry | None, entry: Entry) -> str:
+def change(before: Found | None, now: Found) -> dict[str, Any]:
+    """What `now` says of itself against `before`, as fields of an `Entry`.
+
+    The interval of the difference is made of both audits' intervals (Zou & Donner 2008) as of independent samples. The
+    samples are the same, so that it is rather too wide; so it is for the highest of several AUC.
+    """
     if before is None:
-        return "new"
-    return "same" if before.leak == entry.leak else "worse" if entry.leak else "better"
-
-
-def _difference(before: Entry | None, entry: Entry) -> float | None:
-    if before is None or before.auc is None or entry.auc is None:
-        return None
-    return entry.auc - before.auc
+        return {"verdict_change": "new"}
+    (was, was_low, was_high), (value, low, high) = (
+        (area.value or 0.0, area.low or 0.0, area.high or 0.0) for area in (before.area, now.area) if area
+    )
+    difference = value - was
+    down = difference - joint_reach(value - low, was_high - was)
+    up = difference + joint_reach(high - value, was - was_low)
+    alike = "same" if before.entry.outcome == now.entry.outcome else "unclear"
+    word = "worse" if down > 0 else "better" if up < 0 else alike
+    return {
+        "verdict_change": word, "auc_change": difference, "auc_change_low": max(-1.0, down),
+        "auc_change_high": min(1.0, up),
+    }
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """The history as aligned columns for a terminal."""
-    rows: list[tuple[str, ...]] = [("created", "checkpoint", "run", "verdict", "auc", "change", "")]
-    rows += [_table_row(entry) for entry in entries]
+    """Audits as aligned columns, or as a paragraph each where the terminal is too narrow for them."""
+    rows = [COLUMNS, *map(_table_row, entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+    indent, columns = sum(widths[:-1]) + 2 * len(widths[:-1]), _terminal()
+    if columns and columns < indent + min(widths[-1], NOTE_WIDTH):
+        lines, indent = ["  ".join(filter(None, row)) for row in rows[1:]], 4
+    return "\n".join(_wrapped(line, columns, indent) for line in lines)
+
+
+def _terminal() -> int | None:
+    """Width of the terminal, or as COLUMNS has it; None where there is none."""
+    return shutil.get_terminal_size((0, 0)).columns or None
+
+
+def _wrapped(text: str, columns: int | None, indent: int = 4) -> str:
+    return textwrap.fill(text, max(columns, indent + 4), subsequent_indent=" " * indent) if columns else text
 
 
 def _table_row(entry: Entry) -> tuple[str, ...]:
     verdict = entry.outcome or entry.state
     auc = "" if entry.auc is None else f"{entry.auc:.4f}"
-    change = "" if entry.auc_change is None else f"{entry.auc_change:+.4f}"
-    note = entry.detail if entry.leak is None else entry.verdict_change
-    names = (entry.checkpoint, entry.run)
+    difference = "" if entry.auc_change is None else f"{entry.auc_change:+.4f}"
+    notes = (entry.verdict_change, "" if entry.outcome in ("leak", "no leak") else entry.detail)
     created = entry.created[:16].replace("T", " ")
-    return (created, *("".join(c if c.isprintable() else "?" for c in n) for n in names), verdict, auc, change, note)
+    names = (created, entry.checkpoint, entry.run)
+    return (*map(_printable, names), verdict, auc, difference, _printable(": ".join(filter(None, notes))))
 
 
-def print_history(entries: Sequence[Entry], form: str) -> None:
-    """Print the entries as "table", "csv" or "json" (an array of objects)."""
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def titles(found: Sequence[Training]) -> dict[str, str]:
+    """By training's id a line that tells it from the others: its checkpoints, and what is its own in the config."""
+    keys = dict.fromkeys(key for training in found for key in training.identity)
+    differ = (key for key in keys if len({json.dumps(each.identity.get(key, "")) for each in found}) > 1)
+    own = sorted(differ, key=lambda key: key.startswith(CONTENT))  # what somebody has written says more
+    more = [f"and {len(own) - SHOWN} more that differ"] if len(own) > SHOWN else []
+    return {
+        each.id: ", ".join([f"training {each.id}", *filter(None, [each.like]), *(
+            f"{key} {_brief(each.identity[key]) if key in each.identity else 'default'}" for key in own[:SHOWN]
+        ), *more])
+        for each in found
+    }  # fmt: skip
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def as_text(history: History) -> str:
+    """The tables; with a title each if there are several trainings, or runs that cannot be read."""
+    blocks = [(key, table(list(group))) for key, group in groupby(history.entries, key=lambda entry: entry.training)]
+    if len(blocks) == 1:
+        return blocks[0][1]
+    names = titles(history.trainings) | {"": "cannot be read"}
+    return "\n\n".join(f"{_wrapped(_printable(names[key]), _terminal())}\n{text}" for key, text in blocks)
+
+
+def print_history(history: History, form: str) -> None:
+    """Print the history as "table", "csv" or "json" (an array of objects)."""
     if form == "json":
-        print(json.dumps([asdict(entry) for entry in entries], indent=1))
+        print(json.dumps([asdict(entry) for entry in history.entries], indent=1))
     elif form == "csv":
-        writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Entry)], lineterminator="\n")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(Entry)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(entry) for entry in entries)
-    elif entries:
-        print(table(entries))
+        writer.writerows(asdict(entry) for entry in history.entries)
+        print(text.getvalue().encode("utf-8", "backslashreplace").decode(), end="")
+    elif history.entries:
+        print(as_text(history))
 
 
-def exit_code(entries: Sequence[Entry], *, of_any: bool = False) -> int:
-    """That of the newest audit that has a verdict, 0 without one; `of_any`: the worst of all, leak before the rest."""
-    codes = [BY_OUTCOME[entry.outcome] for entry in entries if entry.outcome]
-    if not of_any:
-        return codes[-1] if codes else OK
-    return next((code for code in (LEAK, INCONCLUSIVE) if code in codes), OK)
+def exit_code(entries: Iterable[Entry], *, of_any: bool = False) -> int:
+    """The worst of the trainings' newest audits, a leak before one that cannot say; 0 without any.
+
+    Args:
+        entries: training by training, each oldest first.
+        of_any: the worst of all audits instead.
+    """
+    newest: dict[str, int] = {}
+    for number, entry in enumerate(entries):
+        if entry.outcome or entry.state == "damaged":
+            alone = of_any or not entry.training  # nobody can tell what is newer than one that cannot be read
+            newest[str(number) if alone else entry.training] = BY_OUTCOME.get(entry.outcome, INCONCLUSIVE)
+    return next((code for code in (LEAK, INCONCLUSIVE) if code in newest.values()), OK)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,9 +310,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the history; the exit code is that of the newest verdict, or with --any the worst of all."""
-    entries = read_history(Path(args.runs))
-    if not entries:
+    """Print the history; the exit code is the worst of the newest verdicts, or with --any of all."""
+    history = read_history(Path(args.runs))
+    if not history.entries:
         log.info("no run directory in %s", args.runs)
-    print_history(entries, args.format)
-    return exit_code(entries, of_any=args.any)
+    print_history(history, args.format)
+    return exit_code(history.entries, of_any=args.any)

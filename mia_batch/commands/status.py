@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,12 +15,9 @@ from typing import Any
 
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK
-from mia_batch.rundir.jobs import latest_jobs
 from mia_batch.rundir.paths import RunPaths, runs_in
-from mia_batch.rundir.state import StageStatus, read_state, with_jobs
-from mia_batch.scheduler.queue import jobs_now
-
-log = logging.getLogger(__name__)
+from mia_batch.rundir.state import StageStatus, furthest
+from mia_batch.scheduler.queue import statuses
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +59,7 @@ def _stage_lines(stages: Sequence[StageStatus]) -> str:
 
 def _run_lines(runs: Sequence[RunPaths], found: Sequence[Sequence[StageStatus]]) -> str:
     """A line for each run, which is as far as its first stage that is not done, and how many there are of each."""
-    at = [next((stage for stage in stages if stage.state != "done"), stages[-1]) for stages in found]
+    at = [furthest(stages) for stages in found]
     rows = [
         StageStatus(_printable(paths.root.name), stage.state, f"{stage.stage} {stage.detail}".rstrip(), stage.job)
         for paths, stage in zip(runs, at, strict=True)
@@ -75,20 +71,3 @@ def _run_lines(runs: Sequence[RunPaths], found: Sequence[Sequence[StageStatus]])
 
 def _printable(name: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in name)
-
-
-def statuses(runs: Sequence[RunPaths]) -> list[list[StageStatus]]:
-    """The stages of each run in order, the attacks one by one; Slurm is asked once, for all that is not done."""
-    by_files = {paths: read_state(paths) for paths in runs}
-    jobs = jobs_now({paths: _jobs(paths, stages) for paths, stages in by_files.items()})
-    return [with_jobs(stages, jobs[paths]) for paths, stages in by_files.items()]
-
-
-def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
-    """The last jobs of the stages that are not done."""
-    try:
-        jobs = latest_jobs(paths)
-    except InputError as error:  # what the files say is still true
-        log.warning("%s", error)
-        return {}
-    return {each.stage: jobs[each.stage] for each in stages if each.state != "done" and each.stage in jobs}

@@ -33,10 +33,5 @@ def digests(config: Config) -> dict[str, str]:
         "model.factory": config.model.factory_file(),
         "data.source": factory_file(config.data.source),
     }
-    for side in ("members", "nonmembers"):
-        for i, block in enumerate(getattr(config.data, side)):
-            files[f"data.{side}[{i}].indices"] = block.indices
-    if isinstance(group := config.data.group, dict):
-        files |= {f"data.group.{split}": group[split] for split in config.data.splits()}
-    found = {field: sha256(file) for field, file in files.items() if file}
+    found = {field: sha256(file) for field, file in (files | config.data.files()).items() if file}
     return found | {f"data:{name}": digest for name, digest in data_digests(config.data).items()}

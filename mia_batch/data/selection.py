@@ -75,8 +75,9 @@ def select(data: DataConfig, source: Source) -> Selection:
     if problems:
         raise InputError(dict.fromkeys(problems))
     _check_disjoint(*sides)
-    group = declared_groups(data, [*sides[0], *sides[1]], source)
-    return replace(gather(sides[0], sides[1], source), group=group)
+    selection = gather(sides[0], sides[1], source)
+    canaries(data.canaries, selection.split, selection.sample_index)
+    return replace(selection, group=declared_groups(data, [*sides[0], *sides[1]], source))
 
 
 def contents(selection: Selection, source: Source) -> np.ndarray:
@@ -86,6 +87,36 @@ def contents(selection: Selection, source: Source) -> np.ndarray:
         rows = np.flatnonzero(selection.split == split)
         for part in np.array_split(rows, -(-len(rows) // HASHED_TOGETHER)):
             found[part] = content(source.images(str(split), selection.sample_index[part]))
+    return found
+
+
+def canaries(blocks: Sequence[SampleBlock], split: np.ndarray, sample_index: np.ndarray) -> np.ndarray:
+    """Which samples the blocks of `data.canaries` name, bool (n_samples,).
+
+    All of them must be members or non-members: whoever leaves canaries out may choose the side that is heard.
+
+    Args:
+        blocks: of the configuration; one without a choice means all of its split that are there.
+        split: of each sample, (n_samples,).
+        sample_index: position in its split, (n_samples,).
+
+    Raises:
+        InputError: a bad index file, or a canary that is neither.
+    """
+    found = np.zeros(len(split), dtype=bool)
+    for i, block in enumerate(blocks):
+        there = split == block.split
+        if block.indices:
+            wanted = read_indices(block.indices)
+        elif block.range or block.num_samples:
+            wanted = np.arange(*(block.range or (0, block.num_samples)))
+        else:
+            wanted = sample_index[there]
+        missing = np.setdiff1d(wanted, sample_index[there])
+        if len(missing) or not len(wanted):
+            what = f", got {len(missing)} that are neither, the first {missing[0]}" if len(missing) else ", got none"
+            raise InputError(f"data.canaries[{i}]: must be members or non-members of split {block.split!r}{what}")
+        found |= there & np.isin(sample_index, wanted)
     return found
 
 

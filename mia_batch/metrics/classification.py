@@ -31,6 +31,8 @@ from mia_batch.metrics.base import (
     undefined,
 )
 
+PRIORS = (0.5, 0.1, 0.01)  # shares of members for which a predictive value is said
+
 
 def accuracy(member: ArrayLike, predicted: ArrayLike, *, level: float = LEVEL) -> Estimate:
     """Share of samples whose membership is predicted right, with its Clopper-Pearson interval.

@@ -25,6 +25,7 @@ from mia_batch.metrics.base import (
     split_scores,
     undefined,
 )
+from mia_batch.metrics.differences import joint_reach
 from mia_batch.metrics.ranking import auc_interval, placements
 
 NO_VARIANCE = "without a variance the interval is Hoeffding's, which is wide"
@@ -92,7 +93,7 @@ def auc_difference(member: ArrayLike, scores: ArrayLike, others: ArrayLike, *, l
     first, second = (_reaches(each, level) for each in (one, other))
     spread = math.sqrt(covariance[0, 0] * covariance[1, 1])
     correlation = float(covariance[0, 1]) / spread if spread else 0.0
-    down, up = _joint(first[0], second[1], correlation), _joint(first[1], second[0], correlation)
+    down, up = joint_reach(first[0], second[1], correlation), joint_reach(first[1], second[0], correlation)
     return estimate(value, (max(-1.0, value - down), min(1.0, value + up)))
 
 
@@ -105,10 +106,6 @@ def _reaches(found: tuple[Floats, Floats], level: float) -> Interval:
     """How far the interval of an AUC goes down and up."""
     area, (low, high) = float(found[0].mean()), auc_interval(*found, level)
     return max(0.0, area - low), max(0.0, high - area)
-
-
-def _joint(down: float, up: float, correlation: float) -> float:
-    return math.sqrt(max(0.0, down**2 + up**2 - 2 * correlation * down * up))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from mia_batch.metrics.base import (
     Counts,
     Estimate,
     Floats,
+    check_binary,
     check_level,
+    check_scores,
     missing_side,
     rate_lower,
     rate_upper,
@@ -31,6 +33,8 @@ from mia_batch.metrics.base import (
 )
 
 UNBOUNDED = "no error of one kind was observed: the value is infinite"
+AT_DELTA_0 = "at delta 0 no Gaussian mechanism has an epsilon"
+GUESSED = 0.1  # share of the canaries that a one-run audit guesses on either side; fixed before any score is seen
 _LARGEST = 1e4  # epsilon, or the parameter of a Gaussian, at which a search gives up
 
 
@@ -207,6 +211,21 @@ def _mu(fpr: float, fnr: float) -> float:
     return 0.0 if max(fpr, fnr) == 1 else max(0.0, -float(special.ndtri(fpr) + special.ndtri(fnr)))
 
 
+def gaussian_epsilon(counts: Counts, *, delta: float, level: float = LEVEL) -> Estimate:
+    """The epsilon at `delta` of `mu_gdp`, for mechanisms whose trade-off is Gaussian. Args and Raises: see there.
+
+    Returns:
+        `high` is infinite, and so is the value where mu is; NaN with one class only, or for delta 0.
+    """
+    _check(delta, level)
+    mu = mu_gdp(counts, level=level)
+    if not delta:
+        return Estimate(math.nan, math.nan, math.nan, AT_DELTA_0)
+    if not mu.defined:
+        return mu
+    return Estimate(epsilon_of_mu(mu.value, delta), epsilon_of_mu(mu.low, delta), math.inf, mu.reason)
+
+
 def delta_of_epsilon(mu: float, epsilon: float) -> float:
     """The delta at which mu-GDP is (epsilon, delta)-DP: `Phi(-eps/mu + mu/2) - e^eps Phi(-eps/mu - mu/2)`.
 
@@ -336,6 +355,32 @@ class Guesses:
     def __post_init__(self) -> None:
         if not 0 <= self.n_right <= self.n_guesses <= self.n_canaries:
             raise ValueError(f"guesses: must have 0 <= n_right <= n_guesses <= n_canaries, got {self}")
+
+
+def extreme_guesses(member: ArrayLike, scores: ArrayLike, *, share: float = GUESSED, seed: int = 1) -> Guesses:
+    """Guess that the highest scores are members and as many lowest ones are not; abstain from the rest.
+
+    Steinke et al. 2023, algorithm 1. How many is fixed by `share` alone. Equal scores are ordered at random: by their
+    rows, which hold members first, the guesses would be right for no merit of the scores.
+
+    Args:
+        member: membership of the canaries, 0 or 1, shape (n_canaries,).
+        scores: shape (n_canaries,), any number except NaN, higher for members.
+        share: of the canaries, guessed on either side, in (0, 0.5].
+        seed: of the order of equal scores.
+
+    Raises:
+        ValueError: wrong shape or values out of range.
+    """
+    truth = check_binary("member", member)
+    values = check_scores(scores, len(truth))
+    if not 0 < share <= 0.5:
+        raise ValueError(f"share: must be in (0, 0.5], got {share}")
+    shuffled = np.random.default_rng(seed).permutation(len(truth))
+    order = shuffled[np.argsort(values[shuffled], kind="stable")]
+    n = int(share * len(truth))
+    right = int((~truth[order[:n]]).sum() + truth[order[len(order) - n :]].sum())
+    return Guesses(len(truth), 2 * n, right)
 
 
 def one_run_p_value(guesses: Guesses, epsilon: float, *, delta: float = 0.0) -> float:

@@ -185,7 +185,11 @@ def predictive_value_at_fpr(
     Returns:
         NaN with one class only; at FPR 0 it is 1, or NaN where no member is caught.
     """
-    found = tpr_at_fpr(member, scores, fpr, level=level)
+    return predictive_value_of(tpr_at_fpr(member, scores, fpr, level=level), fpr=fpr, prior=prior)
+
+
+def predictive_value_of(found: Estimate, *, fpr: float, prior: float) -> Estimate:
+    """`predictive_value_at_fpr`, from what `tpr_at_fpr` has found."""
     if not found.defined:
         return found
     value, low, high = (precision_at_prior(tpr, fpr, prior=prior) for tpr in (found.value, found.low, found.high))

@@ -12,14 +12,23 @@ from numpy.typing import ArrayLike
 from mia_batch.metrics.base import (
     INDEPENDENT,
     LEVEL,
+    Counts,
     Effects,
     Estimate,
     UndefinedMetricWarning,
-    estimate,
     thinned,
 )
-from mia_batch.metrics.classification import accuracy, balanced_accuracy, precision, recall
-from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, tpr_at_fpr
+from mia_batch.metrics.base import estimate as estimate_of
+from mia_batch.metrics.classification import PRIORS, accuracy, balanced_accuracy, precision, recall
+from mia_batch.metrics.epsilon import (
+    attack_implied_epsilon,
+    bayesian_epsilon,
+    gaussian_epsilon,
+    mu_gdp,
+    one_run_epsilon,
+    one_run_epsilon_fdp,
+)
+from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, predictive_value_of, tpr_at_fpr
 
 
 @dataclass(frozen=True)
@@ -27,11 +36,13 @@ class Metric:
     """One metric of an attack.
 
     Attributes:
-        compute: called with membership, decisions (or scores, if `of_scores`) and `level`.
+        compute: called with membership, decisions (or scores, if `of_scores`) and `level`, or by `of_metric`.
         of_scores: whether it looks at the scores instead of the decisions.
         label: its row in a table; "" for its name.
         group: the name under which `report.metrics` means it together with others; "" for its own.
         in_gate: whether a gate may be about it.
+        row: a table's row that shows it beside others, the value alone; "" for a row of its own.
+        of_metric: the metric whose estimate `compute` is called with instead; "" for none.
     """
 
     compute: Callable[..., Estimate]
@@ -39,6 +50,8 @@ class Metric:
     label: str = ""
     group: str = ""
     in_gate: bool = True
+    row: str = ""
+    of_metric: str = ""
 
 
 METRICS: dict[str, Metric] = {
@@ -52,6 +65,47 @@ METRICS: dict[str, Metric] = {
         fpr_name(fpr): Metric(partial(tpr_at_fpr, fpr=fpr), True, f"TPR @ FPR {fpr}", "tpr_at_fpr", in_gate=False)
         for fpr in FPRS
     },
+    **{
+        f"predictive_value_at_fpr_{fpr:g}_prior_{prior:g}": Metric(
+            partial(predictive_value_of, fpr=fpr, prior=prior), group="predictive_value", in_gate=False,
+            row=f"PPV @ FPR {fpr}", of_metric=fpr_name(fpr),
+        )
+        for fpr in FPRS for prior in PRIORS
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is said of epsilon.
+
+    Attributes:
+        label: its row in a table.
+        of_counts: called with the counts of decisions, `delta` and `level`; None for a figure of a one-run audit.
+        of_guesses: called with the guesses of a one-run audit, `delta` and `level`; gives a lower bound.
+    """
+
+    label: str
+    of_counts: Callable[..., Estimate] | None = None
+    of_guesses: Callable[..., float] | None = None
+
+
+def _mu(counts: Counts, *, delta: float, level: float) -> Estimate:
+    return mu_gdp(counts, level=level)
+
+
+def _credible(counts: Counts, *, delta: float, level: float) -> Estimate:
+    found = bayesian_epsilon(counts, delta=delta, level=level)
+    return Estimate(found.median, found.low, found.high, found.reason)
+
+
+EPSILONS: dict[str, Figure] = {
+    "epsilon": Figure("epsilon", attack_implied_epsilon),
+    "mu": Figure("mu-GDP: mu", _mu),
+    "epsilon_gaussian": Figure("its epsilon", gaussian_epsilon),
+    "epsilon_credible": Figure("credible eps.", _credible),
+    "epsilon_one_run": Figure("one run", of_guesses=one_run_epsilon),
+    "epsilon_one_run_gaussian": Figure("one run, Gauss.", of_guesses=one_run_epsilon_fdp),
 }
 
 
@@ -98,23 +152,29 @@ def evaluate(
     Warns:
         UndefinedMetricWarning: for each metric that is NaN, with the cause.
     """
-    values = {True: scores, False: predicted}
-    return {
-        name: _estimate(partial(metric.compute, level=level), member, values[metric.of_scores], effects)
-        for name, metric in METRICS.items()
-        if names is None or name in names
-    }
+    found: dict[str, Estimate] = {}
+
+    def estimate(name: str) -> Estimate:
+        metric = METRICS[name]
+        if name not in found and metric.of_metric:
+            found[name] = metric.compute(estimate(metric.of_metric))
+        elif name not in found:
+            values = scores if metric.of_scores else predicted
+            found[name] = bounded(partial(metric.compute, level=level), member, values, effects)
+        return found[name]
+
+    return {name: estimate(name) for name in METRICS if names is None or name in names}
 
 
-def _estimate(
+def bounded(
     compute: Callable[..., Estimate], member: ArrayLike, values: ArrayLike, effects: Effects
 ) -> Estimate:
-    """The value of all samples, with the bounds of so many as are independent."""
+    """The value of all samples, with the bounds of so many as are independent: see `base.thinned`."""
     found = compute(member, values)
     if effects == INDEPENDENT or not found.defined:
         return found
     with warnings.catch_warnings():  # a metric that all samples define and some do not has no bound, which is said so
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         low, high = (compute(*thinned(member, values, effects, generous=generous)) for generous in (False, True))
-    bounds = low.low if low.defined else 0.0, high.high if high.defined else 1.0
-    return estimate(found.value, bounds, found.reason)
+    bounds = low.low if low.defined else 0.0, high.high if high.defined else max(1.0, found.high)
+    return estimate_of(found.value, bounds, found.reason)

@@ -14,11 +14,15 @@ from mia_batch.metrics.registry import METRICS
 from mia_batch.report.summary import (
     SCHEMA,
     BlindSummary,
+    BoundSummary,
     ChecksSummary,
+    EpsilonSummary,
+    GuessesSummary,
     MethodSummary,
     MetricSummary,
     ModelSummary,
     PermutationSummary,
+    RandomisedSummary,
     SamplesSummary,
     SideSummary,
     Summary,
@@ -27,6 +31,7 @@ from mia_batch.report.summary import (
 )
 from mia_batch.verdict.checks import Checks
 from mia_batch.verdict.evaluability import Evaluability, Side
+from mia_batch.verdict.privacy import Privacy, PrivacyAudit, Randomised
 from mia_batch.verdict.rules import Gate, Verdict
 
 
@@ -40,6 +45,7 @@ def build_summary(
     augment_members: bool,
     model: Evaluability | None = None,
     counts: Mapping[str, int] = MappingProxyType({}),
+    privacy: PrivacyAudit | None = None,
 ) -> Summary:
     """Everything that the audit found, and from what.
 
@@ -52,6 +58,7 @@ def build_summary(
         augment_members: whether members, and only they, were cropped and flipped.
         model: how well the model itself does.
         counts: `n_twins` and `n_groups` of the samples, if they are known.
+        privacy: what is said of epsilon.
     """
     scored = next((result for result in results.values() if not result.reason), None)
     return Summary(
@@ -62,9 +69,14 @@ def build_summary(
         level=LEVEL,
         samples=_samples(scored).model_copy(update=dict(counts)),
         augment_members=augment_members,
-        methods={name: _method(result, evaluations.get(name, {})) for name, result in results.items()},
+        methods={
+            name: _method(result, evaluations.get(name, {}), privacy.by_method.get(name) if privacy else None)
+            for name, result in results.items()
+        },
         provenance=plain(provenance),
         audited=_audited(model) if model else None,
+        randomised=_randomised(privacy.randomised) if privacy and privacy.randomised else None,
+        claim=privacy.claim if privacy else None,
     )
 
 
@@ -115,7 +127,22 @@ def _n_fit(result: AttackResult) -> int:
     return int(result.provenance.get("n_fit", (~result.evaluated).sum()))
 
 
-def _method(result: AttackResult, estimates: Mapping[str, Estimate]) -> MethodSummary:
+def _randomised(found: Randomised) -> RandomisedSummary:
+    return RandomisedSummary(
+        n_members=found.n_members, n_nonmembers=found.n_nonmembers, n_scored=int(found.scored.sum()),
+        unfair=found.unfair,
+    )  # fmt: skip
+
+
+def _epsilon(found: Privacy) -> EpsilonSummary:
+    return EpsilonSummary(
+        delta=found.delta,
+        figures={name: BoundSummary(**plain(asdict(figure))) for name, figure in found.figures.items()},
+        guesses=GuessesSummary(**asdict(found.guesses)) if found.guesses else None,
+    )
+
+
+def _method(result: AttackResult, estimates: Mapping[str, Estimate], privacy: Privacy | None) -> MethodSummary:
     lifted = ("n_nonconverged", "seconds")
     return MethodSummary(
         metrics=_no_metrics(result.reason) if result.reason else {n: _metric(e) for n, e in estimates.items()},
@@ -129,6 +156,7 @@ def _method(result: AttackResult, estimates: Mapping[str, Estimate]) -> MethodSu
         seconds=plain(result.provenance.get("seconds")),
         provenance=plain({name: value for name, value in result.provenance.items() if name not in lifted}),
         reason=result.reason or None,
+        epsilon=_epsilon(privacy) if privacy else None,
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.verdict.parity import Parity
-from mia_batch.verdict.rules import OUTCOMES, JointRule, MethodVerdict, Rule
+from mia_batch.verdict.rules import OUTCOMES, ClaimVerdict, JointRule, MethodVerdict, Rule
 
 SCHEMA: Literal[2] = 2
 COLUMNS = ("method", "metric", "value", "low", "high", "reason")
@@ -46,6 +46,31 @@ class MetricSummary(_Part):
         return self
 
 
+class BoundSummary(_Part):
+    """A figure of epsilon; None is infinite, or has no number: then `reason` says why."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None
+
+
+class GuessesSummary(_Part):
+    """Of a one-run audit: the randomised samples that were scored, those guessed and those guessed right."""
+
+    n_canaries: int
+    n_guesses: int
+    n_right: int
+
+
+class EpsilonSummary(_Part):
+    """What one attack says of epsilon at `delta`, each figure at the summary's level for itself."""
+
+    delta: float
+    figures: dict[str, BoundSummary]
+    guesses: GuessesSummary | None  # None where inclusion was not randomised: there are no one-run bounds
+
+
 class MethodSummary(_Part):
     """What one attack found; of one that is not evaluable `reason` says why, and no metric has a value."""
 
@@ -60,6 +85,7 @@ class MethodSummary(_Part):
     seconds: float | None
     provenance: dict[str, Any]
     reason: str | None = None
+    epsilon: EpsilonSummary | None = None  # None of an attack that is not evaluable, and in a file of before
 
 
 class SamplesSummary(_Part):
@@ -148,6 +174,15 @@ class ChecksSummary(_Part):
     parity: Parity
 
 
+class RandomisedSummary(_Part):
+    """The samples of which fair coins are said to have decided whether they are members, and why it was not so."""
+
+    n_members: int
+    n_nonmembers: int
+    n_scored: int
+    unfair: str | None
+
+
 class Summary(_Part):
     """Everything that the audit found, and from what: summary.json."""
 
@@ -160,6 +195,8 @@ class Summary(_Part):
     provenance: dict[str, Any]
     audited: ModelSummary | None = None  # None in a file of schema 1
     checks: ChecksSummary | None = None  # None in a file of before
+    randomised: RandomisedSummary | None = None  # None where nobody says that inclusion was
+    claim: ClaimVerdict | None = None  # None where none was made
 
 
 def json_schema() -> dict[str, Any]:
@@ -216,11 +253,14 @@ def _problem(error: ValidationError) -> str:
 
 
 def to_csv(summary: Summary) -> str:
-    """Text of summary.csv: a row for each metric of each method, numbers in full, a missing one as an empty field."""
+    """Text of summary.csv: a row for each metric and figure of epsilon of each method, numbers in full.
+
+    One that is missing or infinite is an empty field.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for method, found in summary.methods.items():
-        for metric, numbers in found.metrics.items():
+        for metric, numbers in (found.metrics | (found.epsilon.figures if found.epsilon else {})).items():
             writer.writerow({"method": method, "metric": metric, **numbers.model_dump()})
     return text.getvalue()

@@ -9,11 +9,13 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from mia_batch.metrics.registry import METRICS, groups, in_group
-from mia_batch.report.summary import MetricSummary, Summary
+from mia_batch.metrics.classification import PRIORS
+from mia_batch.metrics.registry import EPSILONS, METRICS, groups, in_group
+from mia_batch.report.summary import BoundSummary, MethodSummary, MetricSummary, Summary
 from mia_batch.verdict.sentences import known
 
 TUTORIAL = ("recall", "precision", "accuracy")  # see `method_line`
+PRIORS_SAID = f"{', '.join(f'{prior:g}' for prior in PRIORS[:-1])} and {PRIORS[-1]:g}"
 MARKS = "*+#~^!%&"
 LABEL_WIDTH = 15  # "TPR @ FPR 0.001"
 CELL_WIDTH = 16  # gap, ".713 .690-.735", mark
@@ -59,7 +61,7 @@ def render(summary: Summary, *, width: int = 80) -> str:
     per_block = (width - LABEL_WIDTH) // cell
     methods = list(summary.methods)
     blocks = [_block(summary, methods[i : i + per_block], cell, marks) for i in range(0, len(methods), per_block)]
-    notes = [f"{mark} {reason}" for reason, mark in marks.items()] + list(_notes(summary))
+    notes = [f"{mark} {reason}" for reason, mark in marks.items()] + list(_notes(summary)) + _legend(summary, cell)
     return "\n".join([
         *wrapped([_heading(summary, cell)], width), "",
         "\n\n".join(blocks), "",
@@ -135,23 +137,45 @@ def _marks(summary: Summary) -> dict[str, str]:
 def _block(summary: Summary, methods: list[str], cell: int, marks: dict[str, str]) -> str:
     found = [summary.methods[method].metrics for method in methods]
     header = " " * LABEL_WIDTH + "".join(f" {method[: cell - 2]:<{cell - 1}}" for method in methods)
-    rows = [
-        f"{_label(metric):<{LABEL_WIDTH}}" + "".join(_cell(each[metric], cell, marks) for each in found)
-        for metric in found[0]
+    rows: dict[str, list[str]] = {}
+    for metric in found[0]:
+        rows.setdefault(_label(metric), []).append(metric)
+    lines = [
+        f"{label:<{LABEL_WIDTH}}" + "".join(_cell([each[name] for name in names], cell, marks) for each in found)
+        for label, names in rows.items() if len(names) == 1 or cell == CELL_WIDTH
     ]
-    return "\n".join(line.rstrip() for line in [header, *rows])
+    lines += _epsilon_lines([summary.methods[method] for method in methods], cell)
+    return "\n".join(line.rstrip() for line in [header, *lines])
 
 
-def _cell(numbers: MetricSummary, cell: int, marks: dict[str, str]) -> str:
-    value, low, high = map(_short, (numbers.value, numbers.low, numbers.high))
-    interval = f" {low}-{high}" if cell == CELL_WIDTH and numbers.value is not None else ""
-    text = f"{value}{interval}{marks.get(numbers.reason or '', '')}"
-    return f" {text:<{cell - 1}}"
+def _cell(metrics: Sequence[MetricSummary], cell: int, marks: dict[str, str]) -> str:
+    """The value with its interval, or several values."""
+    first = metrics[0]
+    text = " ".join(_short(numbers.value) for numbers in metrics)
+    if len(metrics) == 1 and cell == CELL_WIDTH and first.value is not None:
+        text += f" {_short(first.low)}-{_short(first.high)}"
+    return f" {text + marks.get(first.reason or '', ''):<{cell - 1}}"
 
 
 def _label(metric: str) -> str:
     known = METRICS.get(metric)  # a file of another version may have others
-    return known.label or metric if known else metric
+    return known.row or known.label or metric if known else metric
+
+
+def _epsilon_lines(methods: Sequence[MethodSummary], cell: int) -> list[str]:
+    found = [method.epsilon.figures if method.epsilon else {} for method in methods]
+    return [
+        f"{figure.label:<{LABEL_WIDTH}}" + "".join(f" {_bound(each.get(name), cell):<{cell - 1}}" for each in found)
+        for name, figure in EPSILONS.items() if any(name in each for each in found)
+    ]
+
+
+def _bound(figure: BoundSummary | None, cell: int) -> str:
+    if figure is None or figure.low is None:
+        return "nan"
+    if cell == NARROW_CELL_WIDTH:
+        return f"{figure.low:.2f}"
+    return f">= {figure.low:.3f}" if figure.high is None else f"{figure.low:.2f}-{figure.high:.2f}"
 
 
 def _short(value: float | None) -> str:
@@ -160,6 +184,31 @@ def _short(value: float | None) -> str:
         return "nan"
     text = f"{value:.3f}"
     return text[:4] if text.startswith("1") else text[1:]
+
+
+def _legend(summary: Summary, cell: int) -> list[str]:
+    """What PPV and epsilon mean in the table."""
+    priors = any(METRICS[name].row for m in summary.methods.values() for name in m.metrics if name in METRICS)
+    lines = []
+    if priors and cell == CELL_WIDTH:
+        lines.append(f"PPV: how sure a decision at that FPR is where {PRIORS_SAID} of all samples are members.")
+    delta = next((method.epsilon.delta for method in summary.methods.values() if method.epsilon), None)
+    if delta is not None:
+        each = f"each bound at {summary.level:.0%} for itself"
+        lines.append(f"epsilon: at delta {delta:g}, {each}; {_of_training(summary)}")
+    return lines
+
+
+def _of_training(summary: Summary) -> str:
+    coins = summary.randomised
+    if coins is None:
+        return "inclusion was not randomised, so that none says anything of the training algorithm."
+    if coins.unfair:
+        return f"none says anything of the training algorithm: {coins.unfair}."
+    return (
+        "coins decided inclusion, so that 'one run' bounds the training algorithm's epsilon ('Gauss.': if it is a "
+        "Gaussian mechanism); the others take samples for independent runs."
+    )
 
 
 def _notes(summary: Summary) -> Iterable[str]:

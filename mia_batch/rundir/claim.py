@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from mia_batch.errors import InputError
 from mia_batch.files import sha256
-from mia_batch.rundir.identity import differences, features_identity, refuse_differences
+from mia_batch.rundir.identity import (
+    OF_VERDICT,
+    VERDICT_FILES,
+    differences,
+    features_identity,
+    of_rows,
+    refuse_differences,
+)
 from mia_batch.rundir.manifest import Manifest, read_manifest, write_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import read_rows
@@ -45,13 +52,16 @@ def in_force(paths: RunPaths, manifest: Manifest) -> Manifest:
         refuse_differences(paths, differences(features_identity(holder), features_identity(manifest)))
     if features_identity(found) != features_identity(manifest):
         return manifest
-    return manifest.model_copy(update={name: getattr(found, name) for name in ("created", "versions", "launches")})
+    kept = {name: getattr(found, name) for name in ("created", "versions", "launches")}
+    origin = found.checkpoint if found.checkpoint.modified else manifest.checkpoint
+    return manifest.model_copy(update={**kept, "checkpoint": origin})
 
 
 def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) -> Manifest:
     """The manifest of a run that is there already, with another configuration, which may be no other run's.
 
-    No file is read again but, if asked for, the checkpoint; so what is known of the files stays as it was.
+    No file is read again but those that only the verdict reads and, if asked for, the checkpoint; so what is known of
+    the other files stays as it was.
 
     Raises:
         InputError: there is no run, or one of another model, data or extraction.
@@ -59,10 +69,16 @@ def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) 
     found = read_manifest(paths)
     if found is None:
         raise InputError(f"{paths.root}: must be a run directory with {paths.manifest.name}; run extract first")
-    digests = {"model.checkpoint": sha256(config.model.checkpoint)} if checkpoint else {}
-    here = found.model_copy(update={"config": config.resolved(), "digests": found.digests | digests})
+    known = {field: digest for field, digest in found.digests.items() if not field.startswith(VERDICT_FILES)}
+    read = {field: file for field, file in config.data.files().items() if field.startswith(VERDICT_FILES)}
+    read |= {"model.checkpoint": config.model.checkpoint} if checkpoint else {}
+    digests = known | {field: sha256(file) for field, file in read.items()}
+    here = found.model_copy(update={"config": config.resolved(), "digests": digests})
     in_force(paths, here)
-    unread = {name: found.config[name] for name in UNREAD if name in found.config}
+    unread = {
+        name: of_rows(name, found.config[name]) | {key: here.config[name][key] for key in OF_VERDICT.get(name, ())}
+        for name in UNREAD if name in found.config
+    }
     return here.model_copy(update={"config": here.config | unread})
 
 

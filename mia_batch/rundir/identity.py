@@ -27,9 +27,10 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 NOT_IDENTITY = frozenset(
     ("model.checkpoint", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
 )
-NAMED_FILE = re.compile(r"data\.((non)?members\[\d+\]\.indices|group\..+)")
-# What a verdict is made by, in a section that features are made by.
-OF_THE_VERDICT = frozenset(("data.max_duplicates",))
+NAMED_FILE = re.compile(r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+)")
+# What only the verdict reads of a section that rows depend on.
+OF_VERDICT = {"data": ("max_duplicates", "randomised", "canaries")}
+VERDICT_FILES = tuple(f"{section}.{key}[" for section, keys in OF_VERDICT.items() for key in keys)
 # What versions did that did not have a key yet, where that is not its default: {"data.some_key": value}. A default that
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.
 BEFORE: dict[str, Any] = {
@@ -37,6 +38,7 @@ BEFORE: dict[str, Any] = {
     "gate.bound": "point", "attack.eval": "holdout", "attack.max_rows": None, "data.max_duplicates": 1.0,
 }  # fmt: skip
 CONTENT = "SHA-256 of "
+NOT_TRAINING = frozenset((f"{CONTENT}model.checkpoint", "train.checkpoint_every"))
 NOTHING = object()
 
 
@@ -55,11 +57,20 @@ def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
 
 
 def verdict_identity(manifest: Manifest) -> dict[str, Any]:
-    """Of summary.json: the features, every attack, and the sections `gate` and `report`."""
-    found = _of_sections(manifest, "model", "data", "extract", "gate", "report", verdict=True)
-    for method in manifest.methods:
-        found |= _settings(manifest, method)
-    return found
+    """Of summary.json: the features, every attack, the sections `gate`, `report` and `audit`, and `OF_VERDICT`."""
+    found = _of_sections(manifest, "model", "data", "extract", "gate", "report", "audit", rows=False)
+    return found | attacks_identity(manifest)
+
+
+def attacks_identity(manifest: Manifest) -> dict[str, Any]:
+    """Of what the attacks are, on whatever features: two audits whose attacks differ are not to be compared."""
+    return {key: value for method in manifest.methods for key, value in _settings(manifest, method).items()}
+
+
+def training_run_identity(manifest: Manifest) -> dict[str, Any]:
+    """Of the training that the checkpoint is of: the features but for its bytes, and the section `train`."""
+    found = _of_sections(manifest, "model", "data", "extract", "train")
+    return {key: value for key, value in found.items() if key not in NOT_TRAINING}
 
 
 def features_digest(manifest: Manifest) -> str:
@@ -138,13 +149,20 @@ def _settings(manifest: Manifest, method: str) -> dict[str, Any]:
     return _identity({"attack": own})
 
 
-def _of_sections(manifest: Manifest, *sections: str, verdict: bool = False) -> dict[str, Any]:
+def _of_sections(manifest: Manifest, *sections: str, rows: bool = True) -> dict[str, Any]:
+    """With `rows`, without what rows do not depend on."""
     contents = {
         f"{CONTENT}{_file_of(field)}": digest
-        for field, digest in manifest.digests.items() if re.split("[.:]", field)[0] in sections
+        for field, digest in manifest.digests.items()
+        if re.split("[.:]", field)[0] in sections and not (rows and field.startswith(VERDICT_FILES))
     }
-    found = _identity({name: manifest.config.get(name, {}) for name in sections})
-    return {key: value for key, value in found.items() if verdict or key not in OF_THE_VERDICT} | contents
+    config = {name: found for name in sections if (found := manifest.config.get(name))}  # versions before lack `audit`
+    return _identity({name: of_rows(name, found) if rows else found for name, found in config.items()}) | contents
+
+
+def of_rows(section: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's keys without those of `OF_VERDICT`."""
+    return {key: value for key, value in config.items() if key not in OF_VERDICT.get(section, ())}
 
 
 def _file_of(field: str) -> str:
@@ -177,7 +195,7 @@ def _absent(key: str) -> Any:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    blocks = {"data.members": SampleBlock, "data.nonmembers": SampleBlock}
+    blocks = {f"data.{name}": SampleBlock for name in ("members", "nonmembers", "canaries")}
     sections: dict[str, type[Section]] = {**SECTIONS, **blocks, "attack.methods": MethodConfig}
     found: dict[str, Any] = {}
     for where, section in sections.items():

@@ -22,6 +22,22 @@ READABLE = (1, 2)  # 1 is of the version whose files carry the digest of a whole
 PACKAGES = ("mindspore", "scikit-learn", "numpy", "scipy", "joblib", "mpi4py", "h5py", "numba")
 
 
+class CheckpointOrigin(BaseModel):
+    """When the checkpoint was made: of no result's identity, since a copy has another time.
+
+    Attributes:
+        modified: the file's last change, ISO 8601, UTC; empty in a run of a version that did not record it.
+        epoch_num: as its training has put it into the file, 0 or more; None where it has not.
+        step_num: likewise.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    modified: str = ""
+    epoch_num: int | None = None
+    step_num: int | None = None
+
+
 class Manifest(BaseModel):
     """What a run is.
 
@@ -32,6 +48,7 @@ class Manifest(BaseModel):
         digests: SHA-256 of the checkpoint, the data files, index files and factories given as files, by field.
         versions: of Python, the product and what computes its numbers, when the run was set up.
         launches: how each extraction was started and what was measured, oldest first.
+        checkpoint: when the checkpoint was made.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,6 +59,7 @@ class Manifest(BaseModel):
     digests: dict[str, str]
     versions: dict[str, str]
     launches: tuple[dict[str, Any], ...] = ()
+    checkpoint: CheckpointOrigin = CheckpointOrigin()
 
     @field_validator("config")
     @classmethod

@@ -74,4 +74,12 @@ class RunPaths:
 def runs_in(folder: Path) -> list[RunPaths]:
     """The run directories in `folder`, by name; none if there is no such folder."""
     found = [RunPaths(each) for each in sorted(folder.iterdir())] if folder.is_dir() else []
-    return [paths for paths in found if paths.manifest.exists()]
+    return [paths for paths in found if _may_be_run(paths)]
+
+
+def _may_be_run(paths: RunPaths) -> bool:
+    """Whether there is a run.json; a directory that does not let us look is shown as one that cannot be read."""
+    try:
+        return paths.manifest.exists()
+    except OSError:
+        return True

@@ -97,6 +97,11 @@ def with_jobs(stages: Sequence[StageStatus], jobs: Mapping[str, JobState]) -> li
     ]
 
 
+def furthest(stages: Sequence[StageStatus]) -> StageStatus:
+    """Where a run is: at its first stage that is not done, or its last."""
+    return next((stage for stage in stages if stage.state != "done"), stages[-1])
+
+
 def left_to_do(stages: Sequence[StageStatus]) -> Left:
     """What is to be computed. A verdict that cannot be read is written anew.
 

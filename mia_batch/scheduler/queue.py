@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from mia_batch.errors import InputError
 from mia_batch.rundir.jobs import latest_jobs
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.rundir.state import JobState
+from mia_batch.rundir.state import JobState, StageStatus, read_state, with_jobs
 from mia_batch.scheduler import slurm as scheduler
+
+log = logging.getLogger(__name__)
 
 SAID = {scheduler.FORGOTTEN: "forgotten by Slurm", scheduler.UNKNOWN: "unknown: Slurm does not answer"}
 
@@ -40,6 +43,23 @@ def _stage_state(job: str) -> str:
     if job in scheduler.ACTIVE:
         return "running"
     return "" if job in (scheduler.FORGOTTEN, scheduler.UNKNOWN, "COMPLETED") else "failed"
+
+
+def statuses(runs: Sequence[RunPaths]) -> list[list[StageStatus]]:
+    """The stages of each run in order, the attacks one by one; Slurm is asked once, for all that is not done."""
+    by_files = {paths: read_state(paths) for paths in runs}
+    jobs = jobs_now({paths: _jobs(paths, stages) for paths, stages in by_files.items()})
+    return [with_jobs(stages, jobs[paths]) for paths, stages in by_files.items()]
+
+
+def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
+    """The last jobs of the stages that are not done."""
+    try:
+        jobs = latest_jobs(paths)
+    except InputError as error:  # what the files say is still true
+        log.warning("%s", error)
+        return {}
+    return {each.stage: jobs[each.stage] for each in stages if each.state != "done" and each.stage in jobs}
 
 
 def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:

@@ -17,6 +17,7 @@ from mia_batch.attacks.base import BLIND
 from mia_batch.data.prepared import Prepared, is_worth_it
 from mia_batch.errors import InputError
 from mia_batch.files import sha256, write_text
+from mia_batch.network.checkpoint_origin import origin_of
 from mia_batch.rundir.claim import claim, in_force, in_force_with
 from mia_batch.rundir.jobs import latest_jobs, record
 from mia_batch.rundir.manifest import Manifest
@@ -188,7 +189,8 @@ def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:
     def manifest(run: Run) -> Manifest:
         resolved = with_checkpoint(config, run.checkpoint).resolved()
         digests = {**shared.digests, "model.checkpoint": sha256(run.checkpoint)}
-        return shared.model_copy(update={"config": resolved, "digests": digests})
+        origin = origin_of(run.checkpoint)
+        return shared.model_copy(update={"config": resolved, "digests": digests, "checkpoint": origin})
 
     return dict(zip(runs, _each(manifest, runs), strict=True))
 

@@ -149,7 +149,8 @@ def _brief(value: Any) -> str:
 
 def _keys_at(section: type[Section], location: tuple[Any, ...]) -> list[str]:
     nested: dict[str, type[Section]] = {
-        "members": SampleBlock, "nonmembers": SampleBlock, "methods": MethodConfig, "rules": RuleConfig,
+        "members": SampleBlock, "nonmembers": SampleBlock, "canaries": SampleBlock, "methods": MethodConfig,
+        "rules": RuleConfig,
     }
     where: type[Section] = next((nested[part] for part in location if part in nested), section)
     return [name for name, field in where.model_fields.items() if not field.exclude]
@@ -164,10 +165,7 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
         wanted += [("model.checkpoint", model.checkpoint)] if "checkpoint" in need else []
     if "data" in parts:
         wanted += [("data.source", file)] if (file := factory_file(parts["data"].source)) else []
-        for side in ("members", "nonmembers"):
-            wanted += [(f"data.{side}", b.indices) for b in getattr(parts["data"], side) if b.indices]
-        if isinstance(group := parts["data"].group, dict):
-            wanted += [(f"data.group.{split}", group[split]) for split in parts["data"].splits()]
+        wanted += [(field.partition("[")[0], file) for field, file in parts["data"].files().items()]
     problems = [
         f"{path}: {field}: must be a file that can be read, got {file}, which {state}"
         for field, file in wanted if (state := _unreadable(file)) is not None

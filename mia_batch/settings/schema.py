@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from mia_batch.settings.grids import expand_values, normalise_grid
 
 if TYPE_CHECKING:
-    from mia_batch.verdict.rules import Gate, Rule
+    from mia_batch.verdict.rules import Claim, Gate, Rule
 
 MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
@@ -204,6 +204,8 @@ class DataConfig(Section):
     augment_members: bool = False
     group: Annotated[str | dict[str, Path] | None, BeforeValidator(_as_group)] = None
     max_duplicates: Annotated[float, Field(ge=0, le=1)] = 0.05
+    randomised: bool = False
+    canaries: Blocks = ()
 
     @field_validator("source", mode="before")
     @classmethod
@@ -215,6 +217,22 @@ class DataConfig(Section):
         except ValueError:
             rule = f"must be {', '.join(SOURCES)}, package.module:function or path/to/file.py:function"
             raise ValueError(rule) from None
+
+    @model_validator(mode="after")
+    def _randomised_all_or_some(self) -> DataConfig:
+        if self.randomised and self.canaries:
+            raise ValueError("must have one of randomised (of all samples) and canaries (of some), not both")
+        return self
+
+    def files(self) -> dict[str, Path]:
+        """The index files of all blocks and the files of groups, by field."""
+        blocks = {
+            f"data.{name}[{i}].indices": block.indices
+            for name in ("members", "nonmembers", "canaries") for i, block in enumerate(getattr(self, name))
+        }
+        named = self.group if isinstance(self.group, dict) else {}
+        groups = {f"data.group.{split}": named[split] for split in self.splits() if named}
+        return {field: file for field, file in blocks.items() if file} | groups
 
     @model_validator(mode="after")
     def _what_the_source_takes(self) -> DataConfig:
@@ -436,6 +454,28 @@ class GateConfig(Section):
         return Gate(rules, self.alpha, joint, self.tutorial)
 
 
+class AuditConfig(Section):
+    """What is claimed of the training, for the audit to contradict."""
+
+    claimed_epsilon: Annotated[float, Field(ge=0)] | None = None
+    delta: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _a_whole_claim(self) -> AuditConfig:
+        for name, other in (("delta", "claimed_epsilon"), ("claimed_epsilon", "delta")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                raise ValueError([f"{name} is required beside {other}"])
+        return self
+
+    def claim(self) -> Claim | None:
+        """As the verdict takes it; None without one."""
+        from mia_batch.verdict.rules import Claim
+
+        if self.claimed_epsilon is None or self.delta is None:
+            return None
+        return Claim(self.claimed_epsilon, self.delta)
+
+
 class TrainConfig(Section):
     """How `jobs/train.py` trains the network on the members."""
 
@@ -459,6 +499,7 @@ class Config(Section):
     attack: AttackConfig
     report: ReportConfig = ReportConfig()
     gate: GateConfig = GateConfig()
+    audit: AuditConfig = AuditConfig()
     train: TrainConfig = TrainConfig()
 
     def resolved(self) -> dict[str, Any]:
@@ -468,7 +509,7 @@ class Config(Section):
 
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelConfig, "data": DataConfig, "extract": ExtractConfig, "attack": AttackConfig,
-    "report": ReportConfig, "gate": GateConfig, "train": TrainConfig,
+    "report": ReportConfig, "gate": GateConfig, "audit": AuditConfig, "train": TrainConfig,
 }
 
 

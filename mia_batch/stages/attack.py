@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.attacks.base import BLIND, AttackResult, AttackSettings, not_evaluable
 from mia_batch.attacks.blind import blind_rows
+from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.attacks.registry import ATTACKS, CHECKS
 from mia_batch.attacks.split import check_arrays, make_splits
 from mia_batch.errors import InputError
@@ -40,6 +41,7 @@ from mia_batch.search.tasks import CannotEvaluate, Done
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import AttackConfig, Config
 from mia_batch.stages.arguments import load_run
+from mia_batch.stages.evaluable import look_at_model
 from mia_batch.workers.open_executor import open_executor
 
 log = logging.getLogger(__name__)
@@ -133,11 +135,11 @@ def _result(
     name: str, samples: Samples, settings: AttackSettings, found: Mapping[str, Any], failure: str
 ) -> AttackResult:
     if failure := failure or _lacking(name, samples):
-        return not_evaluable(name, samples, failure)
+        return not_evaluable(name, samples.member, failure)
     try:
         return (ATTACKS | CHECKS)[name].result(samples, settings, found)
     except CannotEvaluate as error:
-        return not_evaluable(name, samples, str(error))
+        return not_evaluable(name, samples.member, str(error))
 
 
 def _lacking(name: str, samples: Samples) -> str:
@@ -201,11 +203,25 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
         return OK
     features = read_features(paths.features)
     put_in_force(paths, manifest)
+    if reasons := look_at_model(config, features).reasons:
+        return _refuse(left, " ".join(reasons), features, paths, manifest)
     methods = tuple(method for method in config.attack.methods if method.method in left)
     for note in (note for method in methods for note in method.notes):
         log.info("%s", note)
     checks = [name for name in left if name in CHECKS]
     return fit(config.attack.model_copy(update={"methods": methods}), checks, features, paths, manifest, stop)
+
+
+def _refuse(
+    names: Sequence[str], reason: str, features: Features, paths: RunPaths, manifest: Manifest
+) -> int:
+    """Write that no attack can be evaluated; the reducer says so of the audit. Each is tried again by the next run."""
+    log.warning("no attack is made: %s", reason)
+    marks = accepted_marks(paths, manifest)
+    for name in names:
+        result = not_evaluable(name, features.member, f"the audit is not: {reason}")
+        write_attack(paths.attack(name), dataclasses.replace(result, provenance={"identity": marks[name][0]}))
+    return OK
 
 
 def fit(
@@ -215,9 +231,10 @@ def fit(
     """Do what is left, on all cores of this job."""
     n_jobs = available_cpus()
     samples = make_samples(
-        features.member, settings, features=feature_rows(features, settings.features),
+        features.member, settings, group=group_codes(features.content, features.group, len(features.member)),
+        left_out=twins(features.content, features.member), features=feature_rows(features, settings.features),
         blind=blind_rows(features.label, features.statistics) if BLIND in checks else None,
-    )  # fmt: skip
+    )
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
     marks = accepted_marks(paths, manifest)
     started = launch("attack", n_jobs=n_jobs)

@@ -9,13 +9,13 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mia_batch.data.digests import digests
 from mia_batch.data.selection import Selection, select
 from mia_batch.data.sources import open_source
 from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import check_whole
+from mia_batch.network.checkpoint_origin import origin_of
 from mia_batch.network.datasets import open_dataset
 from mia_batch.rundir.manifest import Manifest, versions
 from mia_batch.settings.loading import named_in
@@ -58,7 +58,7 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True) -> Plan:
         attempt(lambda: check_whole(config.model.checkpoint))
     selection = attempt(lambda: select_samples(config.data))
     if selection is not None:
-        attempt(partial(check_attack, config.attack, selection.member))
+        attempt(partial(check_attack, config.attack, selection))
     manifest = None if problems else attempt(lambda: make_manifest(config))
     if selection is None or manifest is None:
         raise InputError(problems)
@@ -74,16 +74,18 @@ def select_samples(chosen: DataConfig) -> Selection:
     return selection
 
 
-def check_attack(attack: AttackConfig, member: NDArray[np.int8]) -> None:
+def check_attack(attack: AttackConfig, selection: Selection) -> None:
     """Refuse before the extraction what the attack stage would refuse after it.
 
     Raises:
         InputError: too few samples for the split, the folds or a grid.
     """
+    from mia_batch.attacks.grouping import group_codes
     from mia_batch.attacks.split import make_splits
     from mia_batch.search.folds import check_grids
 
-    for split in make_splits(member, **attack.splitting()):
+    group = group_codes(None, selection.group, len(selection))
+    for split in make_splits(selection.member, group=group, **attack.splitting()):
         check_grids(split, {method.method: dict(method.params) for method in attack.methods})
 
 
@@ -92,4 +94,5 @@ def make_manifest(config: Config) -> Manifest:
     return Manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"), config_file=str(config.path),
         config=config.resolved(), digests=digests(config), versions=versions(),
+        checkpoint=origin_of(config.model.checkpoint),
     )  # fmt: skip

@@ -9,7 +9,8 @@ import argparse
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import BLIND, AttackResult
 from mia_batch.attacks.grouping import group_codes, twins
+from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, UndefinedMetricWarning
@@ -35,13 +37,22 @@ from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
+from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.checks import self_checks
-from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution, too_many_duplicates
-from mia_batch.verdict.evaluability import Evaluability, evaluability
+from mia_batch.stages.evaluable import look_at_model
+from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
+from mia_batch.verdict.privacy import (
+    PrivacyAudit,
+    delta_of,
+    judge_claim,
+    privacy,
+    randomised_samples,
+    with_privacy,
+)
 from mia_batch.verdict.rules import CROSS_FITTED, Gate
 
 log = logging.getLogger(__name__)
@@ -141,14 +152,20 @@ def evaluate_all(
             log.warning("%s: not evaluable: %s", name, result.reason)
             continue
         rows = result.evaluated
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UndefinedMetricWarning)
+        with _undefined_logged(name):
             found[name] = evaluate(
                 result.member[rows], result.predicted[rows], result.scores[rows], effects=design_effects(result, group)
             )
-        for warning in caught:
-            log.warning("%s: %s", name, warning.message)
     return found
+
+
+@contextmanager
+def _undefined_logged(name: str) -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UndefinedMetricWarning)
+        yield
+    for warning in caught:
+        log.warning("%s: %s", name, warning.message)
 
 
 def summarise(config: Config, paths: RunPaths) -> Summary:
@@ -158,16 +175,19 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     results = read_results(config, paths, manifest, features)
     blind = read_blind(paths, manifest, features)
     put_in_force(paths, manifest)
-    evaluations = evaluate_all(results)
-    twin = twins(features.content, features.member)
+    twin, group = twins(features.content, features.member), _groups(features)
+    evaluations = evaluate_all(results, group)
     checks = self_checks(
-        config, features, twin, results, blind, effects=design_effects(blind) if blind else INDEPENDENT,
+        config, features, twin, results, blind, effects=design_effects(blind, group) if blind else INDEPENDENT,
         command=_command(config, paths, BLIND),
     )  # fmt: skip
-    model = look_at_model(config, features, twin)
+    model = look_at_model(config, features)
     gate, augment_members = config.gate.gate(), config.data.augment_members
+    attacks = {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()}
+    trusted = not model.reasons and not (checks.baseline and checks.baseline.confounds(True))
+    privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=not trusted)
     verdict = decide(
-        {name: scored(results[name], estimates, gate) for name, estimates in evaluations.items()},
+        attacks,
         gate,
         methods=list(results),
         reasons={name: result.reason for name, result in results.items() if result.reason},
@@ -178,19 +198,34 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     )
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
     summary = build_summary(
-        results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
-        counts=_counts(features, twin),
+        results, evaluations, with_privacy(verdict, privacy_audit), gate, origin, augment_members=augment_members,
+        model=model, privacy=privacy_audit, counts=_counts(features, twin, group),
     )  # fmt: skip
     return with_checks(summary, checks)
 
 
-def look_at_model(config: Config, features: Features, twin: NDArray[np.bool_]) -> Evaluability:
-    """Whether an audit of this model, on these samples, can say anything."""
-    model = evaluability(
-        features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
-    )
-    fault = too_many_duplicates(twin, features.member, config.data.max_duplicates)
-    return replace(model, reasons=(*model.reasons, fault)) if fault else model
+def audit_privacy(
+    config: Config, features: Features, results: Mapping[str, AttackResult], attacks: Mapping[str, Scored], *,
+    not_evaluable: bool,
+) -> PrivacyAudit:
+    """Figures of epsilon of the evaluable attacks, and what they say of the configuration's claim.
+
+    Raises:
+        InputError: a canary is neither member nor non-member, or its index file is bad.
+    """
+    data, gate, claim = config.data, config.gate.gate(), config.audit.claim()
+    with named_in(config.path):
+        coins = canaries(data.canaries, features.split, features.sample_index) | data.randomised
+    rows = next((results[name].evaluated for name in attacks), np.zeros(len(coins), dtype=bool))
+    randomised = randomised_samples(coins, features.member, features.split, rows)
+    found = {}
+    for name, attack in attacks.items():
+        with _undefined_logged(name):
+            found[name] = privacy(attack, delta=delta_of(gate), randomised=randomised)
+    judged = judge_claim(
+        claim, attacks, randomised, n_attacks=len(results), alpha=gate.alpha, not_evaluable=not_evaluable
+    ) if claim else None  # fmt: skip
+    return PrivacyAudit(found, randomised, judged)
 
 
 def _cautions(features: Features, twin: NDArray[np.bool_]) -> list[str]:
@@ -201,24 +236,25 @@ def _cautions(features: Features, twin: NDArray[np.bool_]) -> list[str]:
     return [caution] if caution else []
 
 
-def _counts(features: Features, twin: NDArray[np.bool_]) -> dict[str, int]:
-    if features.content is None:
-        return {}
-    codes = group_codes(features.content, features.group, len(twin))
-    return {"n_twins": int(twin.sum()), "n_groups": len(np.unique(codes[~twin]))}
+def _groups(features: Features) -> NDArray[np.int64]:
+    return group_codes(features.content, features.group, len(features.member))
+
+
+def _counts(features: Features, twin: NDArray[np.bool_], group: NDArray[np.int64]) -> dict[str, int]:
+    known = features.content is not None
+    return {"n_twins": int(twin.sum()), "n_groups": len(np.unique(group[~twin]))} if known else {}
 
 
 def scored(
     result: AttackResult, estimates: Mapping[str, Estimate], gate: Gate, group: NDArray[np.integer] | None = None
 ) -> Scored:
     """What the gate is told of an attack. Of cross-fitted scores it looks at the extreme ones too, for epsilon."""
-    rows, extreme = result.evaluated, None
+    rows, extreme, one_split = result.evaluated, None, None
     member, scores, scored_by = result.member[rows] == 1, result.scores[rows], result.scored_by[rows]
     if scored_by.max() > 0:
-        delta = next((rule.delta for rule in gate.rules if rule.metric == "epsilon"), None)
-        extreme = out_of_fold_decisions(member, scores, scored_by, delta=delta or 0.0)
+        extreme, one_split = out_of_fold_decisions(member, scores, scored_by, delta=delta_of(gate)), scored_by == 0
     effects = design_effects(result, group)
-    return Scored(member, result.predicted[rows] == 1, scores, estimates, extreme, effects)
+    return Scored(member, result.predicted[rows] == 1, scores, estimates, extreme, effects, one_split)
 
 
 def reduce(args: argparse.Namespace) -> int:

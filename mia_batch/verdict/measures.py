@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, count, thinned
 from mia_batch.metrics.classification import balanced_accuracy, balanced_accuracy_bounds, predictive_value
-from mia_batch.metrics.epsilon import attack_implied_epsilon
+from mia_batch.metrics.epsilon import Guesses, attack_implied_epsilon, extreme_guesses
 from mia_batch.metrics.ranking import advantage, auc, tpr_at_fpr, tpr_at_fpr_bounds
+from mia_batch.metrics.registry import bounded
 from mia_batch.verdict.rules import Rule, RuleOutcome
 
 # Shares of members outside which the sides are unequal: decisions and mixtures lean to the larger one.
@@ -33,6 +34,7 @@ class Scored:
         extreme: decisions that epsilon is of, by a threshold that was fixed on other samples, shape (n_samples,); None
             for the attack's own.
         effects: how many members, and non-members, count as one in a bound: of groups, and of cross-fitted scores.
+        one_split: samples that the same models have scored, shape (n_samples,); None where all are.
     """
 
     member: NDArray[np.bool_]
@@ -41,6 +43,7 @@ class Scored:
     estimates: Mapping[str, Estimate]
     extreme: NDArray[np.bool_] | None = None
     effects: Effects = INDEPENDENT
+    one_split: NDArray[np.bool_] | None = None
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -57,6 +60,21 @@ class Scored:
         if self.effects == INDEPENDENT:
             return self.member, values
         return thinned(self.member, values, self.effects, generous=generous)
+
+    def epsilon(self, figure: Callable[..., Estimate], *, delta: float, level: float) -> Estimate:
+        """A figure of epsilon that is made from the counts of `said`."""
+        return bounded(
+            lambda member, said: figure(count(member, said), delta=delta, level=level),
+            self.member, self.said, self.effects,
+        )  # fmt: skip
+
+    def guesses(self, among: NDArray[np.bool_]) -> Guesses:
+        """Of a one-run audit on some of the scored samples: every one-run bound is made from these.
+
+        Of cross-fitted scores only one split's count: with the others, one sample's coin has a part in another's guess.
+        """
+        chosen = among if self.one_split is None else among & self.one_split
+        return extreme_guesses(self.member[chosen], self.scores[chosen])
 
 
 @dataclass(frozen=True)
@@ -122,9 +140,8 @@ def _tpr_at_fpr(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float)
 
 
 def _epsilon(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
-    bound = partial(attack_implied_epsilon, delta=rule.delta or 0.0, level=1 - alpha_low)
-    found, low = bound(count(scored.member, scored.said)), bound(count(*scored.thinned(scored.said, generous=False)))
-    return Bounds(found.value, low.low, found.high, found.reason)
+    found = scored.epsilon(attack_implied_epsilon, delta=rule.delta or 0.0, level=1 - alpha_low)
+    return Bounds(found.value, found.low, found.high, found.reason)
 
 
 def _ends(

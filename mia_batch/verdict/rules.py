@@ -191,17 +191,44 @@ class MethodVerdict:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """That training was (epsilon, delta)-differentially private."""
+
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """What an audit says of a claim.
+
+    Attributes:
+        claim: what was claimed.
+        contradicted: whether the audit shows it to be false; None where that cannot be judged.
+        low: the audit's lower bound of epsilon, at the claim's delta; None where it has none.
+        method: the attack that the bound is of.
+        sentence: in plain words.
+    """
+
+    claim: Claim
+    contradicted: bool | None
+    low: float | None
+    method: str | None
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The audit's outcome.
 
     Attributes:
-        leak: whether at least one method leaks; None where that cannot be said.
+        leak: whether at least one method leaks, or a claim is contradicted; None where that cannot be said.
         methods: by method that is evaluable, in the order of the configuration.
         sentence: in plain words, what decided it.
         cautions: what a reader must know before relying on it, a sentence each.
         not_evaluable: by method that is not, the reason.
         notes: what could have been detected, and what the verdict is not, a sentence each.
-        by_rules: outcome of the gate's rules, where another rule decides.
+        by_rules: outcome of the gate's rules, where another rule decides, or a claim.
     """
 
     leak: bool | None

@@ -47,9 +47,11 @@ def test_a_truncated_checkpoint_of_many_fails_alone(
     assert log.read_text().count("mia-batch: ") == 1
     entries = json.loads(mia_batch(cluster, "history", runs, "--format", "json", check=False).stdout)
     assert {entry["run"]: entry["state"] for entry in entries} == {
-        "net00": "done", "net01": "done", "first torn": "incomplete"
+        "net00": "done", "net01": "done", "first torn": "failed"
     }  # fmt: skip
-    assert [entry["detail"] for entry in entries if entry["run"] == "first torn"] == [f"extract job {torn} FAILED"]
+    assert [entry["detail"] for entry in entries if entry["run"] == "first torn"] == [
+        f"extract no rows yet job {torn} FAILED"
+    ]  # fmt: skip
     *lines, last = mia_batch(cluster, "status", runs).stdout.splitlines()
     assert last == "3 run(s): 2 done, 1 failed"
     assert lines[0].split() == ["first", "torn", "failed", "extract", "no", "rows", "yet", "job", torn, "FAILED"]

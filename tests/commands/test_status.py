@@ -17,6 +17,7 @@ from mia_batch.rundir.jobs import record
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import StageStatus
 from mia_batch.scheduler import slurm as scheduler
+from mia_batch.scheduler.queue import statuses
 
 JOBS = {"extract": "7", "attack lr": "8_0", "attack knn": "8_1", "reduce": "9"}
 
@@ -62,7 +63,7 @@ def test_a_stage_without_a_result_is_what_its_job_is(
     paths = a_run(tmp_path)
     record(paths, JOBS)
     slurm_says(monkeypatch, job and {"8_0": job})  # type: ignore[arg-type]
-    ((_, attack, *_),) = status.statuses([paths])
+    ((_, attack, *_),) = statuses([paths])
     assert (attack.stage, attack.state, attack.job) == ("attack lr", state, text)
 
 
@@ -75,19 +76,19 @@ def test_what_is_done_needs_no_job_and_a_lock_says_what_runs(tmp_path: Path, mon
     paths.journal("knn").write_text("".join(json.dumps(fit) + "\n" for fit in fits))
     with open(paths.journal("knn")) as journal:
         fcntl.flock(journal, fcntl.LOCK_EX)
-        ((_, lr, knn, reduce),) = status.statuses([paths])
+        ((_, lr, knn, reduce),) = statuses([paths])
     assert lr == StageStatus("attack lr", "done", "lr.h5")
     assert knn == StageStatus("attack knn", "running", "2 fits done", "8_1 forgotten by Slurm")
     assert reduce == StageStatus("reduce", "done", "leak")
-    assert status.statuses([paths])[0][2].state == "partial"
+    assert statuses([paths])[0][2].state == "partial"
 
 
 def test_without_slurm_or_jobs_the_files_speak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     paths = a_run(tmp_path / "run")
-    assert {stage.state for stage in status.statuses([paths])[0]} == {"missing"}
+    assert {stage.state for stage in statuses([paths])[0]} == {"missing"}
     record(paths, JOBS)
-    assert status.statuses([paths])[0][0].job == "7 unknown: Slurm does not answer"
+    assert statuses([paths])[0][0].job == "7 unknown: Slurm does not answer"
 
 
 def test_many_runs_are_a_line_each_and_a_count(

@@ -66,13 +66,13 @@ def test_swapping_the_classes_mirrors_auc_and_balanced_accuracy(rows: list[tuple
 )
 def test_one_class_or_none(member: list[int], undefined: set[str], cause: str) -> None:
     predicted = [1] * len(member)
-    undefined = undefined | {"tpr_at_fpr_0.1", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001"}
+    undefined = undefined | {name for name in registry.METRICS if "_at_fpr_" in name}
     undefined |= set() if member else {"precision"}
     with pytest.warns(UndefinedMetricWarning) as caught:
         estimates = registry.evaluate(member, predicted, np.linspace(0, 1, len(member)))
     assert {name for name, estimate in estimates.items() if not estimate.defined} == undefined
     assert all(cause in str(estimates[name].reason) for name in undefined)
-    assert len(caught) == len(undefined)
+    assert len(caught) == len([name for name in undefined if not name.startswith("predictive_value")])
     with pytest.raises(ValueError, match="both classes"):
         ranking.roc_points(member, predicted)
 
@@ -114,3 +114,24 @@ def test_wrong_arguments(call: Callable[[], object], message: str) -> None:
 
 def test_only_what_is_asked_for_is_computed() -> None:
     assert list(registry.evaluate([0, 1], [0, 1], [0.2, 0.7], names=("auc", "accuracy"))) == ["accuracy", "auc"]
+
+
+def test_predictive_values_stand_beside_each_tpr() -> None:
+    values = [ranking.predictive_value_of(Estimate(0.2, 0.1, 0.3), fpr=0.01, prior=p).value for p in (0.5, 0.1, 0.01)]
+    assert values == pytest.approx([0.952381, 0.689655, 0.168067], abs=1e-6)
+    member = np.repeat([1, 0], 1000)
+    scores = np.random.default_rng(1).normal(2.0 * member)
+    found = registry.evaluate(member, scores > 1, scores)
+    for fpr in ranking.FPRS:
+        for prior in classification.PRIORS:
+            asked = f"predictive_value_at_fpr_{fpr:g}_prior_{prior:g}"
+            assert found[asked] == ranking.predictive_value_at_fpr(member, scores, fpr, prior=prior)
+            assert registry.evaluate(member, scores > 1, scores, names=[asked]) == {asked: found[asked]}
+
+
+def test_a_tpr_of_0_says_that_the_top_is_tied_and_so_does_its_predictive_value() -> None:
+    scores = np.r_[np.full(50, 1.0), np.zeros(50), np.full(30, 1.0), np.zeros(70)]
+    found = registry.evaluate(np.repeat([1, 0], 100), scores > 0, scores)
+    for name in ("tpr_at_fpr_0.1", "predictive_value_at_fpr_0.1_prior_0.5"):
+        assert found[name].value == 0
+        assert "0 because the members' top tie group holds 30 non-members, and 10 may pass" in str(found[name].reason)

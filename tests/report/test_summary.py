@@ -121,7 +121,8 @@ def test_json_is_strict_and_complete() -> None:
     back = as_dict(summary)
     assert Summary.model_validate(back) == summary
     assert list(back) == [
-        "schema", "verdict", "level", "samples", "augment_members", "methods", "provenance", "audited",
+        "schema", "verdict", "level", "samples", "augment_members", "methods", "provenance", "audited", "randomised",
+        "claim",
     ]  # fmt: skip
     assert back["schema"] == 2
     assert back["verdict"]["leak"] is True
@@ -155,7 +156,7 @@ def test_csv_rows_hold_the_summarys_numbers_in_full() -> None:
     summary = summary_of(result("lr"), result("knn", strength=3.0))
     rows = list(csv.DictReader(io.StringIO(to_csv(summary))))
     assert list(rows[0]) == ["method", "metric", "value", "low", "high", "reason"]
-    assert len(rows) == 2 * 9
+    assert len(rows) == 2 * len(registry.METRICS)
     for row in rows:
         numbers = summary.methods[row["method"]].metrics[row["metric"]]
         assert [float(row[key]) for key in ("value", "low", "high")] == [numbers.value, numbers.low, numbers.high]
@@ -214,10 +215,15 @@ advantage       .700 .650-1.00  .800 .650-1.00
 TPR @ FPR 0.1   .700 .650-1.00  .800 .650-1.00
 TPR @ FPR 0.01  .700 .650-1.00  .800 .650-1.00
 TPR @ FPR 0.001 .700 .650-1.00  .800 .650-1.00*
+PPV @ FPR 0.1   .700 .700 .700  .800 .800 .800
+PPV @ FPR 0.01  .700 .700 .700  .800 .800 .800
+PPV @ FPR 0.001 .700 .700 .700  .800 .800 .800
 
 * too fine
 lr: 3 fits did not converge (details in summary.json)
 knn: 3 fits did not converge (details in summary.json)
+PPV: how sure a decision at that FPR is where 0.5, 0.1 and 0.01 of all samples
+are members.
 
 LEAK FOUND: all.
 Caution: few samples."""
@@ -355,7 +361,7 @@ def test_the_schema_describes_what_is_written() -> None:
     schema = json_schema()
     written = as_dict(summary_of(result("lr"), gate=GateConfig().gate()))
     assert set(written) == set(schema["properties"])
-    assert set(written) - {"audited"} <= set(schema["required"]) | {"audited"}
+    assert set(written) - set(schema["required"]) == {"audited", "randomised", "claim"}
     verdict = schema["$defs"]["VerdictSummary"]["properties"]
     assert set(written["verdict"]) == set(verdict)
     assert "outcome" in verdict

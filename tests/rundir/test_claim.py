@@ -12,7 +12,7 @@ from rundirs import a_manifest, a_writer, finish, make_run, write_result, write_
 from mia_batch.errors import InputError
 from mia_batch.rundir.claim import claim, in_force
 from mia_batch.rundir.features import features_progress
-from mia_batch.rundir.manifest import add_launch, read_manifest
+from mia_batch.rundir.manifest import CheckpointOrigin, add_launch, read_manifest
 from mia_batch.rundir.paths import RunPaths
 
 OTHER_RUNS = [
@@ -61,6 +61,16 @@ def test_a_finished_run_takes_what_its_rows_do_not_depend_on(tmp_path: Path, cha
     assert {name: content for name, content in files(paths).items() if name != "run.json"} == {
         name: content for name, content in before.items() if name != "run.json"
     }
+
+
+def test_a_copy_of_the_checkpoint_is_as_old_as_it_was(tmp_path: Path) -> None:
+    first, later = (CheckpointOrigin(modified=f"203{year}-01-01T00:00:00+00:00", epoch_num=2) for year in (0, 1))
+    paths = make_run(RunPaths(tmp_path), a_manifest())  # of a version that did not record it
+    finish(paths, a_manifest())
+    assert claim(paths, a_manifest().model_copy(update={"checkpoint": first})).checkpoint == first
+    found = claim(paths, a_manifest().model_copy(update={"checkpoint": later}))
+    assert found == read_manifest(paths)
+    assert found.checkpoint == first
 
 
 def test_the_same_run_writes_nothing(tmp_path: Path) -> None:

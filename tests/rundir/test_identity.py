@@ -210,3 +210,21 @@ def test_the_mark_of_the_version_before_counts_where_the_attacks_own_section_is_
     assert attack_marks(then, "lr", Origin(then, None)) == (BASE["lr"],)
     one = a_manifest(**{"attack.methods": a_config()["attack"]["methods"][1:]})
     assert len(attack_marks(then, "lr", Origin(one, "old"))) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"data.randomised": True}, {"data.canaries": [{"split": "train", "indices": "/c.txt"}]},
+     {"audit": {"claimed_epsilon": 1.0, "delta": 1e-5}}, {"digests.data.canaries[0].indices": "4" * 64}],
+)
+def test_what_is_said_of_coins_and_claims_is_the_verdicts_alone(change: dict[str, Any]) -> None:
+    before, after = a_manifest(), a_manifest(**change)
+    assert features_digest(before) == features_digest(after)
+    assert identity.data_digest(before) == identity.data_digest(after)
+    assert attack_identity(before, "lr") == attack_identity(after, "lr")
+    assert differences(verdict_identity(before), verdict_identity(after))
+
+
+def test_a_run_of_before_said_nothing_of_coins_and_claims() -> None:
+    nothing = {"data.randomised": False, "data.canaries": [], "audit": {"claimed_epsilon": None, "delta": None}}
+    assert differences(verdict_identity(a_manifest()), verdict_identity(a_manifest(**nothing))) == []

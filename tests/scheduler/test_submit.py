@@ -308,6 +308,7 @@ def test_a_config_is_read_once_for_all_checkpoints(
 
     for number in range(5):
         (tmp_path / f"net{number}.ckpt").write_bytes(b"%d" % number)
+        os.utime(tmp_path / f"net{number}.ckpt", (number, number))
     monkeypatch.setattr(submit, "load_config", load)
     assert submit_all(config, tmp_path / "runs") == 0
     assert len(loaded) == 1
@@ -316,6 +317,7 @@ def test_a_config_is_read_once_for_all_checkpoints(
         f"net{number}.ckpt" for number in range(5)
     ]
     assert len({each.digests["model.checkpoint"] for each in found}) == 6
+    assert [each.checkpoint.modified[17:] for each in found[1:]] == [f"0{number}.000000+00:00" for number in range(5)]
 
 
 def test_every_run_that_cannot_be_queued_is_named(tmp_path: Path, write_config: WriteConfig, calls: Path) -> None:

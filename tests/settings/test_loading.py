@@ -94,8 +94,17 @@ LINES = [
     ({"attack.methods": [{"method": "lr"}, {"method": "lr"}]}, "attack.methods: must name each once, lr repeated"),
     ({"attack.backend": "dask"}, "attack: scheduler (an address or a scheduler file) goes with backend: dask"),
     ({"report.metrics": ["auc", "precisoin"]},
-     "report.metrics[1]: must be 'accuracy', 'precision', 'recall', 'balanced_accuracy', 'auc', 'advantage' or "
-     "'tpr_at_fpr', got 'precisoin'"),
+     "report.metrics[1]: must be 'accuracy', 'precision', 'recall', 'balanced_accuracy', 'auc', 'advantage', "
+     "'tpr_at_fpr' or 'predictive_value', got 'precisoin'"),
+    ({"audit": {"claimed_epsilon": 1}}, "audit.delta: is required beside claimed_epsilon"),
+    ({"audit": {"delta": 1e-5}}, "audit.claimed_epsilon: is required beside delta"),
+    ({"audit": {"claimed_epsilon": -1, "delta": 1e-5}}, "audit.claimed_epsilon: must be greater than or equal to 0"),
+    ({"audit": {"claimed_epsilon": 1, "delta": 1}}, "audit.delta: must be less than 1, got 1"),
+    ({"audit": {"epsilon": 1}}, "audit.epsilon: unknown key; valid keys: claimed_epsilon, delta"),
+    ({"data.randomised": "yes"}, "data.randomised: must be a valid boolean, got 'yes'"),
+    ({"data.randomised": True, "data.canaries": {"split": "train"}}, "data: must have one of randomised (of all"),
+    ({"data.canaries": {"split": "train", "indices": "gone.txt"}}, "data.canaries: must be a file that can be read"),
+    ({"data.canaries": {"part": "train", "split": "train"}}, "data.canaries[0].part: unknown key; valid keys: split"),
     ({"report.metrics": [{"auc": 1}]}, "report.metrics[0]: must be 'accuracy', 'precision'"),
     ({"report.metrics": []}, "report.metrics: must have at least 1, got []"),
     ({"report.metrics": "auc"}, "report.metrics: must be a list, got 'auc'"),
@@ -222,8 +231,8 @@ def test_shipped_configs_are_valid_and_every_key_is_there(name: str, monkeypatch
     load_config(path, need=())
     raw = yaml.safe_load(path.read_text())
     for section, model in SECTIONS.items():
-        if section != "gate":  # one of several forms
-            assert set(model.model_fields) - set(raw[section]) <= {"scheduler", "kwargs", "output"}, section
+        if section not in ("gate", "audit"):  # one of several forms; only where something is claimed
+            assert set(model.model_fields) - set(raw[section]) <= {"scheduler", "kwargs", "output", "canaries"}, section
     gates = {"demo": Gate(), "vgg16_cifar100": Gate(joint=TUTORIAL, tutorial=True)}
     assert load_config(path, need=()).gate.gate() == gates[name]
 

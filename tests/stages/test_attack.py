@@ -16,6 +16,7 @@ from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.attacks.split import make_splits
 from mia_batch.errors import InputError
+from mia_batch.metrics.ranking import auc
 from mia_batch.samples import Samples
 from mia_batch.search.estimators import METHODS
 from mia_batch.search.families.stock import fit_recorded
@@ -117,6 +118,38 @@ class TestShared:
     def test_another_seed_is_another_run(self, shared: dict[str, AttackResult]) -> None:
         other = run_attacks(*data(), settings("knn", seed=2), n_jobs=1)
         assert not np.array_equal(other["knn"].evaluated, shared["knn"].evaluated)
+
+
+class TestCrossFitting:
+    def test_every_row_is_scored_by_a_stock_model_that_did_not_see_it(self) -> None:
+        X, y = data()
+        attack = settings("knn", "lr", eval="cross_fit", eval_fraction=0.33)
+        results = run_attacks(X, y, attack, n_jobs=2)
+        splits = make_splits(y.astype(np.int8), **attack.splitting())
+        for method, result in results.items():
+            assert result.evaluated.all()
+            for number, (split, params) in enumerate(zip(splits, result.provenance["chosen"], strict=True)):
+                stock = METHODS[method].build(params, seed=1).fit(X[split.fit], y[split.fit])
+                expected = stock.predict_proba(X[split.evaluated])[:, 1]
+                np.testing.assert_allclose(result.scores[split.evaluated], expected, rtol=1e-12)
+                assert set(result.scored_by[split.evaluated]) == {number}
+            assert result.cv_results["split"] == sorted([0, 1, 2] * (len(result.cv_results["split"]) // 3))
+            assert result.best_params in result.provenance["chosen"]
+
+    def test_a_journal_saves_the_searches_of_all_splits(self) -> None:
+        journal = DictJournal()
+        attack = settings("rf", eval="cross_fit", eval_fraction=0.5)
+        first = run_attacks(*data(), attack, n_jobs=2, journal=journal)["rf"]
+        again = run_attacks(*data(), attack, n_jobs=1, journal=journal)["rf"]
+        assert searched(again) == []
+        assert same(first, again)
+
+    def test_labels_drawn_by_lot_give_no_auc(self) -> None:
+        """A model that had seen the rows that it scores would show: a forest's AUC on its own rows is 1."""
+        rng = np.random.default_rng(4)
+        X, y = rng.normal(size=(600, 5)), rng.integers(0, 2, 600)
+        result = run_attacks(X, y, settings("rf", eval="cross_fit"), n_jobs=2)["rf"]
+        assert abs(auc(y, result.scores).value - 0.5) < 0.08
 
 
 class TestOtherSearches:

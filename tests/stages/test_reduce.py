@@ -20,15 +20,18 @@ from running import run_job
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.cli import main
+from mia_batch.metrics.registry import EPSILONS
+from mia_batch.metrics.registry import METRICS as METRICS_OF_ALL
 from mia_batch.process.exit_codes import run_main
 from mia_batch.report.junit import xml_text
 from mia_batch.report.summary import read_summary
-from mia_batch.rundir.claim import claim
+from mia_batch.rundir.claim import claim, in_force_with
 from mia_batch.rundir.features import FeatureStore, block_dtype
 from mia_batch.rundir.identity import attack_digest
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_attack, write_attack
+from mia_batch.rundir.state import reduce_status
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
@@ -36,6 +39,7 @@ from mia_batch.stages.plan import make_manifest
 from mia_batch.stages.reduce import reduce
 
 N = 160  # rows of the `records` fixture: 90 members, 70 non-members
+OF_COUNTS = [name for name, figure in EPSILONS.items() if figure.of_counts]
 METHODS = [{"method": "lr", "params": {"C": [1.0]}}, {"method": "knn", "params": {"n_neighbors": [3]}}]
 
 
@@ -140,7 +144,7 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
     with open(run.paths.summary_csv, newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["method"] for row in rows} == {"lr", "knn"}
-    assert len(rows) == 18
+    assert [row["metric"] for row in rows] == 2 * [*METRICS_OF_ALL, *OF_COUNTS]
     assert sorted(path.name for path in run.paths.root.iterdir()) == [
         "attacks", "features.h5", "run.json", "summary.csv", "summary.json",
     ]  # fmt: skip
@@ -308,7 +312,9 @@ def test_as_the_scheduler_runs_it(make_run: Callable[..., Run]) -> None:
 
 
 def make_not_evaluable(run: Run, name: str, reason: str = "no candidate\ncould be fitted") -> None:
-    none = {"scores": np.full(N, np.nan), "predicted": np.full(N, -1, dtype=np.int8), "evaluated": np.zeros(N, bool)}
+    none = {
+        "scores": np.full(N, np.nan), "predicted": np.full(N, -1, dtype=np.int8), "scored_by": np.full(N, -1, np.int32),
+    }
     run.attack(name, **none, best_score=np.nan, best_params={}, cv_results={}, reason=reason)
 
 
@@ -471,3 +477,120 @@ def test_features_of_the_version_before_are_judged_with_a_caution(
     assert "inputs that are on both sides were not looked for" in " ".join(capsys.readouterr().out.split())
     samples = read_summary(run.paths.summary_json).samples
     assert samples.n_twins is samples.n_groups is None
+
+
+CLEAN = {"gate": {"metrics": ["auc"], "threshold": 1.0}}  # no leak by the gate, whatever the attacks find
+COINS = {"data.randomised": True}
+
+
+def claims(epsilon: float) -> dict[str, Any]:
+    return {"audit": {"claimed_epsilon": epsilon, "delta": 1e-5}}
+
+
+@pytest.mark.parametrize(
+    ("signal", "changes", "code", "outcome", "said"),
+    [
+        (5.0, CLEAN, 0, "no leak", "inclusion was not randomised, so that none says anything of the training"),
+        (5.0, CLEAN | COINS, 0, "no leak", "'one run' bounds the training algorithm's epsilon"),
+        (5.0, CLEAN | COINS | claims(0.5), 3, "leak", "CLAIM CONTRADICTED: epsilon is at least 1."),
+        (5.0, CLEAN | COINS | claims(8.0), 0, "no leak", "The claim of epsilon 8 at delta 1e-05 is not contradicted"),
+        (0.0, CLEAN | COINS | claims(0.5), 0, "no leak", "is not contradicted: epsilon is at least 0.0000 by lr"),
+        (5.0, CLEAN | claims(0.5), 4, "inconclusive", "cannot be judged: inclusion was not randomised"),
+        (5.0, COINS | claims(0.5), 3, "leak", "CLAIM CONTRADICTED"),
+        (0.0, COINS | claims(0.5), 4, "inconclusive", "is not contradicted"),
+    ],
+)
+def test_a_claim_of_epsilon(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, signal: float, changes: dict[str, Any], code: int,
+    outcome: str, said: str,
+) -> None:  # fmt: skip
+    run = make_run(signal, changes)
+    assert reduce_main(run.arguments) == code
+    assert said in " ".join(capsys.readouterr().out.split())
+    summary = read_summary(run.paths.summary_json)
+    assert summary.verdict.outcome == outcome
+    assert (summary.claim is None) == ("audit" not in changes)
+    assert (summary.randomised is None) == (changes.get("data.randomised") is None)
+    figures = summary.methods["lr"].epsilon
+    assert figures is not None
+    assert ("epsilon_one_run" in figures.figures) == ("data.randomised" in changes)
+    assert main(["history", str(run.paths.root.parent)]) == code
+
+
+def test_a_claim_is_judged_by_the_configuration_of_now_and_a_verdict_by_another_is_stale(
+    make_run: Callable[..., Run], write_config: Callable, tmp_path: Path
+) -> None:
+    """Without extracting or attacking again: rows do not depend on what is said of coins."""
+    run = make_run(5.0, CLEAN)
+    assert reduce_main(run.arguments) == 0
+    rows = run.paths.features.read_bytes(), run.paths.attack("lr").read_bytes()
+    file = tmp_path / "canaries.txt"
+    file.write_text("\n".join(map(str, range(10, 150))))
+    base = {"attack.methods": METHODS} | CLEAN | claims(0.5)
+    canaries = {"data.canaries": {"split": "train", "indices": str(file)}}
+
+    def after(changes: dict[str, Any]) -> int:
+        again = replace(run, config_path=write_config(base | changes, name="other.yaml"))
+        code = reduce_main(again.arguments)
+        manifest = read_manifest(run.paths)
+        assert manifest is not None
+        assert reduce_status(run.paths, manifest).state == "done"
+        return code
+
+    assert after({}) == 4
+    assert after(COINS) == 3
+    assert after(canaries) == 3
+    found = read_summary(run.paths.summary_json)
+    assert found.randomised is not None
+    assert (found.randomised.n_members, found.randomised.n_nonmembers, found.randomised.n_scored) == (80, 60, 70)
+    before = read_manifest(run.paths)
+    file.write_text("\n".join(map(str, range(20, 140))))
+    here = in_force_with(run.paths, load_config(write_config(base | canaries, name="other.yaml")))
+    assert before is not None
+    assert reduce_status(run.paths, here).state == "stale"
+    assert "content of data.canaries[0].indices has changed" in reduce_status(run.paths, here).detail
+    assert after({"data.canaries": {"split": "train", "range": [0, 90]}}) == 4  # members alone: by no fair coin
+    assert (run.paths.features.read_bytes(), run.paths.attack("lr").read_bytes()) == rows
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"split": "train", "range": [100, 170]}, "of split 'train', got 10 that are neither, the first 160"),
+        ({"split": "other"}, "of split 'other', got none"),
+    ],
+)
+def test_a_canary_that_is_not_in_the_audit(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, block: dict[str, Any], message: str
+) -> None:
+    run = make_run(5.0, {"data.canaries": block})
+    (line,) = refused(run, capsys)
+    assert line == f"mia-batch: {run.config_path}: data.canaries[0]: must be members or non-members {message}"
+
+
+def test_a_model_that_is_not_evaluable_contradicts_nothing(make_run: Callable[..., Run]) -> None:
+    run = make_run(5.0, COINS | claims(0.5))
+    write_logits(run, np.random.default_rng(1).normal(size=(N, 10)))
+    assert reduce_main(run.arguments) == 4
+    claim = read_summary(run.paths.summary_json).claim
+    assert claim is not None
+    assert (claim.contradicted, "the audit is not evaluable" in claim.sentence) == (None, True)
+
+
+def test_epsilon_in_the_table_and_in_the_files(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
+    run = make_run(5.0, COINS)
+    reduce_main(run.arguments)
+    printed = capsys.readouterr().out
+    figures = json.loads(run.paths.summary_json.read_text())["methods"]["lr"]["epsilon"]
+    assert figures["delta"] == 1e-5
+    assert list(figures["figures"]) == list(EPSILONS)
+    assert figures["guesses"] == {"n_canaries": 80, "n_guesses": 16, "n_right": 16}
+    for label, name in (("one run", "epsilon_one_run"), ("epsilon", "epsilon"), ("mu-GDP: mu", "mu")):
+        low = figures["figures"][name]["low"]
+        assert re.search(rf"^{label} +>= {low:.3f} ", printed, re.MULTILINE), label
+    credible = figures["figures"]["epsilon_credible"]
+    assert f"credible eps.   {credible['low']:.2f}-{credible['high']:.2f}" in printed
+    with open(run.paths.summary_csv, newline="") as file:
+        rows = {row["metric"]: row for row in csv.DictReader(file) if row["method"] == "lr"}
+    assert float(rows["epsilon_one_run"]["low"]) == figures["figures"]["epsilon_one_run"]["low"]
+    assert rows["epsilon_one_run"]["value"] == rows["epsilon_one_run"]["high"] == ""

@@ -1,0 +1,21 @@
+"""Whether an audit can say anything, from features.h5 alone: asked before the attacks, and by the reducer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mia_batch.attacks.grouping import twins
+from mia_batch.rundir.features import Features
+from mia_batch.settings.schema import Config
+from mia_batch.verdict.duplicates import too_many_duplicates
+from mia_batch.verdict.evaluability import Evaluability, evaluability
+
+
+def look_at_model(config: Config, features: Features) -> Evaluability:
+    """The model's own figures, and why an audit of it, on these samples, would mean nothing."""
+    model = evaluability(
+        features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
+    )
+    twin = twins(features.content, features.member)
+    fault = too_many_duplicates(twin, features.member, config.data.max_duplicates)
+    return replace(model, reasons=(*model.reasons, fault)) if fault else model
