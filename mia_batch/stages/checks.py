@@ -40,10 +40,14 @@ def self_checks(
     rows = np.zeros(len(twin), dtype=bool) if first is None else first.evaluated & ~twin
     scored_by = np.zeros(len(twin)) if first is None else first.scored_by
     group = group_codes(features.content, features.group, len(twin))
-    unchecked = "" if blind else f"the blind baseline was not made; make it with: {command}"
-    unchecked = f"the blind baseline is not evaluable: {blind.reason}" if blind and blind.reason else unchecked
+    both = rows if blind is None else blind.evaluated & (rows if attacks else ~twin)
+    unchecked = ""
+    if blind is None:
+        unchecked = f"the blind baseline was not made; make it with: {command}"
+    elif blind.reason or len(np.unique(features.member[both])) < 2:
+        unchecked = f"the blind baseline is not evaluable: {blind.reason or 'one side alone was scored'}"
     return Checks(
-        None if blind is None or unchecked else _baseline(config, attacks, blind, rows, effects), unchecked,
+        None if blind is None or unchecked else _baseline(config, attacks, blind, both, effects), unchecked,
         permutation(
             features.member[rows] == 1, {name: result.scores[rows] for name, result in attacks.items()},
             scored_by[rows], group[rows], seed=config.attack.seed,
@@ -53,9 +57,8 @@ def self_checks(
 
 
 def _baseline(
-    config: Config, attacks: Mapping[str, AttackResult], blind: AttackResult, rows: Rows, effects: Effects
+    config: Config, attacks: Mapping[str, AttackResult], blind: AttackResult, both: Rows, effects: Effects
 ) -> Baseline:
-    both = blind.evaluated & rows if attacks else blind.evaluated
     return compare(
         blind.member[both] == 1, blind.scores[both], {name: result.scores[both] for name, result in attacks.items()},
         alpha=config.gate.gate().alpha, statistics=bool(blind.provenance.get("statistics")), effects=effects,
