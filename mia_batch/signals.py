@@ -249,3 +249,38 @@ def logits_of_probabilities(probabilities: ArrayLike) -> tuple[NDArray[np.floati
         n_zero += int((block == 0).sum())
         out[rows] = np.log(np.maximum(block, np.finfo(p.dtype).smallest_subnormal))
     return out, n_zero
+
+
+def top_logits(logits: ArrayLike, k: int) -> NDArray[np.floating]:
+    """The k largest logits of each row in descending order, shape (n_samples, k), in the logits' own type.
+
+    Raises:
+        ValueError: wrong shape or type, logits that are not finite, fewer than k of them.
+    """
+    z = _check_logits(logits)
+    if not 1 <= k <= z.shape[1]:
+        raise ValueError(f"k: must be in 1..{z.shape[1]}, the classes, got {k}")
+    out = np.empty((len(z), k), dtype=z.dtype)
+    for rows, block in _blocks(z):
+        out[rows] = np.sort(np.partition(_finite(block, rows.start), -k, axis=1)[:, -k:], axis=1)[:, ::-1]
+    return out
+
+
+# Signals that attacks take: what computes each, and its sign, 1 where high values mean member, -1 where low ones do.
+SIGNALS: dict[str, tuple[Callable[[ArrayLike, ArrayLike], Floats], int]] = {
+    "loss": (loss, -1),
+    "confidence": (phi, 1),
+    "hinge": (hinge, 1),
+    "entropy": (lambda logits, labels: entropy(logits), -1),
+    "modified_entropy": (modified_entropy, -1),
+    "correctness": (correctness, 1),
+}
+NAMES = tuple(SIGNALS)
+
+
+def signal_matrix(logits: ArrayLike, labels: ArrayLike) -> Floats:
+    """All of `SIGNALS` as they are, float64, shape (n_samples, 6), columns in the order of `NAMES`.
+
+    Args, Raises: see `loss`.
+    """
+    return np.column_stack([compute(logits, labels) for compute, _ in SIGNALS.values()])

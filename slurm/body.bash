@@ -84,6 +84,11 @@ while [[ $interrupted ]]; do # a signal ends `wait` early
   code=$?
 done
 
+# A rank that dies of ILL, ABRT, BUS, FPE or SEGV has the launch's rows computed again: mia_batch/rundir/crashes.py.
+if [[ $stage == extract && -e $dir/.launch && $code =~ ^(4|6|7|8|11|132|134|135|136|139)$ ]]; then
+  echo "extract ended with exit code $code" >>"$dir/.launch"
+fi
+
 # Whether a node of this job no longer answers. Slurm itself finds out minutes later, and would not wait for it here.
 lost_a_node() {
   ! timeout 60 srun --overlap --mpi=none --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 true &>/dev/null

@@ -78,7 +78,7 @@ def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
         f"features.h5 about {_bytes(size)} for {n_classes} classes",
         f"attack:  {_fitted(config.attack, n_samples)}, score {n_eval}, search: {config.attack.search}, "
         f"cv {config.attack.cv}; each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
-        f"{_bytes(8 * n_samples * (n_classes + 1))} more while it runs",
+        f"{_bytes(8 * n_samples * _n_columns(config.attack, n_classes))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
     lines += _gate_lines(config, n_members, n_samples - n_members)
@@ -92,6 +92,18 @@ def _fitted(attack: AttackConfig, n_samples: int) -> str:
     n, share = n_splits(attack.eval, attack.eval_fraction), attack.eval_fraction
     apart = n_samples // n if n > 1 else n_evaluated(n_samples, evaluation="holdout", eval_fraction=share)
     return f"fit on {min(attack.max_rows, n_samples - apart)}" + (f" {n} times" if n > 1 else "")
+
+
+def _n_columns(attack: AttackConfig, n_classes: int) -> int:
+    """How many numbers of each sample the attacks share."""
+    from mia_batch.attacks.features import n_features
+    from mia_batch.attacks.registry import ATTACKS
+    from mia_batch.signals import NAMES
+
+    needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
+    features = n_features(n_classes) if attack.features == "signals" else 1 + n_classes
+    widths = {"features": features, "signals": len(NAMES), "label": 1}
+    return sum(width for name, width in widths.items() if name in needed)
 
 
 def _gate_lines(config: Config, n_members: int, n_nonmembers: int) -> list[str]:
@@ -130,8 +142,10 @@ def _bytes(count: int) -> str:
 
 
 def _method_line(method: MethodConfig, config: Config) -> str:
-    from mia_batch.search.estimators import n_candidates  # scikit-learn takes a second
+    from mia_batch.search.estimators import METHODS, n_candidates  # scikit-learn takes a second
 
+    if method.method not in METHODS:
+        return f"{method.method}: no grid to search"
     candidates = n_candidates(method.params)
     if config.attack.search == "halving":
         return f"{method.method}: {candidates} candidates, halved round by round"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 
 from mia_batch.errors import InputError
@@ -13,6 +14,7 @@ from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
 from mia_batch.process.resources import available_memory
 from mia_batch.rundir.claim import claim
+from mia_batch.rundir.crashes import crash_of, note_crash
 from mia_batch.rundir.state import Left, left_to_do, read_state
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, load_run
@@ -43,6 +45,11 @@ def run(args: argparse.Namespace) -> int:
     for stage, command in _commands(args.ranks, arguments, left_to_do(stages)):
         log.info("stage %s", stage)
         code = run_stage(command, mpi_environment())
+        crash = crash_of(code) if stage == "extract" else None
+        if crash:
+            note_crash(paths, f"extract ended with exit code {code}")
+            print(f"mia-batch: {_crashed(crash)}", file=sys.stderr)
+            return FAILED
         if code != OK:
             return _explain(stage, code)
     log.info("stage reduce")
@@ -74,6 +81,10 @@ def _commands(ranks: int, arguments: list[str], left: Left) -> list[tuple[str, l
     if "attack" in left.stages:
         commands.append(("attack", stage_command("attack", arguments)))
     return commands
+
+
+def _crashed(crash: signal.Signals) -> str:
+    return f"a rank of extract died of {crash.name}; the same command computes again what it has computed"
 
 
 def _explain(stage: str, code: int) -> int:

@@ -71,10 +71,10 @@ class RecordSource:
     def labels(self, split: str, index: np.ndarray) -> np.ndarray:
         return self._rows(split, index, slice(self.column, self.column + 1))[:, 0].astype(np.int32)
 
-    def images(self, split: str, index: np.ndarray) -> np.ndarray:
-        """Images of the samples at `index`: uint8 (n, 32, 32, 3), a channel-last view of channel-major bytes."""
+    def read(self, split: str, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images, uint8 (n, 32, 32, 3), a channel-last view of channel-major bytes, and labels, int32 (n,)."""
         pixels = self._rows(split, index, slice(len(self.format.labels), None))
-        return pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+        return pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), self.labels(split, index)
 
     def _open(self, split: str) -> tuple[np.ndarray, ...]:
         if split not in self._records:

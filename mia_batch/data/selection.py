@@ -11,7 +11,7 @@ import numpy as np
 from mia_batch.data.groups import declared_groups
 from mia_batch.data.index_files import read_indices
 from mia_batch.data.records import SPLITS, RecordSource
-from mia_batch.data.sources import Source
+from mia_batch.data.sources import Images, Source
 from mia_batch.errors import InputError
 from mia_batch.inputs import HASH_BYTES, NO_GROUP, content
 from mia_batch.settings.schema import DataConfig, SampleBlock
@@ -86,7 +86,7 @@ def contents(selection: Selection, source: Source) -> np.ndarray:
     for split in np.unique(selection.split):
         rows = np.flatnonzero(selection.split == split)
         for part in np.array_split(rows, -(-len(rows) // HASHED_TOGETHER)):
-            found[part] = content(source.images(str(split), selection.sample_index[part]))
+            found[part] = content(source.read(str(split), selection.sample_index[part])[0])
     return found
 
 
@@ -196,3 +196,33 @@ def _check_disjoint(members: Side, nonmembers: Side) -> None:
         if len(both):
             what = f"{len(both)} samples of split {split!r} on both sides, the first {both[0]}"
             raise InputError(f"data.nonmembers: must not overlap data.members, got {what}")
+
+
+def read_images(source: Source, selection: Selection, rows: np.ndarray) -> Images:
+    """Images of the rows, in their order.
+
+    Raises:
+        InputError: a sample cannot be read, or comes with another label than the selection has: `labels` or `targets`
+            may lack a transform of the label, and a label may depend on time or chance.
+    """
+    splits = selection.split[rows]
+    if (splits == splits[0]).all():
+        return _read_split(source, selection, rows)
+    found: dict[int, np.ndarray] = {}
+    for split in np.unique(splits):
+        chosen = np.flatnonzero(splits == split)
+        found |= dict(zip(chosen.tolist(), _read_split(source, selection, rows[chosen]), strict=True))
+    return [found[position] for position in range(len(rows))]
+
+
+def _read_split(source: Source, selection: Selection, rows: np.ndarray) -> Images:
+    split, index, known = str(selection.split[rows[0]]), selection.sample_index[rows], selection.label[rows]
+    images, labels = source.read(split, index)
+    other = np.flatnonzero(labels != known)
+    if len(other):
+        first = other[0]
+        rule = "label must be the same with its image as alone, or in labels or targets"
+        raise InputError(
+            f"data.source: {split} sample {index[first]}: {rule}, got {labels[first]} and {known[first]}"
+        )
+    return images

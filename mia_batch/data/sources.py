@@ -22,10 +22,10 @@ class Source(Protocol):
         """Number of samples in `split`."""
 
     def labels(self, split: str, index: np.ndarray) -> np.ndarray:
-        """Labels of the samples at `index`, int32 (n,)."""
+        """Labels of the samples at `index`, int32 (n,); no image is read for those that are known without."""
 
-    def images(self, split: str, index: np.ndarray) -> Images:
-        """Images of the samples at `index`: n arrays (H, W, 3), uint8, or float in the same range 0 to 255."""
+    def read(self, split: str, index: np.ndarray) -> tuple[Images, np.ndarray]:
+        """The samples at `index`: n images (H, W, 3), uint8 or float from 0 to 255, and their labels, int32 (n,)."""
 
 
 def open_source(data: DataConfig, open_dataset: OpenDataset) -> Source:

@@ -54,12 +54,12 @@ class ObjectSource:
         else:
             # One at a time: an image that comes with its label is dropped again, so memory stays flat.
             values = [label for position in index for _, label in self._read(rows, np.array([position]), ["label"])]
-        checked = [self._label(split, position, value) for position, value in zip(index, values, strict=True)]
-        return np.array(checked, dtype=np.int32)
+        return self._labels(split, index, values)
 
-    def images(self, split: str, index: np.ndarray) -> list[np.ndarray]:
+    def read(self, split: str, index: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         pairs = self._read(self._open(split), index, ["image", "label"])
-        return [self._image(split, position, image) for position, (image, _) in zip(index, pairs, strict=True)]
+        images = [self._image(split, position, image) for position, (image, _) in zip(index, pairs, strict=True)]
+        return images, self._labels(split, index, [label for _, label in pairs])
 
     def groups(self, split: str, index: np.ndarray, name: str) -> list[str]:
         """The names of the samples' groups, from the source's attribute or column `name`."""
@@ -90,6 +90,10 @@ class ObjectSource:
         except (Exception, SystemExit) as error:
             shown = f"sample {index[0]}" if len(index) == 1 else f"samples {index[0]} to {index[-1]}"
             raise InputError(f"{self._field}: reading {shown} raised {one_line(error)}") from error
+
+    def _labels(self, split: str, index: np.ndarray, values: list[Any]) -> np.ndarray:
+        checked = [self._label(split, position, value) for position, value in zip(index, values, strict=True)]
+        return np.array(checked, dtype=np.int32)
 
     def _label(self, split: str, position: int, value: Any) -> int:
         label = np.asarray(value)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from mia_batch.data.selection import Selection
+from mia_batch.data.selection import Selection, read_images
 from mia_batch.data.sources import Images, Source, open_source
 from mia_batch.inputs import describe
 from mia_batch.network.datasets import open_dataset
@@ -57,7 +57,7 @@ def batches(
         order of `rows`.
 
     Raises:
-        InputError: a sample that cannot be read or is no image.
+        InputError: a sample that cannot be read, is no image, or has another label than was selected.
     """
     read = read or reader(data, selection)
     preprocess = Preprocess(data.image_size, data.mean, data.std)
@@ -66,19 +66,6 @@ def batches(
     for part in np.split(rows, cuts) if len(rows) else ():
         images, inputs = read(part)
         yield part, preprocess(images), selection.label[part], inputs
-
-
-def read_images(source: Source, selection: Selection, rows: np.ndarray) -> Images:
-    """Images of the rows, in their order."""
-    splits = selection.split[rows]
-    if (splits == splits[0]).all():
-        return source.images(str(splits[0]), selection.sample_index[rows])
-    found: dict[int, np.ndarray] = {}
-    for split in np.unique(splits):
-        chosen = np.flatnonzero(splits == split)
-        images = source.images(str(split), selection.sample_index[rows[chosen]])
-        found |= dict(zip(chosen.tolist(), images, strict=True))
-    return [found[position] for position in range(len(rows))]
 
 
 def _augment_members(

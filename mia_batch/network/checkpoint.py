@@ -13,7 +13,7 @@ from mindspore import Parameter, nn
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.network.build import build_network
-from mia_batch.network.checkpoint_bytes import CRC_BYTES, CRC_MARK, check_whole
+from mia_batch.network.checkpoint_bytes import check_whole
 from mia_batch.settings.schema import ModelConfig
 
 # Prefixes that MindSpore's optimizers give to their copies of a network's parameters, and their own parameters.
@@ -26,6 +26,8 @@ OPTIMIZER_OWN = {
     "last_overflow_iterator_step", "learning_rate", "loss_scale", "momentum", "scale_sense", "step_num",
     "weight_decay",
 }
+FLOATS = frozenset({ms.bfloat16, ms.float16, ms.float32, ms.float64})
+INTEGERS = frozenset({ms.int8, ms.int16, ms.int32, ms.int64, ms.uint8, ms.uint16, ms.uint32, ms.uint64})
 SHOWN = 5  # names in a message, before a count stands for the rest
 
 
@@ -41,23 +43,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: not a MindSpore checkpoint, or a damaged one.
     """
-    check_whole(path)
-    size = path.stat().st_size
+    has_crc = check_whole(path)
     try:
-        entries = ms.load_checkpoint(str(path), format=path.suffix.removeprefix("."), crc_check=_has_crc(path))
+        entries = ms.load_checkpoint(str(path), format=path.suffix.removeprefix("."), crc_check=has_crc)
     except Exception as error:
-        got = f"{size} bytes that are not: {one_line(error)}"
+        got = f"{path.stat().st_size} bytes that are not: {one_line(error)}"
         raise InputError(f"{path}: model.checkpoint: must be a complete MindSpore checkpoint, got {got}") from error
-    held = sum(entry.nbytes for entry in entries.values() if isinstance(entry, Parameter))
-    if held > size:  # MindSpore fills what is missing of a tensor with zeros
-        raise InputError(f"{path}: model.checkpoint: must hold its {held} bytes of parameters, got {size} bytes in all")
     return dict(entries)
-
-
-def _has_crc(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - CRC_BYTES))
-        return file.read(len(CRC_MARK)) == CRC_MARK
 
 
 def load_network(model: ModelConfig, image_size: Sequence[int]) -> nn.Cell:
@@ -77,11 +69,13 @@ def load_parameters(network: nn.Cell, entries: Mapping[str, Any], path: Path) ->
     """Put a checkpoint's entries into the network; optimizer state is ignored, all else must match.
 
     Raises:
-        InputError: with a line each for missing, unexpected, wrongly shaped and not finite parameters.
+        InputError: with a line each for missing, unexpected, wrongly shaped and not finite parameters, and for integers
+            or bools where the network has floats, or the other way round.
     """
     wanted = network.parameters_dict()
     given = {name: entry for name, entry in entries.items() if isinstance(entry, Parameter)}
     both = [name for name in wanted if name in given]
+    alike = [name for name in both if _kind(given[name].dtype) == _kind(wanted[name].dtype)]
     kinds = {
         "the network's parameters, missing": [name for name in wanted if name not in given],
         "no other parameters, unexpected": [
@@ -92,7 +86,12 @@ def load_parameters(network: nn.Cell, entries: Mapping[str, Any], path: Path) ->
             for name in both
             if given[name].shape != wanted[name].shape
         ],
-        "finite numbers": [name for name in both if not _finite(given[name])],
+        "the network's kinds of numbers": [
+            f"{name} {given[name].dtype} for {wanted[name].dtype}"
+            for name in both
+            if name not in alike
+        ],
+        "finite numbers": [name for name in alike if not _fits(given[name], wanted[name].dtype)],
     }
     problems = [f"{path}: model.checkpoint: must have {rule}: {_some(names)}" for rule, names in kinds.items() if names]
     if problems:
@@ -112,9 +111,17 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {rest} more ({len(names)} in all)" if rest > 0 else "")
 
 
-def _finite(parameter: Parameter) -> bool:
-    array = _as_type(parameter, ms.float32).asnumpy() if parameter.dtype == ms.bfloat16 else parameter.asnumpy()
-    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+def _kind(dtype: Any) -> frozenset[Any]:
+    """The types that may stand for each other; a type of no kind has none."""
+    return next((kind for kind in (FLOATS, INTEGERS) if dtype in kind), frozenset({dtype}))
+
+
+def _fits(parameter: Parameter, dtype: Any) -> bool:
+    """Whether floats are finite, and integers the same, as the network's type too."""
+    kind, here = _kind(dtype), _as_type(parameter, dtype)
+    if kind == FLOATS:
+        return bool(np.isfinite((_as_type(here, ms.float32) if dtype == ms.bfloat16 else here).asnumpy()).all())
+    return kind != INTEGERS or parameter.dtype == dtype or np.array_equal(here.asnumpy(), parameter.asnumpy())
 
 
 def _as_type(parameter: Parameter, dtype: Any) -> Parameter:

@@ -1,24 +1,78 @@
-"""Whether a file is a whole checkpoint, by its layout alone: no MindSpore, and no more read than lengths and names."""
+"""Whether a file is a whole checkpoint whose entries are what they say, without MindSpore.
+
+MindSpore's native code takes an entry's shape at its word, and corrupts its heap where the content is of another size.
+Only lengths, names, types and shapes are read here, so that a large file costs no more than a small one.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mia_batch.errors import InputError
 
 SUFFIXES = (".ckpt", ".safetensors")
-ENTRY = 0x0A  # protobuf: field 1, a length and that many bytes. Checkpoint.value and, in it, Value.tag
-CRC_MARK, CRC_BYTES = b"crc_num", 17  # what `crc_check=True` puts at the end: the mark and ten bytes
+# Bytes of one number, by the names of the types that MindSpore can load.
+CKPT_TYPES = {
+    "Bool": 1, "Int4": 1, "Int8": 1, "UInt8": 1, "Int16": 2, "UInt16": 2, "Float16": 2, "BFloat16": 2, "Int32": 4,
+    "UInt32": 4, "Float32": 4, "Int64": 8, "UInt64": 8, "Float64": 8, "str": 4,
+}
+SAFETENSORS_TYPES = {
+    "BOOL": 1, "I8": 1, "U8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8,
+    "U64": 8, "F64": 8,
+}
+TEXT = "str"  # of `append_dict`: one in UTF-32
+MAX_ENTRIES = 100_000
+MAX_NAME = 1024  # characters: MindSpore's own limit
+MAX_RANK = 32  # NumPy's
+MAX_TEXT_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 23  # of safetensors: about 60,000 entries
+HEAD_BYTES = 8192  # holds the longest name, shape and type
+# Protobuf: a field's number and wire type, then its length, or for DIM its value.
+VALUE, TAG, TENSOR, MAP_TENSOR = 0x0A, 0x0A, 0x12, 0x1A  # Checkpoint.value; in it Value's
+DIM, TYPE, CONTENT = 0x08, 0x12, 0x1A  # TensorProto's
 VARINT_BYTES = 10
+CRC_MARK, CRC_BYTES = b"crc_num", 17  # what `crc_check=True` puts at the end: the mark and ten bytes
+ENCRYPTED = (0x7F3A5ED8).to_bytes(4, "little")  # the first bytes of what `enc_key` makes
 
 
-def check_whole(path: Path) -> None:
-    """Refuse what cannot be a checkpoint, or is not all of one.
+class _MalformedError(Exception):
+    """A rule, and what is there instead."""
+
+
+class _IncompleteError(Exception):
+    """What the file's bytes are instead of a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor, or a slice of it, as the file states it."""
+
+    name: str
+    kind: str
+    dims: tuple[int, ...]
+    n_bytes: int
+
+    def broken(self, rule: str, got: object) -> _MalformedError:
+        """The rule that this entry breaks."""
+        return _MalformedError(f"entry {self.name[:80]!r}: {rule}, got {str(got)[:80]}")
+
+
+def check_whole(path: Path) -> bool:
+    """Refuse what is no checkpoint, or not all of one, and entries that native code must not see.
+
+    Returns:
+        Whether the file carries a checksum, which this does not compare.
 
     Raises:
-        InputError: not a file, another ending, empty, or bytes that do not add up to entries.
+        InputError: not a file, another ending, empty, bytes that do not add up to entries, or an entry whose name is
+            empty or there twice, whose type MindSpore does not load, or whose content is not of its shape and type.
     """
     where = f"{path}: model.checkpoint"
     if not path.is_file():
@@ -28,56 +82,202 @@ def check_whole(path: Path) -> None:
         raise InputError(f"{where}: must end in {' or '.join(SUFFIXES)}, got {path.name}")
     try:
         with open(path, "rb") as file:
-            size = path.stat().st_size
-            broken = _safetensors_break(file, size) if path.suffix == ".safetensors" else _ckpt_break(file, size)
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise _MalformedError("must be a complete MindSpore checkpoint, got an empty file")
+            return _check_safetensors(file, size) if path.suffix == ".safetensors" else _check_ckpt(file, size)
     except OSError as error:
         raise InputError(f"{where}: must be a file that can be read, got: {error.strerror}") from error
-    if size == 0:
-        raise InputError(f"{where}: must be a complete MindSpore checkpoint, got an empty file")
-    if broken:
-        raise InputError(f"{where}: must be a complete MindSpore checkpoint, got {size} bytes {broken}")
+    except _IncompleteError as error:
+        raise InputError(f"{where}: must be a complete MindSpore checkpoint, got {size} bytes {error}") from None
+    except _MalformedError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
-def _ckpt_break(file: BinaryIO, size: int) -> str | None:
-    """Where the chain of entries breaks; None if it ends with the file."""
+def _check_entry(entry: Entry, names: set[str], item_bytes: Mapping[str, int]) -> None:
+    """The rules for an entry of either format; `names` are those before it."""
+    if not 0 < len(entry.name) <= MAX_NAME:
+        raise entry.broken(f"its name must have 1 to {MAX_NAME} characters", len(entry.name))
+    if entry.name in names:
+        raise entry.broken("its name must be there once", "a second entry")
+    if entry.kind not in item_bytes:
+        raise entry.broken(f"its type must be one of {', '.join(item_bytes)}", repr(entry.kind))
+    if len(entry.dims) > MAX_RANK:
+        raise entry.broken(f"must have at most {MAX_RANK} dimensions", len(entry.dims))
+    if any(dim < 0 for dim in entry.dims):
+        raise entry.broken("its dimensions must be at least 0", list(entry.dims))
+    needed = math.prod(entry.dims) * item_bytes[entry.kind]
+    if needed != entry.n_bytes:
+        raise entry.broken(f"{_words(entry)} must have {needed} bytes", entry.n_bytes)
+    names.add(entry.name)
+
+
+def _words(entry: Entry) -> str:
+    return f"{'x'.join(map(str, entry.dims)) or 'scalar'} {entry.kind}"
+
+
+def _check_ckpt(file: BinaryIO, size: int) -> bool:
+    file.seek(max(0, size - CRC_BYTES))
+    has_crc = file.read(len(CRC_MARK)) == CRC_MARK
+    names: set[str] = set()
+    for name, group in groupby(_ckpt_entries(file, size - CRC_BYTES * has_crc), key=lambda entry: entry.name):
+        parts = list(group)  # a large tensor is cut into several, one after the other, each with the whole shape
+        first = parts[0]
+        other = next((part for part in parts if (part.kind, part.dims) != (first.kind, first.dims)), None)
+        if other:
+            raise other.broken("its name must be there once", f"one {_words(first)} and one {_words(other)}")
+        n_bytes = sum(part.n_bytes for part in parts)
+        _check_entry(Entry(name, first.kind, first.dims, n_bytes), names, CKPT_TYPES)
+    return has_crc
+
+
+def _ckpt_entries(file: BinaryIO, end: int) -> Iterator[Entry]:
+    """The entries up to byte `end`, which each begin where the one before ends."""
     start, number = 0, 0
-    while start < size:
+    while start < end:
         file.seek(start)
-        head = file.read(2 * VARINT_BYTES + 2)
-        length, used = _varint(head[1:])
-        if head[0] != ENTRY or length is None or head[1 + used : 2 + used] != bytes([ENTRY]):
-            return None if number and _is_crc(file, start, size) else f"that are not one from byte {start} on"
-        end = start + 1 + used + length
-        if end > size:
-            return f"that end within entry {number}, which would end at byte {end}"
-        start, number = end, number + 1
-    return None
+        head = file.read(HEAD_BYTES)
+        entry, used = _ckpt_entry(head, start)
+        stop = start + used + entry.n_bytes
+        if stop > end:
+            raise _IncompleteError(f"that end within entry {number}, which would end at byte {stop}")
+        if number == MAX_ENTRIES:
+            raise entry.broken(f"must be one of at most {MAX_ENTRIES}", "more")
+        if entry.kind == TEXT:
+            file.seek(start + used)
+            _check_text(entry, file.read(min(entry.n_bytes, MAX_TEXT_BYTES + 1)))
+        yield entry
+        start, number = stop, number + 1
 
 
-def _varint(data: bytes) -> tuple[int | None, int]:
-    """A number in sevens of bits, lowest first, and how many bytes it takes; None if it does not end."""
-    value = 0
-    for used, byte in enumerate(data[:VARINT_BYTES], start=1):
-        value |= (byte & 0x7F) << 7 * (used - 1)
-        if byte < 0x80:
-            return value, used
-    return None, 0
+def _ckpt_entry(head: bytes, start: int) -> tuple[Entry, int]:
+    """The entry that `head` begins with, and how many bytes come before its content.
+
+    The fields are those that MindSpore writes, in the order in which protobuf writes them, and no others: what is read
+    here is what protobuf will read.
+    """
+    fields = _Fields(head, start)
+    value_end = fields.length(VALUE)
+    tag_bytes = fields.length(TAG) - fields.at
+    name = fields.text(tag_bytes)
+    if fields.peek() == MAP_TENSOR:
+        raise Entry(name, "", (), 0).broken("must be a tensor", "a map parameter")
+    tensor_end = fields.length(TENSOR)
+    dims = []
+    while fields.peek() == DIM:
+        dims.append(fields.dim())
+    kind = fields.text(fields.length(TYPE) - fields.at)
+    content_end = fields.length(CONTENT)
+    if not value_end == tensor_end == content_end:
+        raise fields.broken()
+    n_bytes = content_end - fields.at
+    if kind == TEXT:
+        return Entry(name, kind, (n_bytes // CKPT_TYPES[TEXT],), n_bytes), fields.at
+    # As the one dimension, 0 means a scalar to MindSpore.
+    return Entry(name, kind, () if dims == [0] else tuple(dims), n_bytes), fields.at
 
 
-def _is_crc(file: BinaryIO, start: int, size: int) -> bool:
-    file.seek(start)
-    return size - start == CRC_BYTES and file.read(len(CRC_MARK)) == CRC_MARK
+class _Fields:
+    """The fields of an entry, one after the other."""
+
+    def __init__(self, head: bytes, start: int) -> None:
+        self._head, self._start = head, start
+        self.at = 0
+
+    def broken(self) -> _IncompleteError:
+        if self._start == 0 and self._head.startswith(ENCRYPTED):
+            return _IncompleteError("that are encrypted")
+        return _IncompleteError(f"that are not one from byte {self._start} on")
+
+    def peek(self) -> int | None:
+        """The next field's key."""
+        return self._head[self.at] if self.at < len(self._head) else None
+
+    def length(self, key: int) -> int:
+        """Where the field of this key ends; what it holds comes next."""
+        if self.peek() != key:
+            raise self.broken()
+        self.at += 1
+        n_bytes = self._varint()
+        return self.at + n_bytes
+
+    def dim(self) -> int:
+        self.at += 1
+        value = self._varint()
+        return value - (1 << 64) if value >> 63 else value
+
+    def text(self, n_bytes: int) -> str:
+        end = self.at + n_bytes
+        if end > len(self._head):
+            raise self.broken()
+        try:
+            text = self._head[self.at : end].decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.broken() from None
+        self.at = end
+        return text
+
+    def _varint(self) -> int:
+        """A number in sevens of bits, lowest first."""
+        value = 0
+        for i, byte in enumerate(self._head[self.at : self.at + VARINT_BYTES]):
+            value |= (byte & 0x7F) << 7 * i
+            if byte < 0x80 and value < 1 << 64:
+                self.at += i + 1
+                return value
+        raise self.broken()
 
 
-def _safetensors_break(file: BinaryIO, size: int) -> str | None:
-    """What of the layout (length, header in JSON, tensors) is not there."""
-    header_bytes = int.from_bytes(file.read(8), "little")
-    if header_bytes > size - 8:
-        return "that are no safetensors file"
+def _check_text(entry: Entry, content: bytes) -> None:
+    if not 0 < len(content) <= MAX_TEXT_BYTES:
+        raise entry.broken(f"text must have 1 to {MAX_TEXT_BYTES} bytes", entry.n_bytes)
     try:
-        header = json.loads(file.read(header_bytes))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        whole = 8 + header_bytes + max(ends, default=0)
-    except (ValueError, AttributeError, KeyError, IndexError, TypeError):
-        return "that are no safetensors file"
-    return None if whole == size else f"of {whole}"
+        content.decode("utf-32-le", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise entry.broken("text must be UTF-32", error.reason) from None
+
+
+def _check_safetensors(file: BinaryIO, size: int) -> bool:
+    header_bytes = int.from_bytes(file.read(8), "little")
+    start = 8 + header_bytes
+    if start > size:
+        raise _IncompleteError("that are no safetensors file")
+    if header_bytes > MAX_HEADER_BYTES:
+        raise _MalformedError(f"header: must have at most {MAX_HEADER_BYTES} bytes, got {header_bytes}")
+    try:
+        header = json.loads(file.read(header_bytes).decode("utf-8"), object_pairs_hook=_unique)
+        metadata = header.pop("__metadata__", {})
+        entries = [(_safetensors_entry(name, stated), stated["data_offsets"]) for name, stated in header.items()]
+        packed = {name for name in metadata if name in header}  # MindSpore's: such a tensor is of another type
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        raise _IncompleteError("that are no safetensors file") from None
+    names: set[str] = set()
+    at = 0
+    for entry, offsets in entries:
+        if offsets != [at, at + entry.n_bytes] or entry.n_bytes < 0:
+            raise entry.broken(f"must begin at byte {at} of the data, where the one before ends", offsets)
+        if entry.name in packed and (metadata[entry.name], entry.kind) != ("Int4", "I8"):
+            got = f"{metadata[entry.name]} of {entry.kind}"
+            raise entry.broken("its type in __metadata__ must be Int4 of I8", got)
+        _check_entry(entry, names, SAFETENSORS_TYPES)
+        at += entry.n_bytes
+    if start + at != size:
+        raise _IncompleteError(f"of {start + at}")
+    return "crc_num" in metadata
+
+
+def _safetensors_entry(name: str, stated: dict[str, Any]) -> Entry:
+    dims, (first, last) = stated["shape"], stated["data_offsets"]
+    numbers = (*dims, first, last)
+    if not all(type(number) is int and abs(number) < 1 << 63 for number in numbers) or type(stated["dtype"]) is not str:
+        raise TypeError
+    return Entry(name, stated["dtype"], tuple(dims), last - first)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise Entry(name, "", (), 0).broken("its name must be there once", "a second entry")
+        found[name] = value
+    return found

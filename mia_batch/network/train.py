@@ -12,12 +12,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mia_batch.data.selection import Selection, gather, select_side
+from mia_batch.data.selection import Selection, gather, read_images, select_side
 from mia_batch.data.sources import Source, open_source
 from mia_batch.errors import InputError, one_line
 from mia_batch.files import atomic_path
 from mia_batch.mpi.launcher import LAUNCHER_SIZES
-from mia_batch.network.batches import read_images
 from mia_batch.network.build import build_network
 from mia_batch.network.checkpoint import read_checkpoint, write_parameters
 from mia_batch.network.datasets import open_dataset

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import Any
 
 from mia_batch.attacks.base import AttackResult
@@ -44,7 +43,6 @@ def build_summary(
     *,
     augment_members: bool,
     model: Evaluability | None = None,
-    counts: Mapping[str, int] = MappingProxyType({}),
     privacy: PrivacyAudit | None = None,
 ) -> Summary:
     """Everything that the audit found, and from what.
@@ -57,7 +55,6 @@ def build_summary(
         provenance: resolved config, SHA-256 of checkpoint and data, versions, launches, seeds.
         augment_members: whether members, and only they, were cropped and flipped.
         model: how well the model itself does.
-        counts: `n_twins` and `n_groups` of the samples, if they are known.
         privacy: what is said of epsilon.
     """
     scored = next((result for result in results.values() if not result.reason), None)
@@ -67,7 +64,7 @@ def build_summary(
             **asdict(verdict), rule=gate.joint, rules=gate.rules, alpha=gate.alpha, tutorial=gate.tutorial
         ),
         level=LEVEL,
-        samples=_samples(scored).model_copy(update=dict(counts)),
+        samples=_samples(scored),
         augment_members=augment_members,
         methods={
             name: _method(result, evaluations.get(name, {}), privacy.by_method.get(name) if privacy else None)
@@ -97,6 +94,12 @@ def with_checks(summary: Summary, checks: Checks) -> Summary:
     )  # fmt: skip
     block = ChecksSummary(blind=blind, permutation=permutation, parity=checks.parity)
     return summary.model_copy(update={"checks": block})
+
+
+def with_counts(summary: Summary, *, n_twins: int, n_groups: int) -> Summary:
+    """The summary with how many samples have a twin on the other side, and how many groups the others make."""
+    samples = summary.samples.model_copy(update={"n_twins": n_twins, "n_groups": n_groups})
+    return summary.model_copy(update={"samples": samples})
 
 
 def _audited(model: Evaluability) -> ModelSummary:

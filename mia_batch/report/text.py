@@ -136,7 +136,7 @@ def _marks(summary: Summary) -> dict[str, str]:
 
 def _block(summary: Summary, methods: list[str], cell: int, marks: dict[str, str]) -> str:
     found = [summary.methods[method].metrics for method in methods]
-    header = " " * LABEL_WIDTH + "".join(f" {method[: cell - 2]:<{cell - 1}}" for method in methods)
+    header = _header(methods, cell)
     rows: dict[str, list[str]] = {}
     for metric in found[0]:
         rows.setdefault(_label(metric), []).append(metric)
@@ -145,7 +145,21 @@ def _block(summary: Summary, methods: list[str], cell: int, marks: dict[str, str
         for label, names in rows.items() if len(names) == 1 or cell == CELL_WIDTH
     ]
     lines += _epsilon_lines([summary.methods[method] for method in methods], cell)
-    return "\n".join(line.rstrip() for line in [header, *lines])
+    return "\n".join(line.rstrip() for line in [*header, *lines])
+
+
+def _header(methods: list[str], cell: int) -> list[str]:
+    """The methods' names; a long one goes over several lines, at its underscores if it can."""
+    names = [_broken(method, cell - 2) for method in methods]
+    height = max(map(len, names))
+    lines = zip(*([""] * (height - len(name)) + name for name in names), strict=True)
+    return [" " * LABEL_WIDTH + "".join(f" {part:<{cell - 1}}" for part in line) for line in lines]
+
+
+def _broken(name: str, width: int) -> list[str]:
+    if len(name) <= width:
+        return [name]
+    return [line.replace("_ ", "_") for line in textwrap.wrap(name.replace("_", "_ "), width)]
 
 
 def _cell(metrics: Sequence[MetricSummary], cell: int, marks: dict[str, str]) -> str:

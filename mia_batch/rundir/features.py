@@ -105,9 +105,19 @@ class FeatureStore:
         """Provenance."""
         return get_attrs(self._file)
 
+    def labels(self) -> NDArray[np.int32]:
+        """Shape (n_rows,): true classes."""
+        return np.asarray(self._file["label"][:])
+
     def done(self) -> NDArray[np.bool_]:
         """Shape (n_rows,): which rows are computed."""
         return self._file["done"][:].astype(bool)
+
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Take all rows but these, (n_rows,), for not computed."""
+        with as_input_error(self.path):
+            self._file["done"][:] = self.done() & rows
+            sync(self._file)
 
     def write(self, block: NDArray[Any]) -> None:
         """Store rows (dtype of `block_dtype`); when it returns they are on disk and marked done."""

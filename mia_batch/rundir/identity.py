@@ -29,13 +29,14 @@ NOT_IDENTITY = frozenset(
 )
 NAMED_FILE = re.compile(r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+)")
 # What only the verdict reads of a section that rows depend on.
-OF_VERDICT = {"data": ("max_duplicates", "randomised", "canaries")}
+OF_VERDICT = {"data": ("max_duplicates", "nonmembers_used_for", "randomised", "canaries")}
 VERDICT_FILES = tuple(f"{section}.{key}[" for section, keys in OF_VERDICT.items() for key in keys)
 # What versions did that did not have a key yet, where that is not its default: {"data.some_key": value}. A default that
 # changes needs an entry here too, or results of the old default would be taken for results of the new one.
 BEFORE: dict[str, Any] = {
     "gate.rule": "all_above", "gate.threshold": 0.6, "gate.metrics": ["accuracy", "precision", "recall"],
-    "gate.bound": "point", "attack.eval": "holdout", "attack.max_rows": None, "data.max_duplicates": 1.0,
+    "gate.bound": "point", "attack.eval": "holdout", "attack.max_rows": None, "attack.features": "logits_loss",
+    "data.max_duplicates": 1.0,
 }  # fmt: skip
 CONTENT = "SHA-256 of "
 NOT_TRAINING = frozenset((f"{CONTENT}model.checkpoint", "train.checkpoint_every"))

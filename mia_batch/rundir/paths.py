@@ -29,6 +29,11 @@ class RunPaths:
         return self.root / "features.h5"
 
     @property
+    def launch(self) -> Path:
+        """Which rows were done before the last extraction began, and what is known of a crash since."""
+        return self.root / ".launch"
+
+    @property
     def attacks(self) -> Path:
         """Directory of the attacks' results."""
         return self.root / "attacks"

@@ -14,6 +14,7 @@ from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError, one_line
 from mia_batch.files import in_use
 from mia_batch.report.summary import read_summary
+from mia_batch.rundir.crashes import rows_before_crash
 from mia_batch.rundir.features import features_origin, features_progress
 from mia_batch.rundir.identity import Origin, attack_marks, differences, features_identity, verdict_identity
 from mia_batch.rundir.journal import tasks_done
@@ -137,7 +138,7 @@ class Rows:
 
 
 def read_rows(paths: RunPaths) -> Rows | None:
-    """The rows of a run; None without features.h5.
+    """The rows of a run, less those of a launch that has crashed; None without features.h5.
 
     Raises:
         InputError: it cannot be read as such.
@@ -146,6 +147,8 @@ def read_rows(paths: RunPaths) -> Rows | None:
     if progress is None or origin is None:
         return None
     done, total = progress
+    before = rows_before_crash(paths, total)
+    done = done if before is None else int(before.sum())
     return Rows(done, total, done < total and in_use(paths.features), origin)
 
 

@@ -23,15 +23,6 @@ STALE_CLAIM_S = 3600.0  # a claim that has queued nothing for so long is of a pr
 NAME_LENGTH = 16  # hex digits of the hash
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint ends where its own framing says; a file that is cut short, or still grows, does not."""
-    try:
-        check_whole(path)
-    except InputError:
-        return False
-    return True
-
-
 def complete_checkpoints(folder: Path, *, quiet_s: float = QUIET_S) -> Iterator[tuple[Path, str]]:
     """Checkpoints below `folder` that nobody writes to any more, and their SHA-256, in the order they were written.
 
@@ -48,10 +39,18 @@ def complete_checkpoints(folder: Path, *, quiet_s: float = QUIET_S) -> Iterator[
         before = _mark(path)
         if time.time() - before[0] / 1e9 < quiet_s:
             log.info("left for the next time: %s changed in the last %g s", path, quiet_s)
-        elif not is_whole(path):
-            log.warning("left for the next time: %s ends before its last tensor does", path)
-        elif (digest := _digest(path)) and _mark(path) == before:
+        elif _is_whole(path) and (digest := _digest(path)) and _mark(path) == before:
             yield path, digest
+
+
+def _is_whole(path: Path) -> bool:
+    """A file that is cut short, or still grows, is not."""
+    try:
+        check_whole(path)
+    except InputError as error:
+        log.warning("left for the next time: %s", error)
+        return False
+    return True
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from mia_batch.attacks.base import BLIND
 from mia_batch.data.prepared import Prepared, is_worth_it
 from mia_batch.errors import InputError
 from mia_batch.files import sha256, write_text
+from mia_batch.network.checkpoint_bytes import check_whole
 from mia_batch.network.checkpoint_origin import origin_of
 from mia_batch.rundir.claim import claim, in_force, in_force_with
 from mia_batch.rundir.jobs import latest_jobs, record
@@ -30,6 +32,8 @@ from mia_batch.scheduler.site import STAGES, Site
 from mia_batch.settings.loading import with_checkpoint
 from mia_batch.settings.schema import Config
 from mia_batch.stages.plan import make_plan
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -187,6 +191,10 @@ def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:
     shared = make_plan(with_checkpoint(config, runs[0].checkpoint), whole_checkpoint=False).manifest
 
     def manifest(run: Run) -> Manifest:
+        try:
+            check_whole(run.checkpoint)
+        except InputError as error:
+            log.warning("queued to fail, alone: %s", error)
         resolved = with_checkpoint(config, run.checkpoint).resolved()
         digests = {**shared.digests, "model.checkpoint": sha256(run.checkpoint)}
         origin = origin_of(run.checkpoint)

@@ -206,6 +206,13 @@ class DataConfig(Section):
     max_duplicates: Annotated[float, Field(ge=0, le=1)] = 0.05
     randomised: bool = False
     canaries: Blocks = ()
+    nonmembers_used_for: Literal["none", "selection", "unknown"] = "unknown"
+
+    @property
+    def borrowed(self) -> tuple[str, ...]:
+        """Keys of the preprocessing that are CIFAR's because nothing is said of them, where the source is another."""
+        keys = ("image_size", "mean", "std")
+        return () if self.source in SOURCES else tuple(key for key in keys if key not in self.model_fields_set)
 
     @field_validator("source", mode="before")
     @classmethod
@@ -313,7 +320,7 @@ class AttackConfig(Section):
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     max_rows: Annotated[int, Field(ge=10)] = 60_000
     cv: Annotated[int, Field(ge=2)] = 3
-    features: Literal["logits_loss", "mindarmour"] = "logits_loss"
+    features: Literal["signals", "logits_loss", "mindarmour"] = "signals"
     search: Literal["shared", "exact", "random", "halving"] = "shared"
     n_iter: Positive = 10
     memory_gib: Annotated[float, Field(gt=0)] = 4.0

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.attacks.base import BLIND, AttackResult, AttackSettings, not_evaluable
 from mia_batch.attacks.blind import blind_rows
+from mia_batch.attacks.features import signal_features
 from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.attacks.registry import ATTACKS, CHECKS
 from mia_batch.attacks.split import check_arrays, make_splits
@@ -26,6 +27,7 @@ from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.resources import available_cpus
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.claim import in_force_with, put_in_force
+from mia_batch.rundir.crashes import refuse_crashed
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.hdf5 import check_room
 from mia_batch.rundir.journal import Journal, Journals
@@ -168,8 +170,34 @@ def _log_result(result: AttackResult) -> None:
 # --- the stage -------------------------------------------------------------------------------------------------------
 
 
-def feature_rows(features: Features, kind: str) -> NDArray[np.float64]:
-    """`[loss, logits]`, shape (n_samples, 1 + n_classes); `kind` mindarmour takes its clipped loss."""
+def make_columns(features: Features, attack: AttackConfig) -> dict[str, NDArray[Any]]:
+    """The columns of samples that the attacks of a configuration need, of those that features.h5 can give.
+
+    Raises:
+        InputError: features.h5 holds logits or labels that cannot be.
+    """
+    all_signals = cache(lambda: signals.signal_matrix(features.logits, features.label))
+    make: dict[str, Callable[[], NDArray[Any]]] = {
+        "signals": all_signals,
+        "label": lambda: features.label,
+        "features": lambda: feature_rows(features, attack.features, all_signals),
+    }
+    needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
+    try:
+        return {name: array() for name, array in make.items() if name in needed}
+    except ValueError as error:
+        raise InputError(f"features.h5: {error}") from error
+
+
+def feature_rows(
+    features: Features, kind: str, all_signals: Callable[[], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """What classifiers are fitted on, (n_samples, n_columns), by `attack.features`.
+
+    `logits_loss` is [loss, logits], `mindarmour` the same with its clipped loss; see `attacks.features` for `signals`.
+    """
+    if kind == "signals":
+        return signal_features(all_signals(), features.logits, features.label)
     loss = signals.mindarmour_loss(features.logits, features.label) if kind == "mindarmour" else features.loss
     return np.column_stack([loss, features.logits]).astype(np.float64)
 
@@ -201,6 +229,7 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
     if not left:
         log.info("attack: nothing to do")
         return OK
+    refuse_crashed(paths)
     features = read_features(paths.features)
     put_in_force(paths, manifest)
     if reasons := look_at_model(config, features).reasons:
@@ -232,7 +261,7 @@ def fit(
     n_jobs = available_cpus()
     samples = make_samples(
         features.member, settings, group=group_codes(features.content, features.group, len(features.member)),
-        left_out=twins(features.content, features.member), features=feature_rows(features, settings.features),
+        left_out=twins(features.content, features.member), **make_columns(features, settings),
         blind=blind_rows(features.label, features.statistics) if BLIND in checks else None,
     )
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy

@@ -24,6 +24,7 @@ from mia_batch.mpi.world import World, connect
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME, print_problems
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.claim import claim
+from mia_batch.rundir.crashes import begin_launch, report_own_crash, rows_before_crash
 from mia_batch.rundir.features import FeatureStore
 from mia_batch.rundir.identity import data_digest, features_digest
 from mia_batch.rundir.manifest import Manifest, add_launch, end_launch, launch
@@ -33,7 +34,7 @@ from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.gather import Extraction, Outcome
-from mia_batch.stages.plan import make_manifest, make_plan
+from mia_batch.stages.plan import make_manifest, make_plan, warn_of_borrowed
 
 if TYPE_CHECKING:
     from mia_batch.network.batches import Reader
@@ -61,9 +62,9 @@ class RootFile:
     def __init__(self) -> None:
         self.store: FeatureStore | None = None
 
-    def rows_done(self, paths: RunPaths, n_rows: int) -> NDArray[np.bool_]:
+    def rows_done(self, paths: RunPaths, selection: Selection) -> NDArray[np.bool_]:
         """Which rows of the run that has claimed this directory need no work."""
-        rows = read_rows(paths)
+        rows, n_rows = read_rows(paths), len(selection)
         if rows is None:
             return np.zeros(n_rows, dtype=bool)
         if rows.total != n_rows:
@@ -71,6 +72,18 @@ class RootFile:
         if rows.done == n_rows:  # a complete file is not opened for writing again
             return np.ones(n_rows, dtype=bool)
         self.store = FeatureStore(paths.features)
+        before = rows_before_crash(paths, n_rows)
+        if before is not None:
+            log.warning("a rank of the last launch crashed: its rows are computed again; see %s", paths.launch)
+            for fitted in paths.attacks.iterdir():  # on rows that are not trusted
+                fitted.unlink()
+            self.store.keep(before)
+        labels = self.store.labels()
+        other = np.flatnonzero(labels != selection.label)
+        if len(other):  # of a folder or a function that no digest covers
+            row, rule = other[0], "label must be what it was when the run began"
+            got = f"got {selection.label[row]}, was {labels[row]}"
+            raise InputError(f"{paths.features}: {_describe(selection, row)}: {rule}, {got}")
         return self.store.done()
 
     def open(self, work: Work, n_classes: int) -> FeatureStore:
@@ -94,8 +107,9 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     prepared = Prepared(Path(args.prepared).absolute()) if args.prepared else None
     selection, manifest = _look_at(config, prepared)
     manifest = claim(paths, manifest)
-    done = file.rows_done(paths, len(selection))
+    done = file.rows_done(paths, selection)
     if not done.all():
+        begin_launch(paths, done)
         entry = launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
         manifest = add_launch(paths, entry)
     width = file.store.n_classes if file.store else config.model.kwargs.get("num_classes")
@@ -105,8 +119,9 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
 def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Manifest]:
     """The samples, and what the run is; the labels of a user's source are not read again where they are prepared."""
     if prepared is None:
-        planned = make_plan(config)
+        planned = make_plan(config, n_looked_at=1)
         return planned.selection, planned.manifest
+    warn_of_borrowed(config.data)
     manifest = make_manifest(config)
     return prepared.open(data_digest(manifest))[0], manifest
 
@@ -136,6 +151,7 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
         return Predictor(network, config.extract.batch_size, output=config.model.output)
 
     predictor = world.on_all(load)
+    report_own_crash(work.paths)  # not earlier: users' code and MindSpore, loaded now, may ask for their own reports
     read = _mapped(work) if work.prepared else None
     extraction = Extraction(
         world,

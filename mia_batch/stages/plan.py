@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -9,9 +10,10 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mia_batch.data.digests import digests
-from mia_batch.data.selection import Selection, select
+from mia_batch.data.selection import Selection, read_images, select
 from mia_batch.data.sources import open_source
 from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import check_whole
@@ -20,8 +22,11 @@ from mia_batch.network.datasets import open_dataset
 from mia_batch.rundir.manifest import Manifest, versions
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import AttackConfig, Config, DataConfig
+from mia_batch.verdict.sentences import borrowed_preprocessing
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+LOOKED_AT = 16  # samples of each split
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,13 @@ class Plan:
     manifest: Manifest
 
 
-def make_plan(config: Config, *, whole_checkpoint: bool = True) -> Plan:
+def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int = LOOKED_AT) -> Plan:
     """Choose the samples and digest the files that `config` names.
 
     Args:
         config: the configuration.
-        whole_checkpoint: refuse one that is cut short. Not for an array, in which such a one fails alone.
+        whole_checkpoint: refuse one that is cut short or malformed. Not for an array, in which such a one fails alone.
+        n_looked_at: samples of each split to read; one where all are read next.
 
     Raises:
         InputError: everything that a later stage would refuse and that can be seen without running the network: bad
@@ -56,22 +62,36 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True) -> Plan:
 
     if whole_checkpoint:
         attempt(lambda: check_whole(config.model.checkpoint))
-    selection = attempt(lambda: select_samples(config.data))
+    selection = attempt(lambda: select_samples(config.data, n_looked_at))
     if selection is not None:
         attempt(partial(check_attack, config.attack, selection))
+    warn_of_borrowed(config.data)
     manifest = None if problems else attempt(lambda: make_manifest(config))
     if selection is None or manifest is None:
         raise InputError(problems)
     return Plan(selection, manifest)
 
 
-def select_samples(chosen: DataConfig) -> Selection:
-    """The samples of `chosen`; one image of each split is read, so that what is wrong with all of them shows now."""
+def warn_of_borrowed(data: DataConfig) -> None:
+    """One loud line where the network's input is preprocessed with CIFAR's values because nothing else is said."""
+    if data.borrowed:
+        log.warning("%s", borrowed_preprocessing(data.borrowed))
+
+
+def select_samples(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> Selection:
+    """The samples of `chosen`; some are read, so that what is wrong with many of them shows now."""
     source = open_source(chosen, open_dataset)
     selection = select(chosen, source)
-    for split, first in zip(*np.unique(selection.split, return_index=True), strict=True):
-        source.images(str(split), selection.sample_index[first : first + 1])
+    for rows in looked_at(selection.split, n_looked_at):
+        read_images(source, selection, rows)
     return selection
+
+
+def looked_at(split: NDArray[np.str_], n: int = LOOKED_AT) -> list[NDArray[np.int64]]:
+    """Rows of each split: the first, and up to n - 1 drawn by a fixed seed."""
+    drawn = np.random.default_rng(1)
+    rows = [np.flatnonzero(split == name) for name in np.unique(split)]
+    return [np.append(own[0], drawn.choice(own[1:], min(n, len(own)) - 1, replace=False)) for own in rows]
 
 
 def check_attack(attack: AttackConfig, selection: Selection) -> None:

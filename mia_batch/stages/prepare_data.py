@@ -20,7 +20,8 @@ from mia_batch.process.progress import Progress
 from mia_batch.process.resources import available_cpus
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.identity import data_digest
-from mia_batch.settings.schema import DataConfig
+from mia_batch.settings.loading import named_in
+from mia_batch.settings.schema import Config, DataConfig
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.plan import make_plan
 
@@ -69,7 +70,13 @@ def prepare_data(args: argparse.Namespace, stop: StopRequest) -> int:
     if prepared.is_complete():
         log.info("prepare: nothing to do")
         return OK
-    planned = make_plan(config, whole_checkpoint=False)
+    with named_in(config.path):
+        return prepare(config, prepared, stop)
+
+
+def prepare(config: Config, prepared: Prepared, stop: StopRequest) -> int:
+    """Read what is missing in `prepared`; returns the exit code."""
+    planned = make_plan(config, whole_checkpoint=False, n_looked_at=1)
     selection, shape = planned.selection, (len(planned.selection), *config.data.image_size, 3)
     first, _ = read_block(config.data, selection.rows(slice(0, 1)))
     with prepared.appending(first.nbytes) as (append, done):

@@ -26,11 +26,12 @@ from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, UndefinedMetr
 from mia_batch.metrics.epsilon import out_of_fold_decisions
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
-from mia_batch.report.build import build_summary, with_checks
+from mia_batch.report.build import build_summary, with_checks, with_counts
 from mia_batch.report.junit import to_junit
 from mia_batch.report.summary import Summary, to_csv, to_json
 from mia_batch.report.text import method_line, model_lines, render, wrapped
 from mia_batch.rundir.claim import in_force_with, put_in_force
+from mia_batch.rundir.crashes import refuse_crashed
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.identity import features_digest, mark_of
 from mia_batch.rundir.manifest import Manifest
@@ -54,6 +55,7 @@ from mia_batch.verdict.privacy import (
     with_privacy,
 )
 from mia_batch.verdict.rules import CROSS_FITTED, Gate
+from mia_batch.verdict.sentences import of_data
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +173,7 @@ def _undefined_logged(name: str) -> Iterator[None]:
 def summarise(config: Config, paths: RunPaths) -> Summary:
     """Read the run's files and build its summary."""
     manifest = in_force_with(paths, config)
+    refuse_crashed(paths)
     features = read_features(paths.features)
     results = read_results(config, paths, manifest, features)
     blind = read_blind(paths, manifest, features)
@@ -187,21 +190,19 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     trusted = not model.reasons and not (checks.baseline and checks.baseline.confounds(True))
     privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=not trusted)
     verdict = decide(
-        attacks,
-        gate,
-        methods=list(results),
+        attacks, gate, methods=list(results),
         reasons={name: result.reason for name, result in results.items() if result.reason},
-        not_evaluable=" ".join(model.reasons),
-        augment_members=augment_members,
-        cautions=(*_cautions(features, twin), *checks.cautions),
-        baseline=checks.baseline,
-    )
-    origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    summary = build_summary(
-        results, evaluations, with_privacy(verdict, privacy_audit), gate, origin, augment_members=augment_members,
-        model=model, privacy=privacy_audit, counts=_counts(features, twin, group),
+        not_evaluable=" ".join(model.reasons), augment_members=augment_members,
+        cautions=(*_cautions(config, features, twin), *checks.cautions), baseline=checks.baseline,
     )  # fmt: skip
-    return with_checks(summary, checks)
+    origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
+    summary = with_checks(build_summary(
+        results, evaluations, with_privacy(verdict, privacy_audit), gate, origin, augment_members=augment_members,
+        model=model, privacy=privacy_audit,
+    ), checks)  # fmt: skip
+    if features.content is None:
+        return summary
+    return with_counts(summary, n_twins=int(twin.sum()), n_groups=len(np.unique(group[~twin])))
 
 
 def audit_privacy(
@@ -228,21 +229,17 @@ def audit_privacy(
     return PrivacyAudit(found, randomised, judged)
 
 
-def _cautions(features: Features, twin: NDArray[np.bool_]) -> list[str]:
+def _cautions(config: Config, features: Features, twin: NDArray[np.bool_]) -> list[str]:
     """What to know of the samples."""
+    said = list(of_data(config.data.borrowed, config.data.nonmembers_used_for))
     if features.content is None:
-        return [NOT_KNOWN]
+        return [*said, NOT_KNOWN]
     caution = duplicates_caution(twin, features.member, features.split, features.sample_index)
-    return [caution] if caution else []
+    return [*said, caution] if caution else said
 
 
 def _groups(features: Features) -> NDArray[np.int64]:
     return group_codes(features.content, features.group, len(features.member))
-
-
-def _counts(features: Features, twin: NDArray[np.bool_], group: NDArray[np.int64]) -> dict[str, int]:
-    known = features.content is not None
-    return {"n_twins": int(twin.sum()), "n_groups": len(np.unique(group[~twin]))} if known else {}
 
 
 def scored(

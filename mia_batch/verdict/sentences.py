@@ -15,6 +15,31 @@ NO_PROOF = (
     "Passing proves neither anonymity nor differential privacy: another attack may find what these attacks have not."
 )
 
+# --- of the data -----------------------------------------------------------------------------------------------------
+
+NONMEMBERS_USED_FOR = {
+    "selection": "non-members were used for early stopping or tuning: the model is tuned to them too, and its "
+    "difference between members and non-members is understated.",
+    "unknown": "it is not stated whether non-members were used for early stopping or tuning "
+    "(data.nonmembers_used_for): if they were, the difference between members and non-members is understated.",
+}
+
+
+def borrowed_preprocessing(keys: Sequence[str]) -> str:
+    """Of keys of `data` that a source of the user's own leaves to CIFAR's values."""
+    names = listed([f"data.{key}" for key in keys])
+    return (
+        f"{names} {'are' if len(keys) > 1 else 'is'} not stated: CIFAR's values are used, though the data source is "
+        "another. If the network was trained with other values, this audit says nothing of it."
+    )
+
+
+def of_data(borrowed: Sequence[str], nonmembers_used_for: str) -> tuple[str, ...]:
+    """What the configuration says, or leaves unsaid, of the data, where it bears on the verdict."""
+    used = NONMEMBERS_USED_FOR.get(nonmembers_used_for)
+    return (*([borrowed_preprocessing(borrowed)] if borrowed else []), *([used] if used else []))
+
+
 # --- of the gate's rules ---------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,31 @@ def test_a_fraction_of_a_sample_scores() -> None:
     assert n_evaluated(10_000, evaluation="holdout", eval_fraction=0.2) == 2000
 
 
+def test_attacks_without_a_grid_are_shown_as_such(write_config: Callable[..., Path]) -> None:
+    methods = [{"method": "threshold_loss"}, {"method": "lr"}, {"method": "attack_p"}]
+    for search in ("shared", "halving"):
+        config = load_config(write_config({"attack.methods": methods, "attack.search": search}))
+        lines = [line.strip() for line in plan_lines(config, select_samples(config.data), 1)]
+        assert {"threshold_loss: no grid to search", "attack_p: no grid to search"} <= set(lines)
+        assert any(line.startswith("lr: 1 candidates, ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("kind", "methods", "n_columns"),
+    [
+        ("signals", ["lr"], 17), ("signals", ["lr", "threshold_loss"], 23), ("logits_loss", ["lr"], 11),
+        ("signals", ["class_threshold_loss"], 7), ("mindarmour", ["lr", "attack_p"], 17),
+    ],
+)
+def test_what_the_attacks_share_is_counted(
+    write_config: Callable[..., Path], kind: str, methods: list[str], n_columns: int
+) -> None:
+    chosen = [{"method": method} for method in methods]
+    config = load_config(write_config({"attack.features": kind, "attack.methods": chosen}))
+    lines = plan_lines(config, select_samples(config.data), 1)
+    assert any(f"{8 * 160 * n_columns / 1024:.1f} KiB more while it runs" in line for line in lines)
+
+
 def gate_lines(config: Config) -> list[str]:
     lines = plan_lines(config, select_samples(config.data), 2)
     first = next(i for i, line in enumerate(lines) if line.startswith("reduce:"))

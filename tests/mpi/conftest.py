@@ -27,14 +27,20 @@ ms.save_checkpoint(net.build(), sys.argv[1] + "/net.ckpt")
 """
 
 SOURCE = '''
+import os
 import time
+from pathlib import Path
 import numpy as np
 
 class Images:
-    """`n` images that differ; `delay` seconds to read one; reading `broken` raises."""
+    """`n` images that differ; `delay` seconds to read one; reading `broken` raises, and `other` has another label.
 
-    def __init__(self, n, delay, broken):
-        self.n, self.delay, self.broken = n, delay, broken
+    Who reads the image that the file `deadly` names (split, index, signal) dies, once.
+    """
+
+    def __init__(self, split, n, delay, broken, other, deadly):
+        self.split, self.n, self.delay, self.deadly = split, n, delay, deadly
+        self.broken, self.other = (number if split == "test" else -1 for number in (broken, other))
         self.labels = np.arange(n) % 10
 
     def __len__(self):
@@ -44,10 +50,14 @@ class Images:
         time.sleep(self.delay)
         if i == self.broken:
             raise RuntimeError(f"cannot decode image {i}")
-        return np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8), i % 10
+        split, index, signum = Path(self.deadly).read_text().split() if self.deadly else ("", 0, 0)
+        if (split, int(index)) == (self.split, i):
+            Path(self.deadly).write_text("no 0 0")
+            os.kill(os.getpid(), int(signum))
+        return np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8), (i + (i == self.other)) % 10
 
-def make(split, n=96, delay=0.0, broken=-1):
-    return Images(n, delay, broken if split == "test" else -1)
+def make(split, n=96, delay=0.0, broken=-1, other=-1, deadly=""):
+    return Images(split, n, delay, broken, other, deadly)
 '''
 
 
@@ -76,7 +86,7 @@ def source_config(tmp_path: Path, net_config: Callable[..., Path]) -> Callable[.
     """A config whose samples come from SOURCE, called with these arguments."""
     (tmp_path / "images.py").write_text(SOURCE)
 
-    def write(**kwargs: float) -> Path:
+    def write(**kwargs: float | str) -> Path:
         return net_config({"data.source": "images.py:make", "data.path": None, "data.kwargs": kwargs})
 
     return write

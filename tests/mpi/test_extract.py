@@ -15,12 +15,20 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from rundirs import N, a_manifest, make_run, write_rows
 from running import REPO, one_line, run_job
 
 from mia_batch.attacks.grouping import twins
+from mia_batch.data.selection import Selection
+from mia_batch.errors import InputError
 from mia_batch.inputs import NO_GROUP
 from mia_batch.process.exit_codes import RESUME
 from mia_batch.rundir.features import features_progress, read_features
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import read_rows
+from mia_batch.settings.loading import load_config
+from mia_batch.stages.extract import RootFile
+from mia_batch.stages.plan import looked_at, select_samples
 
 Write = Callable[..., Path]
 DATASETS = (
@@ -100,6 +108,32 @@ def test_kill_9_loses_nothing_acknowledged_and_a_rerun_does_the_rest(
     assert_same(out, tmp_path / "whole")
 
 
+@pytest.mark.parametrize(("signum", "ranks"), [(signal.SIGSEGV, 2), (signal.SIGABRT, 0)])
+def test_rows_of_a_launch_that_crashed_are_computed_again_and_no_others(
+    tmp_path: Path, source_config: Write, signum: signal.Signals, ranks: int
+) -> None:
+    out, deadly = tmp_path / "out", tmp_path / "deadly"
+    config = source_config(delay=0.01, deadly=str(deadly))
+    for line in (f"train 40 {int(signal.SIGKILL)}", f"test 90 {int(signum)}"):
+        before = read(out)["done"].astype(bool) if out.exists() else np.zeros(192, bool)
+        deadly.write_text(line)
+        result = run_job("extract", config, "--out", out, ranks=ranks)
+        assert result.returncode not in (0, 1, 2, 75), result.stderr
+    damaged = read(out)["done"].astype(bool) & ~before
+    assert before.any()
+    assert 0 < damaged.sum() < 192 - before.sum()
+    with h5py.File(out / "features.h5", "r+") as file:  # what damaged memory may have made of them
+        file["logits"][:] += damaged[:, None].astype(np.float32)
+    rows = read_rows(RunPaths(out))
+    assert rows is not None
+    assert rows.done == before.sum()
+    again = run_job("extract", config, "--out", out, ranks=3)
+    assert again.returncode == 0, again.stderr
+    assert "a rank of the last launch crashed" in again.stderr
+    assert run_job("extract", config, "--out", tmp_path / "whole").returncode == 0
+    assert_same(out, tmp_path / "whole")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_warning_signal_saves_and_says_so(tmp_path: Path, source_config: Write, signum: signal.Signals) -> None:
     out, config = tmp_path / "out", source_config(delay=0.02)
@@ -171,6 +205,27 @@ def test_a_label_outside_the_network_is_one_line(tmp_path: Path, net_config: Wri
     line = one_line(run_job("extract", config, "--out", tmp_path / "out", ranks=2))
     assert "test sample 40" in line
     assert "label must be in [0, 10), got 57" in line
+
+
+def test_a_label_that_is_another_with_its_image_is_one_line(tmp_path: Path, source_config: Write) -> None:
+    """Of one sample that the check has not looked at."""
+    selection = select_samples(load_config(config := source_config(other=41), need=()).data)
+    assert 41 not in {selection.sample_index[row] for rows in looked_at(selection.split) for row in rows}
+    result = run_job("extract", config, "--out", tmp_path / "out", ranks=2)
+    rule = "label must be the same with its image as alone, or in labels or targets, got 2 and 1"
+    assert f"{config}: data.source: test sample 41: {rule}" in one_line(result)
+
+
+def test_a_label_that_has_changed_since_the_run_began_is_one_line(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path / "out")
+    write_rows(make_run(paths, a_manifest()), a_manifest(), done=5)
+    labels = np.zeros(N)
+    rest = np.zeros((2, N))
+    selection = [Selection(np.arange(N), np.full(N, "train"), found, *rest) for found in (labels, labels + 3)]
+    assert RootFile().rows_done(paths, selection[0]).sum() == 5
+    rule = "train sample 0: label must be what it was when the run began, got 3, was 0"
+    with pytest.raises(InputError, match=f"features.h5: {rule}"):
+        RootFile().rows_done(paths, selection[1])
 
 
 def test_another_config_into_the_same_directory_is_refused(tmp_path: Path, source_config: Write) -> None:

@@ -87,6 +87,29 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert "Traceback" not in result.stderr
 
 
+LATE = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+if sys.argv[0].endswith("extract.py") and not Path("{calm}").exists():
+    libc.__cxa_atexit(libc.abort, None, None)  # as damage shows when native code tidies up, after Python has ended
+"""
+
+
+def test_a_crash_at_the_very_end_is_seen_by_its_exit_code(tmp_path: Path, source_config: Write) -> None:
+    config, out, calm = source_config(), tmp_path / "out", tmp_path / "calm"
+    images = config.with_name("images.py")
+    images.write_text(images.read_text() + LATE.format(calm=calm))
+    result = mia_batch("run", config, "--out", out)
+    assert result.returncode == 1
+    assert "a rank of extract died of SIGABRT; the same command computes again" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "0 of 192 rows" in mia_batch("status", out).stdout
+    calm.touch()
+    again = mia_batch("run", config, "--out", out)
+    assert again.returncode in (0, 3, 4), again.stderr
+    assert "a rank of the last launch crashed" in again.stderr
+
+
 @pytest.mark.parametrize("content", [b"", b"plain text, not a checkpoint\n", b"\x0a\x10layers.0"])
 def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path, net_config: Write, content: bytes) -> None:
     bad = tmp_path / "bad.ckpt"

@@ -16,7 +16,7 @@ from mindspore import dataset as ds  # noqa: E402
 from mindspore import nn  # noqa: E402
 from mindspore.dataset import vision  # noqa: E402
 
-from mia_batch.data.selection import Selection  # noqa: E402
+from mia_batch.data.selection import Selection, read_images  # noqa: E402
 from mia_batch.errors import InputError  # noqa: E402
 from mia_batch.inputs import describe  # noqa: E402
 from mia_batch.network import batches, checkpoint, placement, preprocess  # noqa: E402
@@ -207,6 +207,11 @@ def _without(name: str) -> Any:
         (lambda v: v | {"classifier.bias": np.full(5, np.nan, np.float32)}, ["finite numbers: classifier.bias$"]),
         (lambda v: v | {"layers.0.weight": v["layers.0.weight"] / 0}, ["finite numbers: layers.0.weight$"]),
         (
+            lambda v: v | {"classifier.bias": np.ones(5, np.int8), "classifier.weight": v["classifier.weight"] > 0},
+            ["the network's kinds of numbers: classifier.weight Bool for Float32, classifier.bias Int8 for Float32$"],
+        ),
+        (lambda v: v | {"classifier.bias": np.full(5, 1e39)}, ["finite numbers: classifier.bias$"]),
+        (
             lambda v: {f"net.{key}": value for key, value in v.items()},
             [r"missing: .* and 2 more \(7 in all\)$", r"unexpected: .* and 2 more \(7 in all\)$"],
         ),
@@ -276,7 +281,7 @@ def test_a_tensor_cut_short_is_not_filled_with_zeros(model: ModelConfig) -> None
     for value in message.value:
         value.tensor.tensor_content = value.tensor.tensor_content[:4]
     model.checkpoint.write_bytes(message.SerializeToString())
-    with pytest.raises(InputError, match=r"must hold its .* bytes of parameters"):
+    with pytest.raises(InputError, match=r"entry 'layers.0.weight': 4x3x3x3 Float32 must have 432 bytes, got 4"):
         checkpoint.load_network(model, (8, 8))
 
 
@@ -379,9 +384,9 @@ def test_batches_give_the_rows_asked_for(folder: Path, rows: np.ndarray, batch_s
         assert len({row // batch_size for row in part.tolist()}) == 1
         np.testing.assert_array_equal(labels, selection.label[part])
         for row, image in zip(part, images, strict=True):
-            raw = source.images(str(selection.split[row]), selection.sample_index[row : row + 1])[0]
+            raw = source.read(str(selection.split[row]), selection.sample_index[row : row + 1])[0][0]
             np.testing.assert_allclose(image, naive(raw), rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(inputs, describe(batches.read_images(source, selection, part)))
+        np.testing.assert_array_equal(inputs, describe(read_images(source, selection, part)))
         seen += part.tolist()
     assert seen == rows.tolist()
 
@@ -536,10 +541,9 @@ def test_images_that_the_network_does_not_take(inputs: np.ndarray) -> None:
 
 
 def test_selection_of_mixed_splits_is_read_in_order(folder: Path) -> None:
-    data = data_config(folder)
-    selection = Selection(np.array([3, 1, 2, 0]), np.array(["test", "train"] * 2), *np.ones((3, 4)))
-    source = open_samples(data)
-    found = batches.read_images(source, selection, np.array([2, 0, 1]))
-    expected = [source.images("test", np.array([2]))[0], source.images("test", np.array([3]))[0]]
-    expected.append(source.images("train", np.array([1]))[0])
+    source, index, splits = open_samples(data_config(folder)), np.array([3, 1, 2, 0]), ["test", "train"] * 2
+    labels = [source.labels(split, index[i : i + 1])[0] for i, split in enumerate(splits)]
+    selection = Selection(index, np.array(splits), np.array(labels), *np.ones((2, 4)))
+    found = read_images(source, selection, np.array([2, 0, 1]))
+    expected = [source.read(split, np.array([i]))[0][0] for split, i in (("test", 2), ("test", 3), ("train", 1))]
     np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))

@@ -121,8 +121,8 @@ def test_json_is_strict_and_complete() -> None:
     back = as_dict(summary)
     assert Summary.model_validate(back) == summary
     assert list(back) == [
-        "schema", "verdict", "level", "samples", "augment_members", "methods", "provenance", "audited", "randomised",
-        "claim",
+        "schema", "verdict", "level", "samples", "augment_members", "methods", "provenance", "audited", "checks",
+        "randomised", "claim",
     ]  # fmt: skip
     assert back["schema"] == 2
     assert back["verdict"]["leak"] is True
@@ -228,6 +228,20 @@ are members.
 LEAK FOUND: all.
 Caution: few samples."""
     )
+
+
+@pytest.mark.parametrize("width", [22, 80])
+def test_long_names_go_over_several_lines(width: int) -> None:
+    names = ("lr", "class_threshold_loss", "class_threshold_hinge", "attack_p", "class_threshold_modified_entropy")
+    text = render(summary_of(*map(result, names)), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    if width == 80:
+        header = text.splitlines()[3:6]
+        assert [line.split() for line in header] == [
+            ["class_", "class_"], ["threshold_", "threshold_"], ["lr", "loss", "hinge", "attack_p"],
+        ]
+        assert header[2].index("loss") == header[1].index("threshold_")
+    assert ("modified_\n" if width == 80 else "d_mo\n") in text
 
 
 def test_many_distinct_reasons_share_the_last_mark() -> None:
@@ -361,7 +375,7 @@ def test_the_schema_describes_what_is_written() -> None:
     schema = json_schema()
     written = as_dict(summary_of(result("lr"), gate=GateConfig().gate()))
     assert set(written) == set(schema["properties"])
-    assert set(written) - set(schema["required"]) == {"audited", "randomised", "claim"}
+    assert set(written) - set(schema["required"]) == {"audited", "checks", "randomised", "claim"}
     verdict = schema["$defs"]["VerdictSummary"]["properties"]
     assert set(written["verdict"]) == set(verdict)
     assert "outcome" in verdict

@@ -123,6 +123,16 @@ def test_what_json_tells_apart_is_not_the_same() -> None:
     assert len({features_digest(each) for each in (named_indices, empty, a_manifest())}) == 3
 
 
+def test_what_nonmembers_were_used_for_is_the_verdicts_alone() -> None:
+    key = "data.nonmembers_used_for"
+    stated, default = a_manifest(**{key: "none"}), a_manifest(**{key: "unknown"})
+    assert digests(stated) == digests(default) == BASE
+    assert data_digest(stated) == data_digest(a_manifest())
+    verdicts = [verdict_identity(manifest) for manifest in (a_manifest(), default, stated)]
+    assert verdicts[0] == verdicts[1]
+    assert differences(verdicts[0], verdicts[2]) == [f"{key} was unknown and is now none"]
+
+
 # --- keys that appear later ------------------------------------------------------------------------------------------
 
 
@@ -130,7 +140,7 @@ def test_a_key_that_an_old_manifest_lacks_is_what_that_version_did(monkeypatch: 
     before = features_digest(a_manifest())
     old, now = features_identity(a_manifest()), a_manifest(**{"data.made_up": "as then"})
     assert differences(old, features_identity(now)) == ["data.made_up was nothing and is now as then"]
-    monkeypatch.setattr(identity, "BEFORE", {"data.made_up": "as then", "attack.made_up": 3})
+    monkeypatch.setattr(identity, "BEFORE", identity.BEFORE | {"data.made_up": "as then", "attack.made_up": 3})
     assert differences(old, features_identity(now)) == []
     assert features_digest(now) == before
     assert attack_digest(a_manifest(**{"attack.made_up": 3}), "lr") == BASE["lr"]
@@ -162,6 +172,7 @@ def test_a_default_that_changes_needs_what_it_was_before() -> None:
 DEFAULTS = {
     "model.kwargs": {}, "data.path": None, "data.kwargs": {}, "data.label": "fine", "data.image_size": [32, 32],
     "data.mean": [0.4465, 0.4822, 0.4914], "data.std": [0.2010, 0.1994, 0.2023], "data.augment_members": False,
+    "data.nonmembers_used_for": "unknown",
     "data.members[0].num_samples": None, "data.members[0].range": None, "extract.device": "auto",
     "extract.batch_size": 64, "attack.seed": 1, "attack.eval_fraction": 0.2, "attack.cv": 3,
     "attack.features": "logits_loss", "attack.search": "shared", "attack.n_iter": 10, "attack.methods[lr].params": {},

@@ -13,16 +13,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from rundirs import write_rows
+from rundirs import one_entry, write_rows
 
 from mia_batch.errors import InputError
-from mia_batch.network.checkpoint_bytes import SUFFIXES
+from mia_batch.network.checkpoint_bytes import SUFFIXES, check_whole
 from mia_batch.rundir.manifest import write_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler import claims, nightly
 from mia_batch.scheduler.submission import Run
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.stages.plan import make_manifest
+
+
+def is_whole(path: Path) -> bool:
+    try:
+        check_whole(path)
+    except InputError:
+        return False
+    return True
 
 
 def test_every_prefix_of_a_checkpoint_that_cuts_a_parameter_is_incomplete(
@@ -33,15 +41,15 @@ def test_every_prefix_of_a_checkpoint_that_cuts_a_parameter_is_incomplete(
     whole = []
     for end in range(len(data) + 1):
         file.write_bytes(data[:end])
-        if claims.is_whole(file):
+        if is_whole(file):
             whole.append(end)
     # What ends between two parameters is a valid file of fewer of them; extract refuses it as such.
     assert whole[-1] == len(data)
     assert len(whole) < 20
     file.write_bytes(data + b"crc_num" + bytes(10))
-    assert claims.is_whole(file)
+    assert is_whole(file)
     file.write_bytes(data + b"crc_num" + bytes(9))
-    assert not claims.is_whole(file)
+    assert not is_whole(file)
 
 
 def test_safetensors_are_whole_when_the_last_tensor_is_there(tmp_path: Path) -> None:
@@ -50,7 +58,7 @@ def test_safetensors_are_whole_when_the_last_tensor_is_there(tmp_path: Path) -> 
     file = tmp_path / "x.safetensors"
     for end in range(len(data) + 1):
         file.write_bytes(data[:end])
-        assert claims.is_whole(file) == (end == len(data))
+        assert is_whole(file) == (end == len(data))
 
 
 @pytest.mark.parametrize("content", [b"", b"text that is no checkpoint", b"\x0a" + b"\xff" * 12, bytes(100)])
@@ -58,21 +66,15 @@ def test_other_files_are_not_checkpoints(tmp_path: Path, content: bytes) -> None
     for suffix in SUFFIXES:
         file = tmp_path / f"x{suffix}"
         file.write_bytes(content)
-        assert not claims.is_whole(file)
-
-
-def field(content: bytes) -> bytes:
-    """A checkpoint of one parameter, as far as framing goes."""
-    name = b"\x0a" + content
-    return b"\x0a" + bytes([len(name)]) + name
+        assert not is_whole(file)
 
 
 def test_files_are_taken_once_nobody_writes_to_them(tmp_path: Path) -> None:
     now = time.time()
     for name, age in (("old.ckpt", 300), ("older.ckpt", 400), ("fresh.ckpt", 1), (".hidden.ckpt", 300), ("x.txt", 300)):
-        (tmp_path / name).write_bytes(field(name.encode()))
+        (tmp_path / name).write_bytes(one_entry(name.encode()))
         os.utime(tmp_path / name, (now - age, now - age))
-    (tmp_path / "torn.ckpt").write_bytes(field(b"torn")[:-1])
+    (tmp_path / "torn.ckpt").write_bytes(one_entry(b"torn")[:-1])
     os.utime(tmp_path / "torn.ckpt", (now - 300, now - 300))
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "gone.ckpt").symlink_to(tmp_path / "nowhere")
@@ -164,7 +166,7 @@ def test_claims_are_given_up_when_a_later_one_cannot_be_made(
     watch, runs = tmp_path / "watch", tmp_path / "runs"
     watch.mkdir()
     for name in ("a", "b"):
-        (watch / f"{name}.ckpt").write_bytes(field(name.encode()))
+        (watch / f"{name}.ckpt").write_bytes(one_entry(name.encode()))
         os.utime(watch / f"{name}.ckpt", (0, 0))
     claim, asked = claims.claim, []
 
@@ -201,7 +203,7 @@ def test_a_failed_audit_of_another_config_does_not_stop_the_others(
     watch, runs = tmp_path / "watch", tmp_path / "runs"
     watch.mkdir()
     for name in ("failed", "new"):
-        (watch / f"{name}.ckpt").write_bytes(field(name.encode()))
+        (watch / f"{name}.ckpt").write_bytes(one_entry(name.encode()))
         os.utime(watch / f"{name}.ckpt", (0, 0))
     parser = argparse.ArgumentParser()
     nightly.add_arguments(parser)

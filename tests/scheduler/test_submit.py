@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rundirs import finish, write_rows
+from rundirs import finish, one_entry, write_rows
 
 from mia_batch.commands import submit
 from mia_batch.errors import InputError
@@ -335,7 +335,7 @@ def test_a_run_with_its_verdict_is_not_queued_again(
     tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "net.ckpt").write_bytes(b"\x0a\x03\x0a\x01x")  # whole, as far as its framing goes
+    (tmp_path / "net.ckpt").write_bytes(one_entry(b"x"))
     argv = [str(write_config(checkpoint=tmp_path / "net.ckpt")), "--out", str(tmp_path / "run")]
     parser = argparse.ArgumentParser()
     submit.add_arguments(parser)

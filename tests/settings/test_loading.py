@@ -33,9 +33,22 @@ def test_defaults_are_those_of_the_design(write_config: Write) -> None:
     assert config.report.metrics == ("precision", "accuracy", "recall")
 
 
+CIFARS = {"image_size": [32, 32], "mean": [0.4465, 0.4822, 0.4914], "std": [0.2010, 0.1994, 0.2023]}
+
+
+@pytest.mark.parametrize("stated", [(), ("mean",), ("std", "image_size"), tuple(CIFARS)])
+def test_preprocessing_of_an_own_source_that_is_not_stated(write_config: Write, stated: tuple[str, ...]) -> None:
+    """Stated with the very values of CIFAR counts as stated."""
+    values = {f"data.{key}": CIFARS[key] for key in stated}
+    own = load_config(write_config({"data.source": "a.b:c", "data.path": None, **values}))
+    assert own.data.borrowed == tuple(key for key in CIFARS if key not in stated)
+    assert with_checkpoint(own, own.model.checkpoint).data.borrowed == own.data.borrowed
+    assert load_config(write_config(values)).data.borrowed == ()
+
+
 TO_999 = {"range": [1, 999]}
 LINES = [
-    ({"attack.fold": 3}, "attack.fold: unknown key; valid keys: seed, eval_fraction"),
+    ({"attack.fold": 3}, "attack.fold: unknown key; valid keys: seed, eval, eval_fraction"),
     ({"data.members": {"split": "train", "amount": 3}},
      "data.members[0].amount: unknown key; valid keys: split, num_samples, range, indices"),
     ({"extra": {}}, "extra: unknown key; valid keys: model, data, extract"),
@@ -66,7 +79,7 @@ LINES = [
      "data.members: must be a file that can be read, got "),
     ({"attack.methods": []}, "attack.methods: "),
     ({"attack.methods": [{"method": "svm", "params": {}}]},
-     "attack.methods[0].method: must be one of lr, knn, mlp, rf, got 'svm'"),
+     "attack.methods[0].method: must be one of lr, knn, mlp, rf, threshold_loss, threshold_confidence, "),
     ({"attack.methods": [{"method": "lr", "params": {"C": []}}]},
      "attack.methods[0].params.C: must have at least one value, got []"),
     ({"attack.methods": [{"method": "lr", "params": {"C": 1.0}}]}, "attack.methods[0].params.C: must be a list, or"),
@@ -83,6 +96,9 @@ LINES = [
     ({"attack.methods": [{"method": "rf", "params": {"max_depth": TO_999, "n_estimators": TO_999}}]},
      "attack.methods[0].params: must give at most 100000 candidates together, got 996004"),
     ({"data.members": 3}, "data.members: must be a block with split, or a list of blocks, got 3"),
+    ({"data.nonmembers_used_for": "training"},
+     "data.nonmembers_used_for: must be 'none', 'selection' or 'unknown', got 'training'"),
+    ({"data.nonmembers_used_for": False}, "data.nonmembers_used_for: must be 'none', 'selection' or 'unknown', got"),
     ({"data.kwargs": {"size": 3}}, "data: kwargs go to a function: source cifar100 takes none"),
     ({"data.source": "a.b:c", "data.kwargs": {"split": "x"}}, "data: kwargs must not have split or path"),
     ({"data.source": "a.b:c", "data.label": "fine"}, "data: label chooses between the labels of records"),
@@ -92,6 +108,9 @@ LINES = [
     ({"model.checkpoint": "x" * 300}, "model.checkpoint: must be a file that can be read, got "),
     ({"data.path": "x" * 300}, "data.path: must exist and be readable, got "),
     ({"attack.methods": [{"method": "lr"}, {"method": "lr"}]}, "attack.methods: must name each once, lr repeated"),
+    ({"attack.methods": [{"method": "threshold_loss", "params": {"C": [1]}}]},
+     "attack.methods[0].params.C: is unknown: threshold_loss takes no parameters"),
+    ({"attack.features": "loss"}, "attack.features: must be 'signals', 'logits_loss' or 'mindarmour', got 'loss'"),
     ({"attack.backend": "dask"}, "attack: scheduler (an address or a scheduler file) goes with backend: dask"),
     ({"report.metrics": ["auc", "precisoin"]},
      "report.metrics[1]: must be 'accuracy', 'precision', 'recall', 'balanced_accuracy', 'auc', 'advantage', "

@@ -12,11 +12,14 @@ import pytest
 from deeds import Deed
 from sklearn.datasets import make_classification
 
+from mia_batch import signals
 from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
+from mia_batch.attacks.features import signal_features
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.attacks.split import make_splits
 from mia_batch.errors import InputError
 from mia_batch.metrics.ranking import auc
+from mia_batch.rundir.features import Features
 from mia_batch.samples import Samples
 from mia_batch.search.estimators import METHODS
 from mia_batch.search.families.stock import fit_recorded
@@ -24,7 +27,7 @@ from mia_batch.search.order_of_work import Stopped
 from mia_batch.search.tasks import Task
 from mia_batch.settings.schema import AttackConfig
 from mia_batch.stages import attack as stage
-from mia_batch.stages.attack import make_samples
+from mia_batch.stages.attack import make_columns, make_samples
 
 GRIDS: dict[str, dict[str, Any]] = {
     "lr": {"C": [0.01, 1.0, 100.0]},
@@ -290,3 +293,72 @@ def test_a_grid_of_which_nothing_can_be_fitted_is_not_evaluable() -> None:
     grid = {"hidden_layer_sizes": [[3]], "learning_rate_init": [1e308], "max_iter": [5]}
     result = run_attacks(X, y, AttackConfig(methods=({"method": "mlp", "params": grid},)), n_jobs=1)["mlp"]
     assert result.reason.startswith("mlp: no candidate could be fitted: ")
+
+
+# --- attacks without a grid, and columns -----------------------------------------------------------------------------
+
+
+def some_features(n: int = 300, n_classes: int = 3) -> Features:
+    """What extract would have written of a made-up network that is surer of members."""
+    rng = np.random.default_rng(0)
+    member, label = (np.arange(n) % 2).astype(np.int8), rng.integers(n_classes, size=n).astype(np.int32)
+    logits = rng.normal(size=(n, n_classes)).astype(np.float32)
+    logits[np.arange(n), label] += 2 * member
+    split = np.array(["train"] * n)
+    return Features(np.arange(n), split, label, member, logits, signals.loss(logits, label), {})
+
+
+WITHOUT_GRID = tuple(
+    {"method": name} for name in ("threshold_loss", "correctness", "class_threshold_hinge", "attack_p")
+)
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        (WITHOUT_GRID[:1], {"signals"}),
+        (WITHOUT_GRID, {"signals", "label"}),
+        (({"method": "lr"},), {"features"}),
+        (({"method": "lr"}, *WITHOUT_GRID), {"features", "signals", "label"}),
+    ],
+)
+def test_columns_are_made_only_where_an_attack_needs_them(methods: tuple[Any, ...], expected: set[str]) -> None:
+    columns = make_columns(some_features(), AttackConfig(methods=methods))
+    assert set(columns) == expected
+    types = {"features": "float64", "signals": "float64", "label": "int32"}
+    assert all(column.dtype == types[name] for name, column in columns.items())
+
+
+def test_rows_of_each_kind_of_features() -> None:
+    features = some_features()
+
+    def rows(kind: str) -> np.ndarray:
+        return make_columns(features, AttackConfig(methods=({"method": "lr"},), features=kind))["features"]
+
+    assert AttackConfig(methods=({"method": "lr"},)).features == "signals"
+    matrix = signals.signal_matrix(features.logits, features.label)
+    assert np.array_equal(rows("signals"), signal_features(matrix, features.logits, features.label))
+    assert np.array_equal(rows("logits_loss"), np.column_stack([features.loss, features.logits]))
+    assert np.array_equal(rows("mindarmour")[:, 0], signals.mindarmour_loss(features.logits, features.label))
+
+
+def test_logits_that_cannot_be_are_one_line() -> None:
+    features = some_features()
+    features.logits[7, 1] = np.nan
+    with pytest.raises(InputError, match=r"features\.h5: logits: must be finite, got NaN or infinity at sample 7"):
+        make_columns(features, AttackConfig(methods=WITHOUT_GRID[:1]))
+
+
+def test_attacks_without_a_grid_run_beside_a_search_and_find_the_same_again() -> None:
+    features, journal = some_features(), DictJournal()
+    attack = AttackConfig(methods=(*WITHOUT_GRID, {"method": "lr"}))
+    samples = make_samples(features.member, attack, **make_columns(features, attack))
+    results = stage.run_attacks(samples, attack, n_jobs=2, journal=journal)
+    again = stage.run_attacks(samples, attack, n_jobs=1, journal=journal)
+    for name, result in results.items():
+        assert result.evaluated.all(), result.reason
+        assert same(result, again[name])
+        assert searched(again[name]) == []
+        json.dumps(result.provenance, allow_nan=False)
+    assert [len(result.cv_results) > 0 for result in results.values()] == [False] * 4 + [True]
+    assert np.array_equal(results["threshold_loss"].scores, -signals.loss(features.logits, features.label))

@@ -42,7 +42,8 @@ class Images:
         rng = np.random.default_rng(i)
         size = (32, 32, 3) if i % 2 else (40, 30, 3)
         image = rng.integers(0, 256, size, dtype=np.uint8)
-        return (image / 1.5 if self.kind == "float" or (self.kind == "mixed" and i > 140) else image), i % 10
+        label = i % 10 + (self.kind == "relabelled" and i == 141)
+        return (image / 1.5 if self.kind == "float" or (self.kind == "mixed" and i > 140) else image), label
 
 def make(split, kind):
     return Images(kind)
@@ -129,4 +130,16 @@ def test_bytes_and_floats_do_not_mix(
 ) -> None:
     assert prepare_main([str(source_config("mixed")), "--out", str(tmp_path / "prepared")]) == 2
     assert "must all be uint8 or all float, got float32 and uint8" in capsys.readouterr().err
+    assert not Prepared(tmp_path / "prepared").is_complete()
+
+
+def test_a_label_that_is_another_with_its_image_is_one_line(
+    tmp_path: Path, source_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one sample that nothing has looked at before."""
+    config = source_config("relabelled")
+    assert prepare_main([str(config), "--out", str(tmp_path / "prepared")]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    rule = "label must be the same with its image as alone, or in labels or targets, got 2 and 1"
+    assert line == f"mia-batch: {config}: data.source: train sample 141: {rule}"
     assert not Prepared(tmp_path / "prepared").is_complete()

@@ -594,3 +594,62 @@ def test_epsilon_in_the_table_and_in_the_files(make_run: Callable[..., Run], cap
         rows = {row["metric"]: row for row in csv.DictReader(file) if row["method"] == "lr"}
     assert float(rows["epsilon_one_run"]["low"]) == figures["figures"]["epsilon_one_run"]["low"]
     assert rows["epsilon_one_run"]["value"] == rows["epsilon_one_run"]["high"] == ""
+
+
+# --- what is said of the data ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("used_for", "said"),
+    [
+        (None, "it is not stated whether non-members were used for early stopping or tuning"),
+        ("unknown", "it is not stated whether non-members were used for early stopping or tuning"),
+        ("selection", "non-members were used for early stopping or tuning: the model is tuned to them too"),
+        ("none", None),
+    ],
+)
+def test_the_verdict_says_what_nonmembers_were_used_for(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, used_for: str | None, said: str | None
+) -> None:
+    run = make_run(5.0, {"data.nonmembers_used_for": used_for} if used_for else {})
+    assert reduce_main(run.arguments) == 3
+    found = [text for text in read_summary(run.paths.summary_json).verdict.cautions if "early stopping" in text]
+    assert len(found) == (said is not None)
+    if said:
+        assert found[0].startswith(said)
+        assert found[0].endswith("understated.")
+        assert " ".join(f"Caution: {found[0]}".split()) in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_they_were_used_for_may_be_stated_when_all_is_done(
+    make_run: Callable[..., Run], write_config: Callable[..., Path]
+) -> None:
+    run = make_run(5.0)
+    assert reduce_main(run.arguments) == 3
+    stated = write_config({"attack.methods": METHODS, "data.nonmembers_used_for": "none"}, name="stated.yaml")
+    assert reduce_main(replace(run, config_path=stated).arguments) == 3
+    summary = read_summary(run.paths.summary_json)
+    assert not any("early stopping" in text for text in summary.verdict.cautions)
+    assert summary.provenance["config"]["data"]["nonmembers_used_for"] == "none"
+
+
+def test_a_run_of_the_version_before_is_judged_as_unknown(make_run: Callable[..., Run]) -> None:
+    run = make_run(5.0)
+    manifest = json.loads(run.paths.manifest.read_text())
+    del manifest["config"]["data"]["nonmembers_used_for"]
+    run.paths.manifest.write_text(json.dumps(manifest))
+    assert reduce_main(run.arguments) == 3
+    assert any(text.startswith("it is not stated") for text in read_summary(run.paths.summary_json).verdict.cautions)
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_preprocessing_that_is_not_stated_is_said_by_the_verdict(make_run: Callable[..., Run], stated: bool) -> None:
+    keys = {"image_size": [32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]} if stated else {}
+    own = {"data.source": "tests.nowhere:make", "data.path": None}  # the reducer reads no sample
+    run = make_run(5.0, own | {f"data.{key}": value for key, value in keys.items()})
+    assert reduce_main(run.arguments) == 3
+    cautions = read_summary(run.paths.summary_json).verdict.cautions
+    said = [text for text in cautions if "CIFAR's values are used" in text]
+    assert [text.partition(":")[0] for text in said] == (
+        [] if stated else ["data.image_size, data.mean and data.std are not stated"]
+    )

@@ -1,0 +1,55 @@
+"""Features of rows for classifiers, without anything of who is a member."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.signals import NAMES, top_logits
+
+Floats = NDArray[np.float64]
+
+N_TOP = 5  # logits
+ROUNDING = 1e-12  # a standard deviation that sums of equal numbers may have
+
+
+def n_features(n_classes: int) -> int:
+    """Columns of `signal_features`."""
+    return 2 * len(NAMES) + min(N_TOP, n_classes)
+
+
+def signal_features(signals: Floats, logits: NDArray[np.floating], label: NDArray[np.integer]) -> Floats:
+    """`attack.features: signals`: of each row its signals, its largest logits, and its signals within its class.
+
+    The class enters as the difference of each signal to its mean over all rows of the class, members and non-members
+    alike: what is surprising depends on how hard the class is. A class's number means nothing to a linear model or a
+    distance, and a column for each class would fill the memory.
+
+    Args:
+        signals: of `signals.signal_matrix`, shape (n_samples, 6).
+        logits: shape (n_samples, n_classes).
+        label: true classes, shape (n_samples,).
+
+    Returns:
+        float64, shape (n_samples, 12 + min(5, n_classes)), each column of mean 0 and standard deviation 1
+        over all rows; what is constant is 0.
+    """
+    top = top_logits(logits, min(N_TOP, logits.shape[1]))
+    own = _standardised(signals, ROUNDING * np.abs(signals).max(axis=0))
+    within = _standardised(own - _class_means(own, label), np.full(own.shape[1], ROUNDING))
+    largest = _standardised(top.astype(np.float64), ROUNDING * np.abs(top).max(axis=0))
+    return np.hstack([own, largest, within])
+
+
+def _standardised(X: Floats, floor: Floats) -> Floats:
+    """Columns of mean 0 and standard deviation 1; 0 where that is at most `floor`, (n_columns,)."""
+    X = X - X.mean(axis=0)
+    scale = X.std(axis=0)
+    X /= np.where(scale > floor, scale, np.inf)
+    return X
+
+
+def _class_means(X: Floats, label: NDArray[np.integer]) -> Floats:
+    """Of each row the mean of its class, (n_samples, n_columns)."""
+    _, which, size = np.unique(label, return_inverse=True, return_counts=True)
+    return np.column_stack([(np.bincount(which, column) / size)[which] for column in X.T])
