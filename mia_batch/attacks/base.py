@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from mia_batch.samples import Samples
 from mia_batch.search.tasks import Task
 
+BLIND = "blind"  # the baseline of every audit, see attacks/blind.py
+
 
 @dataclass(frozen=True)
 class AttackSettings:

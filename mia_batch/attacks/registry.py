@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mia_batch.attacks.base import Attack
+from mia_batch.attacks.base import BLIND, Attack
+from mia_batch.attacks.blind import BlindAttack
 from mia_batch.attacks.classifiers import KNN, LR, MLP, RF
 from mia_batch.attacks.population import ATTACK_P
 from mia_batch.attacks.thresholds import CORRECTNESS, ON_ALL, ON_CLASSES
@@ -17,3 +18,6 @@ ATTACKS: dict[str, Attack] = {
     **{attack.name: attack for attack in ON_CLASSES},
     "attack_p": ATTACK_P,
 }
+# Made in every audit beside its attacks. They know nothing of the model: no configuration names them, no gate judges
+# them, no table has them.
+CHECKS: dict[str, Attack] = {BLIND: BlindAttack()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from scipy import stats
 
 from mia_batch.metrics.base import (
     LEVEL,
+    NO_SAMPLES,
     Estimate,
     Floats,
     Interval,
@@ -113,7 +115,7 @@ class PermutationTest:
     Attributes:
         statistic: the largest AUC of the attacks.
         best: which attack has it.
-        p_value: how often it is at least that large by chance; NaN with one class only.
+        p_value: at most how often it is that large by chance; NaN with one class only.
         n_permutations: memberships that were tried.
         reason: why the p-value is NaN.
     """
@@ -125,8 +127,48 @@ class PermutationTest:
     reason: str | None = None
 
 
+def cross_fitted_permutation_test(
+    member: ArrayLike, scores: ArrayLike, scored_by: ArrayLike, *, seed: int, groups: ArrayLike | None = None,
+    n_permutations: int = 999,
+) -> PermutationTest:
+    """`permutation_test` of scores that models of several splits gave, each to rows that it had not seen.
+
+    The membership of one split's rows has fitted the models of the others, so that all rows at once cannot be permuted.
+    Each split for itself is a hold-out. Twice the mean of their p-values is a p-value however they depend on each other
+    (Rueschendorf 1982; Vovk & Wang 2020, "Combining p-values via averaging"). The statistic is a mean too.
+
+    Args:
+        member: membership, 0 or 1, shape (n_samples,).
+        scores: shape (n_attacks, n_samples), any number except NaN, higher for members.
+        scored_by: the split of each sample, shape (n_samples,).
+        seed: of the permutations.
+        groups: as `permutation_test` has them; a group is of one split.
+        n_permutations: of each split, at least 1.
+
+    Raises:
+        ValueError: as `permutation_test`.
+    """
+    truth, values, split = np.asarray(member), np.asarray(scores), np.asarray(scored_by)
+    found = [
+        permutation_test(
+            truth[rows], values[:, rows], seed=(seed, number), n_permutations=n_permutations,
+            groups=None if groups is None else np.asarray(groups)[rows],
+        )
+        for number, name in enumerate(np.unique(split)) for rows in [split == name]
+    ]  # fmt: skip
+    if len(found) == 1:
+        return found[0]
+    cause = next((each.reason for each in found if each.reason), None)
+    if cause or not found:
+        return PermutationTest(math.nan, 0, math.nan, n_permutations, cause or NO_SAMPLES)
+    p_value = min(1.0, 2 * float(np.mean([each.p_value for each in found])))
+    best = Counter(each.best for each in found).most_common(1)[0][0]
+    return PermutationTest(float(np.mean([each.statistic for each in found])), best, p_value, n_permutations)
+
+
 def permutation_test(
-    member: ArrayLike, scores: ArrayLike, *, seed: int, groups: ArrayLike | None = None, n_permutations: int = 999
+    member: ArrayLike, scores: ArrayLike, *, seed: int | tuple[int, int], groups: ArrayLike | None = None,
+    n_permutations: int = 999,
 ) -> PermutationTest:
     """The p-value `(1 + #{T_b >= T}) / (1 + B)` of T, the largest AUC over the attacks, over B permuted memberships.
 

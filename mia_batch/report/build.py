@@ -12,12 +12,15 @@ from mia_batch.metrics.base import LEVEL, Estimate
 from mia_batch.metrics.registry import METRICS
 from mia_batch.report.summary import (
     SCHEMA,
+    BlindSummary,
     BoundSummary,
+    ChecksSummary,
     EpsilonSummary,
     GuessesSummary,
     MethodSummary,
     MetricSummary,
     ModelSummary,
+    PermutationSummary,
     RandomisedSummary,
     SamplesSummary,
     SideSummary,
@@ -25,6 +28,7 @@ from mia_batch.report.summary import (
     VerdictSummary,
     plain,
 )
+from mia_batch.verdict.checks import Checks
 from mia_batch.verdict.evaluability import Evaluability, Side
 from mia_batch.verdict.privacy import Privacy, PrivacyAudit, Randomised
 from mia_batch.verdict.rules import Gate, Verdict
@@ -71,6 +75,25 @@ def build_summary(
         randomised=_randomised(privacy.randomised) if privacy and privacy.randomised else None,
         claim=privacy.claim if privacy else None,
     )
+
+
+def with_checks(summary: Summary, checks: Checks) -> Summary:
+    """The summary with what the audit has checked of itself."""
+    found, test = checks.baseline, checks.permutation
+    figures = {
+        name: _metric(estimate) if (estimate := getattr(found, name, None)) else None
+        for name in ("auc", "best_auc", "difference")
+    }
+    blind = BlindSummary(
+        **figures, best=found.best if found else None, statistics=found is not None and found.statistics,
+        confounded=found is not None and found.confounds(summary.verdict.leak), reason=checks.unchecked or None,
+    )  # fmt: skip
+    permutation = PermutationSummary(
+        p_value=plain(test.p_value), auc=plain(test.statistic), best=None if test.reason else checks.attacks[test.best],
+        n_permutations=test.n_permutations, reason=test.reason,
+    )  # fmt: skip
+    block = ChecksSummary(blind=blind, permutation=permutation, parity=checks.parity)
+    return summary.model_copy(update={"checks": block})
 
 
 def with_counts(summary: Summary, *, n_twins: int, n_groups: int) -> Summary:

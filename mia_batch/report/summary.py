@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
 from mia_batch.errors import InputError, one_line
+from mia_batch.verdict.parity import Parity
 from mia_batch.verdict.rules import OUTCOMES, ClaimVerdict, JointRule, MethodVerdict, Rule
 
 SCHEMA: Literal[2] = 2
@@ -143,6 +144,36 @@ class ModelSummary(_Part):
     n_rounded: int  # probabilities that their type has rounded to 0
 
 
+class BlindSummary(_Part):
+    """The blind baseline: what tells members from non-members without the model; `reason` says why it was not made."""
+
+    auc: MetricSummary | None
+    best: str | None  # attack, of the largest AUC
+    best_auc: MetricSummary | None
+    difference: MetricSummary | None  # its AUC less the baseline's; `low` allows for the choice among the attacks
+    statistics: bool  # whether the baseline has the inputs' statistics, not the labels alone
+    confounded: bool
+    reason: str | None
+
+
+class PermutationSummary(_Part):
+    """Whether any attack tells members from non-members at all; decides nothing. `reason` says why p is None."""
+
+    p_value: float | None
+    auc: float | None  # the largest of the attacks'; of several splits the mean
+    best: str | None
+    n_permutations: int
+    reason: str | None
+
+
+class ChecksSummary(_Part):
+    """What the audit has checked of itself."""
+
+    blind: BlindSummary
+    permutation: PermutationSummary
+    parity: Parity
+
+
 class RandomisedSummary(_Part):
     """The samples of which fair coins are said to have decided whether they are members, and why it was not so."""
 
@@ -163,6 +194,7 @@ class Summary(_Part):
     methods: dict[str, MethodSummary]
     provenance: dict[str, Any]
     audited: ModelSummary | None = None  # None in a file of schema 1
+    checks: ChecksSummary | None = None  # None in a file of before
     randomised: RandomisedSummary | None = None  # None where nobody says that inclusion was
     claim: ClaimVerdict | None = None  # None where none was made
 

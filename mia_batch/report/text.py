@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from mia_batch.metrics.classification import PRIORS
 from mia_batch.metrics.registry import EPSILONS, METRICS, groups, in_group
 from mia_batch.report.summary import BoundSummary, MethodSummary, MetricSummary, Summary
+from mia_batch.verdict.sentences import known
 
 TUTORIAL = ("recall", "precision", "accuracy")  # see `method_line`
 PRIORS_SAID = f"{', '.join(f'{prior:g}' for prior in PRIORS[:-1])} and {PRIORS[-1]:g}"
@@ -65,6 +66,7 @@ def render(summary: Summary, *, width: int = 80) -> str:
         *wrapped([_heading(summary, cell)], width), "",
         "\n\n".join(blocks), "",
         *wrapped(notes, width), "",
+        *([*wrapped(check_lines(summary), width), ""] if summary.checks else []),
         *wrapped(verdict_lines(summary), width),
     ])  # fmt: skip
 
@@ -87,6 +89,36 @@ def model_lines(summary: Summary) -> list[str]:
     if model.n_rounded:
         lines.append(f"{model.n_rounded} probabilities were rounded to 0 by their type.")
     return lines + (["It is audited as a weak model on purpose (gate.weak_model)."] if model.weak_model else [])
+
+
+def check_lines(summary: Summary) -> list[str]:
+    """What the audit has checked of itself, a line each; none in a file of before."""
+    if summary.checks is None:
+        return []
+    blind, test, parity = summary.checks.blind, summary.checks.permutation, summary.checks.parity
+    without = f"Without the model: not checked ({blind.reason})."
+    if blind.auc:
+        beside = f"; {blind.best} has {_signed(blind.difference)} more" if blind.difference else ""
+        without = f"Without the model, by {known(blind.statistics)} alone: AUC {_long(blind.auc)}{beside}."
+    chance = test.reason if test.p_value is None else f"p {test.p_value:.3f}, {test.n_permutations} permutations"
+    sides = ((parity.configured, "configured"), (parity.left_out, "left out"), (parity.scored, "scored"))
+    counts = ", ".join(f"{ours} and {theirs} {word}" for (ours, theirs), word in sides)
+    mix = parity.classes
+    classes = f"; classes differ by {mix.total_variation:.1%}, {mix.by_chance:.1%} by chance" if mix else ""
+    return [
+        without, f"That no attack does better than chance: {chance}. It decides nothing.",
+        f"Members and non-members: {counts}{classes}.",
+    ]  # fmt: skip
+
+
+def _long(numbers: MetricSummary) -> str:
+    if numbers.value is None:
+        return f"nan ({numbers.reason})"
+    return f"{numbers.value:.4f} ({numbers.low:.4f} to {numbers.high:.4f})"
+
+
+def _signed(numbers: MetricSummary) -> str:
+    return f"nan ({numbers.reason})" if numbers.value is None else f"{numbers.value:+.4f} (at least {numbers.low:+.4f})"
 
 
 def _heading(summary: Summary, cell: int) -> str:

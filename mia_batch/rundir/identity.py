@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
@@ -48,7 +49,7 @@ def features_identity(manifest: Manifest) -> dict[str, Any]:
 
 
 def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
-    """Of attacks/<method>.h5: the features, the section `attack` and, of its methods, this one.
+    """Of attacks/<method>.h5: the features, the section `attack` and, of its methods, this one, if it is configured.
 
     Raises:
         KeyError: the configuration has no such attack.
@@ -144,7 +145,8 @@ def refuse_differences(paths: RunPaths, found: list[str]) -> None:
 def _settings(manifest: Manifest, method: str) -> dict[str, Any]:
     section = manifest.config.get("attack", {})
     grids = {each["method"]: each for each in section.get("methods", [])}
-    own = {key: value for key, value in section.items() if key != "methods"} | {f"methods[{method}]": grids[method]}
+    own = {key: value for key, value in section.items() if key != "methods"}
+    own |= {} if method == BLIND else {f"methods[{method}]": grids[method]}
     return _identity({"attack": own})
 
 

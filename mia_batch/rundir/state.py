@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError, one_line
 from mia_batch.files import in_use
 from mia_batch.report.summary import read_summary
@@ -82,7 +83,10 @@ def read_state(paths: RunPaths, manifest: Manifest | None = None) -> list[StageS
         return [StageStatus("run", "damaged", str(error))]
     if manifest is None:
         return [StageStatus("run", "missing", f"no {paths.manifest.name}")]
-    return [extract_status(paths, manifest), *attack_statuses(paths, manifest), reduce_status(paths, manifest)]
+    attacks, reduce = attack_statuses(paths, manifest), reduce_status(paths, manifest)
+    if reduce.state == "done":  # a verdict of the version before, which had no baseline, does not lack it
+        attacks = [each for each in attacks if each.attack != BLIND or each.state != "missing"]
+    return [extract_status(paths, manifest), *attacks, reduce]
 
 
 def with_jobs(stages: Sequence[StageStatus], jobs: Mapping[str, JobState]) -> list[StageStatus]:
@@ -165,7 +169,7 @@ def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
 
 
 def attack_statuses(paths: RunPaths, manifest: Manifest) -> list[StageStatus]:
-    """Every attack: done when its result is of these features and of its settings in `manifest`."""
+    """Every attack and the blind baseline: done when its result is of these features and of its settings."""
     return [_attack(paths, name, marks) for name, marks in accepted_marks(paths, manifest).items()]
 
 
@@ -175,7 +179,7 @@ def accepted_marks(paths: RunPaths, manifest: Manifest) -> dict[str, tuple[str, 
         origin = features_origin(paths.features)
     except InputError:  # which is the state of the stage before
         origin = None
-    return {name: attack_marks(manifest, name, origin) for name in manifest.methods}
+    return {name: attack_marks(manifest, name, origin) for name in (*manifest.methods, BLIND)}
 
 
 def _attack(paths: RunPaths, name: str, marks: Sequence[str]) -> StageStatus:

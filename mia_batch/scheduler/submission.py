@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 
+from mia_batch.attacks.base import BLIND
 from mia_batch.data.prepared import Prepared, is_worth_it
 from mia_batch.errors import InputError
 from mia_batch.files import sha256, write_text
@@ -178,7 +179,8 @@ def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict
     """The jobs of one run of an array, by what they do; one task does all attacks of the run."""
     jobs = {stage: job if stage == "prepare" else f"{job}_{task}" for stage, job in job_ids.items()}
     attack = jobs.pop("attack", None)  # none where only reduce was left to do
-    return jobs | ({f"attack {method.method}": attack for method in config.attack.methods} if attack else {})
+    attacks = (*(method.method for method in config.attack.methods), BLIND)
+    return jobs | ({f"attack {name}": attack for name in attacks} if attack else {})
 
 
 def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
-from mia_batch.attacks.base import AttackResult, AttackSettings, not_evaluable
+from mia_batch.attacks.base import BLIND, AttackResult, AttackSettings, not_evaluable
+from mia_batch.attacks.blind import blind_rows
 from mia_batch.attacks.features import signal_features
 from mia_batch.attacks.grouping import group_codes, twins
-from mia_batch.attacks.registry import ATTACKS
+from mia_batch.attacks.registry import ATTACKS, CHECKS
 from mia_batch.attacks.split import check_arrays, make_splits
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK, RESUME
@@ -79,6 +80,7 @@ def make_samples(
 def run_attacks(
     samples: Samples, attack: AttackConfig, *, n_jobs: int, on_result: Callable[[AttackResult], None] | None = None,
     journal: TaskJournal | None = None, stop: Callable[[], bool] = lambda: False, directory: str | None = None,
+    checks: Sequence[str] = (),
 ) -> dict[str, AttackResult]:
     """Do every attack's tasks, in one list, and make its result.
 
@@ -90,9 +92,10 @@ def run_attacks(
         journal: finished tasks of an earlier process with the same samples and settings are read from here.
         stop: asked a few times a second.
         directory: where to keep a copy of the samples for the workers (a file without name, gone with this process).
+        checks: names of `attacks.registry.CHECKS`, to be made too.
 
     Returns:
-        Results by attack, in the order of `attack.methods`; of one that is not evaluable, the reason.
+        Results by attack in the order of `attack.methods`, then by check; of one that is not evaluable, the reason.
 
     Raises:
         InputError: the memory budget does not hold one worker.
@@ -101,9 +104,9 @@ def run_attacks(
     told = {
         method.method: AttackSettings(method.params, attack.seed, attack.search, attack.n_iter)
         for method in attack.methods
-    }
+    } | {name: AttackSettings(seed=attack.seed) for name in checks}
     tasks = {
-        name: [] if _lacking(name, samples) else ATTACKS[name].tasks(samples, settings)
+        name: [] if _lacking(name, samples) else (ATTACKS | CHECKS)[name].tasks(samples, settings)
         for name, settings in told.items()
     }
     results: dict[str, AttackResult] = {}
@@ -136,14 +139,14 @@ def _result(
     if failure := failure or _lacking(name, samples):
         return not_evaluable(name, samples.member, failure)
     try:
-        return ATTACKS[name].result(samples, settings, found)
+        return (ATTACKS | CHECKS)[name].result(samples, settings, found)
     except CannotEvaluate as error:
         return not_evaluable(name, samples.member, str(error))
 
 
 def _lacking(name: str, samples: Samples) -> str:
     """Why the attack cannot be made on these samples, "" if it can."""
-    lacking = sorted(ATTACKS[name].needs - samples.known)
+    lacking = sorted((ATTACKS | CHECKS)[name].needs - samples.known)
     return f"it needs {', '.join(lacking)}, which these samples do not have" if lacking else ""
 
 
@@ -205,7 +208,7 @@ def to_do(config: Config, paths: RunPaths, manifest: Manifest, only: str | None)
     Raises:
         InputError: an unknown name, or a damaged result.
     """
-    names = [method.method for method in config.attack.methods]
+    names = [*(method.method for method in config.attack.methods), *CHECKS]
     if only is not None and only not in names:
         raise InputError(f"--method: must be one of {', '.join(names)}, got {only!r}")
     return left_to_do([each for each in attack_statuses(paths, manifest) if only in (None, each.attack)]).attacks
@@ -234,7 +237,8 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
     methods = tuple(method for method in config.attack.methods if method.method in left)
     for note in (note for method in methods for note in method.notes):
         log.info("%s", note)
-    return fit(config.attack.model_copy(update={"methods": methods}), features, paths, manifest, stop)
+    checks = [name for name in left if name in CHECKS]
+    return fit(config.attack.model_copy(update={"methods": methods}), checks, features, paths, manifest, stop)
 
 
 def _refuse(
@@ -249,23 +253,29 @@ def _refuse(
     return OK
 
 
-def fit(settings: AttackConfig, features: Features, paths: RunPaths, manifest: Manifest, stop: StopRequest) -> int:
+def fit(
+    settings: AttackConfig, checks: Sequence[str], features: Features, paths: RunPaths, manifest: Manifest,
+    stop: StopRequest,
+) -> int:
     """Do what is left, on all cores of this job."""
     n_jobs = available_cpus()
     samples = make_samples(
         features.member, settings, group=group_codes(features.content, features.group, len(features.member)),
         left_out=twins(features.content, features.member), **make_columns(features, settings),
+        blind=blind_rows(features.label, features.statistics) if BLIND in checks else None,
     )
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
     marks = accepted_marks(paths, manifest)
     started = launch("attack", n_jobs=n_jobs)
 
     def on_result(result: AttackResult) -> None:
-        more = {"identity": marks[result.method][0], "launch": started}
+        more: dict[str, Any] = {"identity": marks[result.method][0], "launch": started}
+        more |= {"statistics": features.statistics is not None} if result.method == BLIND else {}
         keep(result, paths=paths, more=more, journal=journals[result.method])
 
+    names = [*(each.method for each in settings.methods), *checks]
     with ExitStack() as stack:
-        journals = {each.method: Journal(paths.journal(each.method), marks[each.method]) for each in settings.methods}
+        journals = {name: Journal(paths.journal(name), marks[name]) for name in names}
         for name, journal in journals.items():
             stack.callback(journal.close)
             if len(journal):
@@ -273,7 +283,7 @@ def fit(settings: AttackConfig, features: Features, paths: RunPaths, manifest: M
         try:
             run_attacks(
                 samples, settings, n_jobs=n_jobs, on_result=on_result, journal=Journals(journals),
-                stop=partial(bool, stop), directory=str(paths.root),
+                stop=partial(bool, stop), directory=str(paths.root), checks=checks,
             )
         except Stopped:
             log.warning("stopped by signal %s; finished fits are kept, the same command goes on", stop.signal)

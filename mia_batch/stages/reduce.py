@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import AttackResult
+from mia_batch.attacks.base import BLIND, AttackResult
 from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
-from mia_batch.metrics.base import Effects, Estimate, UndefinedMetricWarning
+from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, UndefinedMetricWarning
 from mia_batch.metrics.epsilon import out_of_fold_decisions
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
-from mia_batch.report.build import build_summary, with_counts
+from mia_batch.report.build import build_summary, with_checks, with_counts
 from mia_batch.report.junit import to_junit
 from mia_batch.report.summary import Summary, to_csv, to_json
 from mia_batch.report.text import method_line, model_lines, render, wrapped
@@ -41,6 +41,7 @@ from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
+from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution
 from mia_batch.verdict.gate import decide
@@ -78,6 +79,20 @@ def read_results(
     return results
 
 
+def read_blind(paths: RunPaths, manifest: Manifest, features: Features) -> AttackResult | None:
+    """The blind baseline's result; None if it was not made, as versions before did not.
+
+    Raises:
+        InputError: it is damaged, or of other features or settings.
+    """
+    if not paths.attack(BLIND).exists():
+        return None
+    result = _read_result(paths, BLIND)
+    if problem := _foreign(result, BLIND, paths, manifest, features):
+        raise InputError(problem)
+    return result
+
+
 def _read_result(paths: RunPaths, name: str) -> AttackResult:
     """Its reason in one line: it stands in tables and sentences."""
     result = read_attack(paths.attack(name))
@@ -95,8 +110,11 @@ def _other_rows(results: Mapping[str, AttackResult], paths: RunPaths) -> list[st
 
 
 def _missing(config: Config, paths: RunPaths, name: str) -> str:
-    command = f"python jobs/attack.py {config.path} --out {paths.root} --method {name}"
-    return f"{paths.attack(name)}: must be there for method {name}; make it with: {command}"
+    return f"{paths.attack(name)}: must be there for method {name}; make it with: {_command(config, paths, name)}"
+
+
+def _command(config: Config, paths: RunPaths, name: str) -> str:
+    return f"python jobs/attack.py {config.path} --out {paths.root} --method {name}"
 
 
 def _foreign(
@@ -158,27 +176,30 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     refuse_crashed(paths)
     features = read_features(paths.features)
     results = read_results(config, paths, manifest, features)
+    blind = read_blind(paths, manifest, features)
     put_in_force(paths, manifest)
     twin, group = twins(features.content, features.member), _groups(features)
     evaluations = evaluate_all(results, group)
+    checks = self_checks(
+        config, features, twin, results, blind, effects=design_effects(blind, group) if blind else INDEPENDENT,
+        command=_command(config, paths, BLIND),
+    )  # fmt: skip
     model = look_at_model(config, features)
     gate, augment_members = config.gate.gate(), config.data.augment_members
     attacks = {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()}
-    privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=bool(model.reasons))
+    trusted = not model.reasons and not (checks.baseline and checks.baseline.confounds(True))
+    privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=not trusted)
     verdict = decide(
-        attacks,
-        gate,
-        methods=list(results),
+        attacks, gate, methods=list(results),
         reasons={name: result.reason for name, result in results.items() if result.reason},
-        not_evaluable=" ".join(model.reasons),
-        augment_members=augment_members,
-        cautions=(*of_data(config.data.borrowed, config.data.nonmembers_used_for), *_cautions(features, twin)),
-    )
+        not_evaluable=" ".join(model.reasons), augment_members=augment_members,
+        cautions=(*_cautions(config, features, twin), *checks.cautions), baseline=checks.baseline,
+    )  # fmt: skip
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    summary = build_summary(
+    summary = with_checks(build_summary(
         results, evaluations, with_privacy(verdict, privacy_audit), gate, origin, augment_members=augment_members,
         model=model, privacy=privacy_audit,
-    )  # fmt: skip
+    ), checks)  # fmt: skip
     if features.content is None:
         return summary
     return with_counts(summary, n_twins=int(twin.sum()), n_groups=len(np.unique(group[~twin])))
@@ -208,12 +229,13 @@ def audit_privacy(
     return PrivacyAudit(found, randomised, judged)
 
 
-def _cautions(features: Features, twin: NDArray[np.bool_]) -> list[str]:
+def _cautions(config: Config, features: Features, twin: NDArray[np.bool_]) -> list[str]:
     """What to know of the samples."""
+    said = list(of_data(config.data.borrowed, config.data.nonmembers_used_for))
     if features.content is None:
-        return [NOT_KNOWN]
+        return [*said, NOT_KNOWN]
     caution = duplicates_caution(twin, features.member, features.split, features.sample_index)
-    return [caution] if caution else []
+    return [*said, caution] if caution else said
 
 
 def _groups(features: Features) -> NDArray[np.int64]:

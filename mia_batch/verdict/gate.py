@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from mia_batch.metrics.base import INDEPENDENT
 from mia_batch.verdict import sentences
+from mia_batch.verdict.baseline import Baseline
 from mia_batch.verdict.cautions import all_cautions
 from mia_batch.verdict.detectable import detectable_sentences
 from mia_batch.verdict.joint import cannot_clear, judge
@@ -33,6 +34,7 @@ def decide(
     not_evaluable: str = "",
     augment_members: bool = False,
     cautions: Sequence[str] = (),
+    baseline: Baseline | None = None,
 ) -> Verdict:
     """Apply the gate to every attack.
 
@@ -48,6 +50,7 @@ def decide(
         not_evaluable: why the whole audit is not; "" if it is.
         augment_members: whether members, and only they, were cropped and flipped.
         cautions: what else a reader must know, a sentence each.
+        baseline: what tells the sides apart without the model; where that confounds the outcome there is none.
 
     Raises:
         ValueError: a configured method has neither scores nor a reason: silence is not "no leak".
@@ -59,6 +62,8 @@ def decide(
     decision = decide_jointly(scored, gate.joint, failed) if gate.joint else by_rules
     if gate.tutorial:
         decision = _either(decision, by_rules)
+    if not not_evaluable and baseline is not None and baseline.confounds(decision.leak):
+        not_evaluable = sentences.confounded(baseline)
     if not_evaluable:
         decision = replace(decision, leak=None, sentence=f"NOT EVALUABLE: {not_evaluable}")
     found = all_cautions(scored, decision.judged, failed, gate, leak=decision.leak, augment_members=augment_members)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from mia_batch.verdict.rules import GATE_RULES, Gate, JointRule, MethodVerdict, Rule, RuleOutcome
 
-if TYPE_CHECKING:  # it imports SciPy
+if TYPE_CHECKING:  # they import SciPy
     from mia_batch.metrics.base import Estimate
+    from mia_batch.verdict.baseline import Baseline
 
 NO_PROOF = (
     "Passing proves neither anonymity nor differential privacy: another attack may find what these attacks have not."
@@ -146,6 +147,26 @@ def _names(rule: JointRule) -> str:
 
 def _by_bound(rule: JointRule) -> str:
     return ", by the lower ends of the intervals" if rule.bound == "lower" else ""
+
+
+def confounded(found: Baseline) -> str:
+    """That the sides differ without the model, by which figures."""
+    beside = "no attack is evaluable"
+    if found.best_auc and found.difference:
+        beside = (
+            f"the best attack, {found.best}, has {found.best_auc.value:.4f}, a difference of "
+            f"{found.difference.value:+.4f} (at least {found.difference.low:+.4f})"
+        )
+    return (
+        f"members and non-members can be told apart without the model: by {known(found.statistics)} alone the AUC is "
+        f"{found.auc.value:.4f} (at least {found.auc.low:.4f}), and {beside}. The audit is confounded: what it finds "
+        "may be of the samples, and what it does not find may be hidden by them. Take both sides from the same source."
+    )
+
+
+def known(statistics: bool) -> str:
+    """What the blind baseline knows of a sample."""
+    return "labels and input statistics" if statistics else "labels"
 
 
 # --- of both ---------------------------------------------------------------------------------------------------------

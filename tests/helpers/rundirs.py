@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from running import REPO
 
-from mia_batch.attacks.base import AttackResult
+from mia_batch.attacks.base import BLIND, AttackResult
 from mia_batch.rundir.features import FeatureStore, block_dtype
 from mia_batch.rundir.identity import attack_digest, features_digest
 from mia_batch.rundir.manifest import Manifest, write_manifest
@@ -142,7 +142,7 @@ def finish(paths: RunPaths, manifest: Manifest) -> None:
     """Everything that is not there: as if the run had ended."""
     if not paths.features.exists():
         write_rows(paths, manifest)
-    for name in manifest.methods:
+    for name in (*manifest.methods, BLIND):
         write_result(paths, manifest, name)
     write_verdict(paths, manifest)
 

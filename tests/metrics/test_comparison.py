@@ -1,6 +1,7 @@
 """Comparisons of attacks against slow references, exact enumeration, degenerate inputs and simulations."""
 
 import math
+import time
 from itertools import combinations
 
 import numpy as np
@@ -181,3 +182,81 @@ class TestPermutation:
             comparison.permutation_test(member, scores, seed=0, groups=[5, 5])
         with pytest.raises(ValueError, match="n_permutations: must be 1 or more"):
             comparison.permutation_test(member, scores, seed=0, n_permutations=0)
+
+
+class TestCrossFittedPermutation:
+    @staticmethod
+    def scores(X: np.ndarray, member: np.ndarray, part: np.ndarray) -> np.ndarray:
+        """Each part's by the difference of means of the others."""
+        found = np.empty(len(member))
+        for number in np.unique(part):
+            inside, known = part == number, member == 1
+            found[inside] = X[inside] @ (X[~inside & known].mean(axis=0) - X[~inside & ~known].mean(axis=0))
+        return found
+
+    def test_one_part_is_the_plain_test(self) -> None:
+        member, scores = tied_attacks(3, 30, 30, seed=9)
+        plain = comparison.permutation_test(member, scores, seed=(7, 0), n_permutations=99)
+        crossed = comparison.cross_fitted_permutation_test(member, scores, np.zeros(60), seed=7, n_permutations=99)
+        assert crossed == plain
+
+    def test_twice_the_mean_of_the_parts(self) -> None:
+        member, scores, part = np.tile([1, 0], 40), np.random.default_rng(0).normal(size=(3, 80)), np.repeat([0, 1], 40)
+        scores[1] += 0.5 * member
+        apart = [
+            comparison.permutation_test(member[rows], scores[:, rows], seed=(7, number))
+            for number in (0, 1) for rows in [part == number]
+        ]
+        found = comparison.cross_fitted_permutation_test(member, scores, part, seed=7)
+        assert found.p_value == pytest.approx(min(1.0, sum(each.p_value for each in apart)))
+        assert found.statistic == pytest.approx(np.mean([each.statistic for each in apart]))
+        assert (found.best, found.n_permutations) == (1, 999)
+
+    def test_it_is_valid_where_permuting_all_rows_is_not(self) -> None:
+        """Membership of one part has fitted the models of the others: with few rows pooled scores vary far more."""
+        rng, trials, n = np.random.default_rng(1), 600, 100
+        part, rejected = np.arange(n) % 5, {"by part": 0, "pooled": 0}
+        for trial in range(trials):
+            member = rng.permutation(np.repeat([1, 0], n // 2))
+            scores = self.scores(rng.normal(size=(n, 2)), member, part)[np.newaxis]
+            by_part = comparison.cross_fitted_permutation_test(member, scores, part, seed=trial, n_permutations=99)
+            pooled = comparison.permutation_test(member, scores, seed=trial, n_permutations=99)
+            rejected["by part"] += by_part.p_value <= 0.05
+            rejected["pooled"] += pooled.p_value <= 0.05
+        allowed = 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+        assert rejected["by part"] / trials <= allowed
+        assert rejected["pooled"] / trials > allowed
+
+    def test_a_signal_is_found(self) -> None:
+        member = np.arange(400) % 2
+        scores = np.random.default_rng(0).normal(size=(3, 400)) + member
+        found = comparison.cross_fitted_permutation_test(member, scores, np.arange(400) // 80, seed=0)
+        assert found.p_value == pytest.approx(0.002)
+
+    def test_groups_are_permuted_within_their_part(self) -> None:
+        """Ten views of each of 24 persons, as `test_twins_are_one_draw` has them."""
+        rng, trials = np.random.default_rng(5), 100
+        member, groups = np.repeat(np.tile([1, 0], 12), 10), np.repeat(np.arange(24), 10)
+        part, rejected = (groups // 12), 0
+        for trial in range(trials):
+            scores = rng.normal(size=24)[groups][np.newaxis]
+            rejected += comparison.cross_fitted_permutation_test(
+                member, scores, part, seed=trial, groups=groups, n_permutations=99
+            ).p_value <= 0.05
+        assert rejected / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+    def test_a_part_of_one_class_has_none(self) -> None:
+        found = comparison.cross_fitted_permutation_test([1, 1, 0, 1], [[1, 2, 3, 4]], [0, 0, 1, 1], seed=0)
+        assert (math.isnan(found.p_value), found.reason) == (True, "no non-members among the scored samples")
+        none = comparison.cross_fitted_permutation_test([], np.empty((1, 0)), [], seed=0)
+        assert none.reason == "no scored samples"
+
+    def test_twenty_attacks_on_ten_thousand_rows_take_a_moment(self) -> None:
+        """In seconds of sorting them once per permutation, which a machine under load slows down as much."""
+        rng, member = np.random.default_rng(0), np.arange(10_000) % 2
+        scores, part = rng.normal(size=(20, 10_000)), np.arange(10_000) // 2000
+        begun = time.process_time()
+        comparison.cross_fitted_permutation_test(member, scores, part, seed=0)
+        took, begun = time.process_time() - begun, time.process_time()
+        np.argsort(scores, axis=1)
+        assert took < 999 * (time.process_time() - begun) / 5

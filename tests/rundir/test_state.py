@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rundirs import METHODS, N, a_manifest, a_writer, finish, make_run, write_result, write_rows, write_verdict
 
+from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError
 from mia_batch.rundir.identity import attack_digest
 from mia_batch.rundir.journal import Journal
@@ -41,19 +42,22 @@ def states(paths: RunPaths, **changes: Any) -> dict[str, str]:
     return {each.stage: each.state for each in read_state(paths, a_manifest(**changes))}
 
 
-ALL = dict.fromkeys(("extract", "attack lr", "attack knn", "reduce"), "done")
+ALL = dict.fromkeys(("extract", "attack lr", "attack knn", "attack blind", "reduce"), "done")
+EVERY = (*METHODS, BLIND)
 
 
 def test_nothing_is_missing_everything_and_the_end_is_done(paths: RunPaths) -> None:
     assert read_state(paths) == [
         StageStatus("extract", "missing", "no rows yet"), StageStatus("attack lr", "missing", ""),
-        StageStatus("attack knn", "missing", ""), StageStatus("reduce", "missing", ""),
+        StageStatus("attack knn", "missing", ""), StageStatus("attack blind", "missing", ""),
+        StageStatus("reduce", "missing", ""),
     ]  # fmt: skip
-    assert left_to_do(read_state(paths)) == Left(("extract", "attack", "reduce"), METHODS)
+    assert left_to_do(read_state(paths)) == Left(("extract", "attack", "reduce"), EVERY)
     finish(paths, a_manifest())
     assert read_state(paths) == [
         StageStatus("extract", "done", f"{N} of {N} rows"), StageStatus("attack lr", "done", "lr.h5"),
-        StageStatus("attack knn", "done", "knn.h5"), StageStatus("reduce", "done", "no leak found"),
+        StageStatus("attack knn", "done", "knn.h5"), StageStatus("attack blind", "done", "blind.h5"),
+        StageStatus("reduce", "done", "no leak found"),
     ]  # fmt: skip
     assert left_to_do(read_state(paths)) == Left((), ())
 
@@ -65,7 +69,7 @@ def test_nothing_is_missing_everything_and_the_end_is_done(paths: RunPaths) -> N
         ({"report.metrics": ["auc"]}, ["reduce"], Left(("reduce",), ())),
         ({"train.epochs": 3, "attack.memory_gib": 1.0, "model.checkpoint": "/moved.ckpt"}, [], Left((), ())),
         ({"attack.methods.1.params.n_neighbors": [9]}, ["attack knn", "reduce"], Left(("attack", "reduce"), ("knn",))),
-        ({"attack.seed": 2}, ["attack lr", "attack knn", "reduce"], Left(("attack", "reduce"), METHODS)),
+        ({"attack.seed": 2}, ["attack lr", "attack knn", "attack blind", "reduce"], Left(("attack", "reduce"), EVERY)),
     ],
 )
 def test_another_config_makes_stale_what_depends_on_it(
@@ -84,7 +88,7 @@ def test_another_config_makes_stale_what_depends_on_it(
 def test_an_attack_that_is_no_longer_asked_for_is_not_looked_at(paths: RunPaths) -> None:
     finish(paths, a_manifest())
     lr = a_manifest(**{"attack.methods": [{"method": "lr", "params": {"C": [0.1, 1.0]}}]})
-    assert [each.stage for each in read_state(paths, lr)] == ["extract", "attack lr", "reduce"]
+    assert [each.stage for each in read_state(paths, lr)] == ["extract", "attack lr", "attack blind", "reduce"]
     assert left_to_do(read_state(paths, lr)) == Left(("reduce",), ())
 
 
@@ -146,6 +150,15 @@ def test_a_torn_journal_holds_nothing(paths: RunPaths, text: str) -> None:
     assert kept(paths, "lr", marks) == 1
 
 
+def test_a_verdict_without_a_baseline_stands_until_it_is_made_anew(paths: RunPaths) -> None:
+    finish(paths, a_manifest())
+    paths.attack(BLIND).unlink()
+    assert left_to_do(read_state(paths)) == Left((), ())
+    assert attack_statuses(paths, a_manifest())[-1] == StageStatus("attack blind", "missing", "")
+    another = a_manifest(**{"gate.threshold": 0.9})
+    assert left_to_do(read_state(paths, another)) == Left(("attack", "reduce"), (BLIND,))
+
+
 def test_what_was_not_evaluable_has_failed_and_is_tried_again(paths: RunPaths) -> None:
     finish(paths, a_manifest())
     found, nothing = read_attack(paths.attack("lr")), np.full(N, np.nan)
@@ -163,7 +176,8 @@ def test_a_run_of_the_version_before_is_done_as_far_as_it_was(paths: RunPaths) -
     write_result(paths, a_manifest(), "lr", **BEFORE)
     paths.journal("knn").write_text(json.dumps(BEFORE) + "\n" + '{"key": "knn/0", "value": {}}\n')
     write_verdict(paths, a_manifest())
-    assert states(paths) == {**ALL, "attack knn": "partial"}
+    had = {name: state for name, state in ALL.items() if name != "attack blind"}  # and does not lack it
+    assert states(paths) == {**had, "attack knn": "partial"}
     assert states(paths, **{"attack.methods.1.params.n_neighbors": [9]})["attack lr"] == "done"
     assert states(paths, **{"attack.methods.0.params.C": [9.0]})["attack lr"] == "stale"
     assert states(paths, **{"attack.methods.1.params.n_neighbors": [9]})["attack knn"] == "missing"
@@ -186,12 +200,12 @@ def test_a_damaged_file_hides_no_other_stage_and_is_not_overwritten(paths: RunPa
     finish(paths, a_manifest())
     paths.attack("lr").write_bytes(b"text")
     found = read_state(paths)
-    assert [each.state for each in found] == ["done", "damaged", "done", "done"]
+    assert [each.state for each in found] == ["done", "damaged", "done", "done", "done"]
     with pytest.raises(InputError, match=r"lr\.h5: must be a readable HDF5 file") as caught:
         left_to_do(found)
     assert len(caught.value.problems) == 1
     paths.features.write_bytes(b"text")
-    assert [each.state for each in read_state(paths)] == ["damaged", "damaged", "done", "done"]
+    assert [each.state for each in read_state(paths)] == ["damaged", "damaged", "done", "done", "done"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"verdict": {}}', '{"verdict": {}, "provenance": {"config": 3}}'])
@@ -218,7 +232,7 @@ def test_a_damaged_manifest_is_a_state(paths: RunPaths) -> None:
 def test_a_stage_that_is_not_done_is_what_its_job_is(paths: RunPaths, job: str, state: str) -> None:
     write_rows(paths, a_manifest())
     jobs = {stage: JobState("7 SAID", job) for stage in ("extract", "attack lr")}
-    extract, lr, knn, _ = with_jobs(read_state(paths), jobs)
+    extract, lr, knn, *_ = with_jobs(read_state(paths), jobs)
     assert (extract.state, extract.job) == ("done", "")
     assert (lr.state, lr.job) == (state, "7 SAID")
     assert (knn.state, knn.job) == ("missing", "")
@@ -235,7 +249,7 @@ def test_a_result_under_another_attacks_name_is_damaged(paths: RunPaths) -> None
     """Also in a directory of the version before, whose attacks all carry the same mark."""
     finish(paths, a_manifest())
     paths.attack("lr").rename(paths.attack("knn"))
-    (lr, knn) = attack_statuses(paths, a_manifest())
+    (lr, knn, _) = attack_statuses(paths, a_manifest())
     assert (lr.state, knn.state) == ("missing", "damaged")
     assert knn.detail == f"{paths.attack('knn')}: method: must be knn, got lr; remove it and run attack again"
 
