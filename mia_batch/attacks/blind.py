@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import BLIND, AttackResult, AttackSettings, result_over_all_rows
 from mia_batch.attacks.classifiers import parts
+from mia_batch.inputs import STATISTICS
 from mia_batch.samples import Samples
 from mia_batch.search.grid_search import Choice, GridSearch
 from mia_batch.search.tasks import Task
@@ -43,6 +44,11 @@ def blind_rows(label: NDArray[np.integer], statistics: NDArray[np.floating] | No
     rows -= rows.mean(axis=0)
     spread = rows.std(axis=0)
     return rows / np.where(spread > 0, spread, 1.0)
+
+
+def n_columns(n_classes: int) -> int:
+    """Of `blind_rows` with statistics."""
+    return 1 + (n_classes if n_classes <= MOST_CLASSES else 0) + len(STATISTICS)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def _fitted(attack: AttackConfig, n_samples: int) -> str:
 
 
 def _n_columns(attack: AttackConfig, n_classes: int) -> int:
-    """How many numbers of each sample the attacks share."""
+    """How many numbers of each sample the attacks and the blind baseline share."""
+    from mia_batch.attacks import blind
     from mia_batch.attacks.features import n_features
     from mia_batch.attacks.registry import ATTACKS
     from mia_batch.signals import NAMES
@@ -103,7 +104,7 @@ def _n_columns(attack: AttackConfig, n_classes: int) -> int:
     needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
     features = n_features(n_classes) if attack.features == "signals" else 1 + n_classes
     widths = {"features": features, "signals": len(NAMES), "label": 1}
-    return sum(width for name, width in widths.items() if name in needed)
+    return sum(width for name, width in widths.items() if name in needed) + blind.n_columns(n_classes)
 
 
 def _gate_lines(config: Config, n_members: int, n_nonmembers: int) -> list[str]:

@@ -7,9 +7,10 @@ import pytest
 from in_process import run_here
 
 from mia_batch.attacks.base import BLIND, AttackSettings
-from mia_batch.attacks.blind import GRIDS, MOST_CLASSES, BlindAttack, blind_rows
+from mia_batch.attacks.blind import GRIDS, MOST_CLASSES, BlindAttack, blind_rows, n_columns
 from mia_batch.attacks.registry import ATTACKS, CHECKS
 from mia_batch.attacks.split import make_splits
+from mia_batch.inputs import STATISTICS
 from mia_batch.metrics.ranking import auc
 from mia_batch.samples import Samples
 from mia_batch.search.estimators import check_grid
@@ -33,8 +34,10 @@ def test_rows_are_number_class_and_statistics_each_standardised() -> None:
     expected = [[-1, -1, 1, 1], [1, 1, -1, -1], [-1, -1, 1, 1], [-1, 1, -1, 1], (infinite - 3.75) / infinite.std()]
     np.testing.assert_allclose(rows.T, expected)
     assert not blind_rows(np.array([5, 5]), None).any()
-    assert blind_rows(np.arange(MOST_CLASSES), None).shape[1] == 1 + MOST_CLASSES
-    assert blind_rows(np.arange(MOST_CLASSES + 1), None).shape[1] == 1
+    for n in (2, MOST_CLASSES, MOST_CLASSES + 1):
+        assert blind_rows(np.arange(n), np.zeros((n, len(STATISTICS)))).shape == (n, n_columns(n))
+    assert n_columns(2) == 3 + len(STATISTICS)
+    assert n_columns(MOST_CLASSES + 1) == 1 + len(STATISTICS)
 
 
 def test_it_is_no_attack_that_can_be_configured() -> None:
