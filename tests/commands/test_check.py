@@ -9,6 +9,7 @@ import pytest
 
 from mia_batch.attacks.split import make_splits, n_evaluated
 from mia_batch.commands.check import plan_lines
+from mia_batch.inputs import STATISTICS
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
 from mia_batch.stages.plan import select_samples
@@ -57,6 +58,7 @@ def test_what_the_attacks_share_is_counted(
     chosen = [{"method": method} for method in methods]
     config = load_config(write_config({"attack.features": kind, "attack.methods": chosen}))
     lines = plan_lines(config, select_samples(config.data), 1)
+    n_columns += 1 + 10 + len(STATISTICS)  # of the blind baseline
     assert any(f"{8 * 160 * n_columns / 1024:.1f} KiB more while it runs" in line for line in lines)
 
 
