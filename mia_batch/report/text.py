@@ -98,7 +98,7 @@ def check_lines(summary: Summary) -> list[str]:
     blind, test, parity = summary.checks.blind, summary.checks.permutation, summary.checks.parity
     without = f"Without the model: not checked ({blind.reason})."
     if blind.auc:
-        beside = f"; {blind.best} has {_signed(blind.difference)} more" if blind.difference else ""
+        beside = f"; {blind.best} less that: {_signed(blind.difference)}" if blind.difference else ""
         without = f"Without the model, by {known(blind.statistics)} alone: AUC {_long(blind.auc)}{beside}."
     chance = test.reason if test.p_value is None else f"p {test.p_value:.3f}, {test.n_permutations} permutations"
     sides = ((parity.configured, "configured"), (parity.left_out, "left out"), (parity.scored, "scored"))
