@@ -141,6 +141,26 @@ def out_of_fold_decisions(
     return said
 
 
+def out_of_fold_ranks(
+    member: NDArray[np.bool_], scores: Floats, scored_by: NDArray[np.integer]
+) -> Floats:
+    """Cross-fitted scores as shares of the other parts' non-members that score less, in [0, 1], shape (n_samples,).
+
+    A threshold of 1 - f of these is fixed beforehand: it is that of the FPR f on samples of other parts.
+
+    Args:
+        member: membership, shape (n_samples,).
+        scores: shape (n_samples,), higher for members.
+        scored_by: number of the part that each sample is in, shape (n_samples,); two parts at least.
+    """
+    ranks = np.empty(len(member))
+    for part in np.unique(scored_by):
+        inside = scored_by == part
+        others = np.sort(scores[~inside & ~member])
+        ranks[inside] = np.searchsorted(others, scores[inside], "left") / max(1, len(others))
+    return ranks
+
+
 def _check(delta: float, level: float) -> None:
     if not 0 <= delta < 1:
         raise ValueError(f"delta: must be in [0, 1), got {delta}")

@@ -23,6 +23,7 @@ from mia_batch.metrics.classification import PRIORS, accuracy, balanced_accuracy
 from mia_batch.metrics.epsilon import (
     attack_implied_epsilon,
     bayesian_epsilon,
+    epsilon_over_thresholds,
     gaussian_epsilon,
     mu_gdp,
     one_run_epsilon,
@@ -83,11 +84,17 @@ class Figure:
         label: its row in a table.
         of_counts: called with the counts of decisions, `delta` and `level`; None for a figure of a one-run audit.
         of_guesses: called with the guesses of a one-run audit, `delta` and `level`; gives a lower bound.
+        of_ranks: called with membership, `epsilon.out_of_fold_ranks`, `delta` and `level`.
     """
 
     label: str
     of_counts: Callable[..., Estimate] | None = None
     of_guesses: Callable[..., float] | None = None
+    of_ranks: Callable[..., Estimate] | None = None
+
+
+def _at_fprs(member: ArrayLike, ranks: ArrayLike, *, delta: float, level: float) -> Estimate:
+    return epsilon_over_thresholds(member, ranks, [1 - fpr for fpr in (0.5, *FPRS)], delta=delta, level=level)
 
 
 def _mu(counts: Counts, *, delta: float, level: float) -> Estimate:
@@ -101,6 +108,7 @@ def _credible(counts: Counts, *, delta: float, level: float) -> Estimate:
 
 EPSILONS: dict[str, Figure] = {
     "epsilon": Figure("epsilon", attack_implied_epsilon),
+    "epsilon_at_fprs": Figure("eps. at 4 FPRs", of_ranks=_at_fprs),
     "mu": Figure("mu-GDP: mu", _mu),
     "epsilon_gaussian": Figure("its epsilon", gaussian_epsilon),
     "epsilon_credible": Figure("credible eps.", _credible),

@@ -35,6 +35,7 @@ class Scored:
             for the attack's own.
         effects: how many members, and non-members, count as one in a bound: of groups, and of cross-fitted scores.
         one_split: samples that the same models have scored, shape (n_samples,); None where all are.
+        ranks: of cross-fitted scores among the non-members of other splits, shape (n_samples,); None of others.
     """
 
     member: NDArray[np.bool_]
@@ -44,6 +45,7 @@ class Scored:
     extreme: NDArray[np.bool_] | None = None
     effects: Effects = INDEPENDENT
     one_split: NDArray[np.bool_] | None = None
+    ranks: NDArray[np.float64] | None = None
 
     @property
     def sides(self) -> tuple[int, int]:
