@@ -31,6 +31,8 @@ from mia_batch.metrics.epsilon import (
 )
 from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, predictive_value_of, tpr_at_fpr
 
+Pair = tuple[ArrayLike, ArrayLike]  # membership and decisions or scores, shape (n_samples,) each
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -161,28 +163,34 @@ def evaluate(
         UndefinedMetricWarning: for each metric that is NaN, with the cause.
     """
     found: dict[str, Estimate] = {}
+    looked_at = {True: views(member, scores, effects), False: views(member, predicted, effects)}
 
     def estimate(name: str) -> Estimate:
         metric = METRICS[name]
         if name not in found and metric.of_metric:
             found[name] = metric.compute(estimate(metric.of_metric))
         elif name not in found:
-            values = scores if metric.of_scores else predicted
-            found[name] = bounded(partial(metric.compute, level=level), member, values, effects)
+            found[name] = bounded(partial(metric.compute, level=level), *looked_at[metric.of_scores])
         return found[name]
 
     return {name: estimate(name) for name in METRICS if names is None or name in names}
 
 
-def bounded(
-    compute: Callable[..., Estimate], member: ArrayLike, values: ArrayLike, effects: Effects
-) -> Estimate:
-    """The value of all samples, with the bounds of so many as are independent: see `base.thinned`."""
-    found = compute(member, values)
-    if effects == INDEPENDENT or not found.defined:
+def views(member: ArrayLike, values: ArrayLike, effects: Effects) -> list[Pair]:
+    """All samples; then, if several count as one, as many as are independent, against the attack and for it."""
+    if effects == INDEPENDENT:
+        return [(member, values)]
+    some = [thinned(member, values, effects, generous=generous) for generous in (False, True)]
+    return [(member, values), *some]
+
+
+def bounded(compute: Callable[..., Estimate], whole: Pair, *some: Pair) -> Estimate:
+    """The value of all samples, with the bounds of so many as are independent: see `views`."""
+    found = compute(*whole)
+    if not some or not found.defined:
         return found
     with warnings.catch_warnings():  # a metric that all samples define and some do not has no bound, which is said so
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        low, high = (compute(*thinned(member, values, effects, generous=generous)) for generous in (False, True))
+        low, high = (compute(*each) for each in some)
     bounds = low.low if low.defined else 0.0, high.high if high.defined else max(1.0, found.high)
     return estimate_of(found.value, bounds, found.reason)

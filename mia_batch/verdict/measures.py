@@ -15,7 +15,7 @@ from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, count, thinne
 from mia_batch.metrics.classification import balanced_accuracy, balanced_accuracy_bounds, predictive_value
 from mia_batch.metrics.epsilon import Guesses, attack_implied_epsilon, extreme_guesses
 from mia_batch.metrics.ranking import advantage, auc, tpr_at_fpr, tpr_at_fpr_bounds
-from mia_batch.metrics.registry import bounded
+from mia_batch.metrics.registry import bounded, views
 from mia_batch.verdict.rules import Rule, RuleOutcome
 
 # Shares of members outside which the sides are unequal: decisions and mixtures lean to the larger one.
@@ -67,8 +67,8 @@ class Scored:
         """A figure of epsilon that is made from the counts of `said`."""
         return bounded(
             lambda member, said: figure(count(member, said), delta=delta, level=level),
-            self.member, self.said, self.effects,
-        )  # fmt: skip
+            *views(self.member, self.said, self.effects),
+        )
 
     def guesses(self, among: NDArray[np.bool_]) -> Guesses:
         """Of a one-run audit on some of the scored samples: every one-run bound is made from these.
