@@ -23,12 +23,15 @@ from mia_batch.metrics.classification import PRIORS, accuracy, balanced_accuracy
 from mia_batch.metrics.epsilon import (
     attack_implied_epsilon,
     bayesian_epsilon,
+    epsilon_over_thresholds,
     gaussian_epsilon,
     mu_gdp,
     one_run_epsilon,
     one_run_epsilon_fdp,
 )
 from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, predictive_value_of, tpr_at_fpr
+
+Pair = tuple[ArrayLike, ArrayLike]  # membership and decisions or scores, shape (n_samples,) each
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,17 @@ class Figure:
         label: its row in a table.
         of_counts: called with the counts of decisions, `delta` and `level`; None for a figure of a one-run audit.
         of_guesses: called with the guesses of a one-run audit, `delta` and `level`; gives a lower bound.
+        of_ranks: called with membership, `epsilon.out_of_fold_ranks`, `delta` and `level`.
     """
 
     label: str
     of_counts: Callable[..., Estimate] | None = None
     of_guesses: Callable[..., float] | None = None
+    of_ranks: Callable[..., Estimate] | None = None
+
+
+def _at_fprs(member: ArrayLike, ranks: ArrayLike, *, delta: float, level: float) -> Estimate:
+    return epsilon_over_thresholds(member, ranks, [1 - fpr for fpr in (0.5, *FPRS)], delta=delta, level=level)
 
 
 def _mu(counts: Counts, *, delta: float, level: float) -> Estimate:
@@ -101,6 +110,7 @@ def _credible(counts: Counts, *, delta: float, level: float) -> Estimate:
 
 EPSILONS: dict[str, Figure] = {
     "epsilon": Figure("epsilon", attack_implied_epsilon),
+    "epsilon_at_fprs": Figure("eps. at 4 FPRs", of_ranks=_at_fprs),
     "mu": Figure("mu-GDP: mu", _mu),
     "epsilon_gaussian": Figure("its epsilon", gaussian_epsilon),
     "epsilon_credible": Figure("credible eps.", _credible),
@@ -153,28 +163,34 @@ def evaluate(
         UndefinedMetricWarning: for each metric that is NaN, with the cause.
     """
     found: dict[str, Estimate] = {}
+    looked_at = {True: views(member, scores, effects), False: views(member, predicted, effects)}
 
     def estimate(name: str) -> Estimate:
         metric = METRICS[name]
         if name not in found and metric.of_metric:
             found[name] = metric.compute(estimate(metric.of_metric))
         elif name not in found:
-            values = scores if metric.of_scores else predicted
-            found[name] = bounded(partial(metric.compute, level=level), member, values, effects)
+            found[name] = bounded(partial(metric.compute, level=level), *looked_at[metric.of_scores])
         return found[name]
 
     return {name: estimate(name) for name in METRICS if names is None or name in names}
 
 
-def bounded(
-    compute: Callable[..., Estimate], member: ArrayLike, values: ArrayLike, effects: Effects
-) -> Estimate:
-    """The value of all samples, with the bounds of so many as are independent: see `base.thinned`."""
-    found = compute(member, values)
-    if effects == INDEPENDENT or not found.defined:
+def views(member: ArrayLike, values: ArrayLike, effects: Effects) -> list[Pair]:
+    """All samples; then, if several count as one, as many as are independent, against the attack and for it."""
+    if effects == INDEPENDENT:
+        return [(member, values)]
+    some = [thinned(member, values, effects, generous=generous) for generous in (False, True)]
+    return [(member, values), *some]
+
+
+def bounded(compute: Callable[..., Estimate], whole: Pair, *some: Pair) -> Estimate:
+    """The value of all samples, with the bounds of so many as are independent: see `views`."""
+    found = compute(*whole)
+    if not some or not found.defined:
         return found
     with warnings.catch_warnings():  # a metric that all samples define and some do not has no bound, which is said so
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        low, high = (compute(*thinned(member, values, effects, generous=generous)) for generous in (False, True))
+        low, high = (compute(*each) for each in some)
     bounds = low.low if low.defined else 0.0, high.high if high.defined else max(1.0, found.high)
     return estimate_of(found.value, bounds, found.reason)

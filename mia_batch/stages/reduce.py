@@ -23,7 +23,7 @@ from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, UndefinedMetricWarning
-from mia_batch.metrics.epsilon import out_of_fold_decisions
+from mia_batch.metrics.epsilon import out_of_fold_decisions, out_of_fold_ranks
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
 from mia_batch.report.build import build_summary, with_checks, with_counts
@@ -246,12 +246,17 @@ def scored(
     result: AttackResult, estimates: Mapping[str, Estimate], gate: Gate, group: NDArray[np.integer] | None = None
 ) -> Scored:
     """What the gate is told of an attack. Of cross-fitted scores it looks at the extreme ones too, for epsilon."""
-    rows, extreme, one_split = result.evaluated, None, None
+    rows = result.evaluated
     member, scores, scored_by = result.member[rows] == 1, result.scores[rows], result.scored_by[rows]
-    if scored_by.max() > 0:
-        extreme, one_split = out_of_fold_decisions(member, scores, scored_by, delta=delta_of(gate)), scored_by == 0
-    effects = design_effects(result, group)
-    return Scored(member, result.predicted[rows] == 1, scores, estimates, extreme, effects, one_split)
+    found = Scored(
+        member, result.predicted[rows] == 1, scores, estimates, effects=design_effects(result, group)
+    )  # fmt: skip
+    if scored_by.max() == 0:
+        return found
+    return replace(
+        found, extreme=out_of_fold_decisions(member, scores, scored_by, delta=delta_of(gate)),
+        one_split=scored_by == 0, ranks=out_of_fold_ranks(member, scores, scored_by),
+    )  # fmt: skip
 
 
 def reduce(args: argparse.Namespace) -> int:

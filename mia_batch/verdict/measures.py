@@ -15,7 +15,7 @@ from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, count, thinne
 from mia_batch.metrics.classification import balanced_accuracy, balanced_accuracy_bounds, predictive_value
 from mia_batch.metrics.epsilon import Guesses, attack_implied_epsilon, extreme_guesses
 from mia_batch.metrics.ranking import advantage, auc, tpr_at_fpr, tpr_at_fpr_bounds
-from mia_batch.metrics.registry import bounded
+from mia_batch.metrics.registry import bounded, views
 from mia_batch.verdict.rules import Rule, RuleOutcome
 
 # Shares of members outside which the sides are unequal: decisions and mixtures lean to the larger one.
@@ -35,6 +35,7 @@ class Scored:
             for the attack's own.
         effects: how many members, and non-members, count as one in a bound: of groups, and of cross-fitted scores.
         one_split: samples that the same models have scored, shape (n_samples,); None where all are.
+        ranks: of cross-fitted scores among the non-members of other splits, shape (n_samples,); None of others.
     """
 
     member: NDArray[np.bool_]
@@ -44,6 +45,7 @@ class Scored:
     extreme: NDArray[np.bool_] | None = None
     effects: Effects = INDEPENDENT
     one_split: NDArray[np.bool_] | None = None
+    ranks: NDArray[np.float64] | None = None
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -65,8 +67,8 @@ class Scored:
         """A figure of epsilon that is made from the counts of `said`."""
         return bounded(
             lambda member, said: figure(count(member, said), delta=delta, level=level),
-            self.member, self.said, self.effects,
-        )  # fmt: skip
+            *views(self.member, self.said, self.effects),
+        )
 
     def guesses(self, among: NDArray[np.bool_]) -> Guesses:
         """Of a one-run audit on some of the scored samples: every one-run bound is made from these.

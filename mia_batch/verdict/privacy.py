@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from scipy import stats
 
 from mia_batch.metrics.base import LEVEL, Estimate
 from mia_batch.metrics.epsilon import AT_DELTA_0, Guesses, one_run_epsilon, one_run_epsilon_fdp
-from mia_batch.metrics.registry import EPSILONS
+from mia_batch.metrics.registry import EPSILONS, bounded, views
 from mia_batch.verdict.measures import Bounds, Scored
 from mia_batch.verdict.rules import RULES, Claim, ClaimVerdict, Gate, Verdict
 
@@ -116,6 +117,9 @@ def privacy(scored: Scored, *, delta: float, randomised: Randomised | None = Non
     for name, figure in EPSILONS.items():
         if figure.of_counts:
             figures[name] = scored.epsilon(figure.of_counts, delta=delta, level=LEVEL)
+        elif figure.of_ranks and scored.ranks is not None:
+            compute = partial(figure.of_ranks, delta=delta, level=LEVEL)
+            figures[name] = bounded(compute, *views(scored.member, scored.ranks, scored.effects))
         elif figure.of_guesses and guesses:
             figures[name] = _one_run(figure.of_guesses, guesses, delta)
     return Privacy(delta, figures, guesses)

@@ -7,7 +7,12 @@ import pytest
 from scipy import stats
 
 from mia_batch.metrics.base import count, thinned
-from mia_batch.metrics.epsilon import choose_threshold, out_of_fold_decisions
+from mia_batch.metrics.epsilon import (
+    choose_threshold,
+    epsilon_over_thresholds,
+    out_of_fold_decisions,
+    out_of_fold_ranks,
+)
 from mia_batch.metrics.registry import METRICS, evaluate
 
 
@@ -69,3 +74,27 @@ def test_out_of_fold_thresholds_are_those_of_the_other_parts() -> None:
         inside = part == each
         threshold = choose_threshold(member[~inside], scores[~inside])
         assert np.array_equal(said[inside], scores[inside] >= threshold)
+
+
+def test_ranks_are_among_the_nonmembers_of_other_parts() -> None:
+    rng = np.random.default_rng(4)
+    member, part = rng.random(60) < 0.5, rng.integers(0, 3, 60)
+    scores = rng.integers(0, 8, 60).astype(float)
+    ranks = out_of_fold_ranks(member, scores, part)
+    for i in range(60):
+        others = [scores[j] for j in range(60) if part[j] != part[i] and not member[j]]
+        assert ranks[i] == pytest.approx(np.mean([other < scores[i] for other in others]))
+
+
+def test_epsilon_at_four_fprs_claims_nothing_on_noise_and_finds_a_leak() -> None:
+    rng = np.random.default_rng(5)
+    member, part = np.tile([True, False], 400), np.arange(800) // 2 % 5
+    levels = [1 - f for f in (0.5, 0.1, 0.01, 0.001)]
+
+    def bound(scores: np.ndarray) -> float:
+        return epsilon_over_thresholds(*thinned(member, out_of_fold_ranks(member, scores, part), (2.0, 2.0),
+                                               generous=False), levels).low  # fmt: skip
+
+    claimed = sum(bound(rng.normal(size=800)) > 0 for _ in range(300))
+    assert claimed <= stats.binom.isf(0.001, 300, 0.05)
+    assert bound(rng.normal(size=800) + 5 * (member & (rng.random(800) < 0.3))) > 1
