@@ -18,7 +18,7 @@ HASH_BYTES = 16
 GRID = 32  # pixels each way that the projections look at, nearest ones of an image of another size
 N_PROJECTIONS = 32
 FRACTION = 16  # floats count in sixteenths of a pixel value
-BLOCK_VALUES = 1 << 18  # of images looked at together
+BLOCK_VALUES = 1 << 16  # of images looked at together, so that they stay in the cache
 STATISTICS = (
     "mean", "variance", "minimum", "maximum", "height", "width", *(f"projection_{i}" for i in range(N_PROJECTIONS))
 )
