@@ -100,8 +100,8 @@ def epsilon_over_thresholds(
 def choose_threshold(member: ArrayLike, scores: ArrayLike, *, delta: float = 0.0, level: float = LEVEL) -> float:
     """The threshold whose decisions `scores >= t` have the largest lower bound of epsilon on these samples.
 
-    Of more than 2,000 different scores it looks at some. Only for out-of-fold scores of the rows that fit the attack: on the rows that are scored such a choice finds leaks
-    on identical distributions.
+    Of more than 2,000 different scores it looks at some. Only for out-of-fold scores of the rows that fit the attack:
+    on the rows that are scored such a choice finds leaks on identical distributions.
 
     Args:
         member: membership, 0 or 1, shape (n_samples,).
