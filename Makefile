@@ -1,6 +1,6 @@
 # make demo    set up and run the main job, small    make cluster       start four Slurm nodes on this host
 # make test    set up and pass every check           make cluster-down  end them
-# make bench   compare the attack stage with stock grid search
+# make bench   compare the attack stage with stock grid search, and measure how often intervals and the gate are right
 .PHONY: demo test lint bench scripts cluster cluster-down clean
 
 BIN := .venv/bin
@@ -22,6 +22,8 @@ lint:
 bench:
 	@.ci/install cpu,test,bench
 	@$(BIN)/python tests/bench/attack_stage.py
+	@$(BIN)/python tests/bench/validity.py
+	@$(BIN)/python tests/bench/gate_validity.py
 
 # Puts slurm/body.bash into the stages' scripts, below what is each one's own.
 scripts:

@@ -125,6 +125,7 @@ def designs() -> Iterator[Design]:
     # Normals .5067 apart: the best threshold has a balanced accuracy of .6, and no attack has more.
     for n in (100, 400):
         yield Design(f"cross-fitted at the level; {n} a side", partial(cross_fitted, m=n, n=n, shift=0.5067), "leak")
+    yield Design("cross-fitted on normals 2 apart; 100 a side", partial(cross_fitted, m=100, n=100, shift=2.0), "")
     for size in (2, 10):
         trial = partial(views, n_groups=100, size=size)
         yield Design(f"cross-fitted on noise, {size} views each of 100 images a side", trial, "leak")
