@@ -59,7 +59,7 @@ def test_check_shows_the_plan_and_runs_nothing(tmp_path: Path, net_config: Write
     assert "160 samples (90 members, 70 non-members) on 3 rank(s), up to 54 each" in result.stdout
     assert "lr: 2 candidates, 4 fits and 1 final" in result.stdout
     assert "reduce:  levels for each attack, with an error of 0.05 in all: balanced accuracy of 0.6" in result.stdout
-    assert "WARNING: even a model without any leak will often be INCONCLUSIVE: 14 samples of a side" in result.stdout
+    assert "WARNING: even a model without any leak will often be INCONCLUSIVE: 70 samples of a side" in result.stdout
     assert not (tmp_path / "out").exists()
 
 

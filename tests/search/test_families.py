@@ -132,7 +132,7 @@ class TestLogistic:
     def test_grids_about_the_solver_are_fitted_one_by_one(self) -> None:
         families = logistic.logistic_families(numbered({"C": (1.0, 2.0), "max_iter": (1, 2)}), 1, n_features=10)
         X, y = data()
-        results = [family.run(fitting(X, y, CV).fold(0), None) for family in families]
+        results = [family.run(fitting(X, y, CV).view(Part("lr")).fold(0), None) for family in families]
         assert all(isinstance(family, StockFamily) for family in families)
         assert [flag for result in results for flag in result["nonconverged"]] == [True] * 4
 
@@ -312,7 +312,7 @@ class TestForest:
         loops = [loop for loop in vars(forest_kernels).values() if hasattr(loop, "signatures")]
         forest.ForestFamily.preload()
         compiled = [len(loop.signatures) for loop in loops]
-        rows = fitting(X, y, CV, n_eval=20)
+        rows = fitting(X, y, CV, n_eval=20).view(Part("rf"))
         params = {"n_estimators": 2}
         forest.ForestFamily("rf", (0,), (params,), 1).run(Fold(X, y, X, y), (0, 2))
         Refit("rf", params, 1).run(rows, (0, 2))
@@ -431,7 +431,7 @@ class TestRefit:
     def test_is_stock_to_the_last_bit(self, method: str, params: dict[str, Any]) -> None:
         X, y = data()
         refit = Refit(method, params, 7)
-        rows = fitting(X, y, CV, n_eval=100)
+        rows = fitting(X, y, CV, n_eval=100).view(Part(method))
         scored = refit.combine([refit.run(rows, chunk) for chunk in refit.chunks()])
         stock = METHODS[method].build(params, seed=7)
         assert scored.nonconverged is fit_recorded(stock, X[:200], y[:200])
@@ -495,7 +495,7 @@ class TestFitsThatFail:
         X[0] = 1e300  # squares of it overflow
         with np.errstate(all="ignore"):
             family = StockFamily("knn", (0, 1), ({"n_neighbors": 3}, {"n_neighbors": 10_000}), 1)
-            fold = fitting(X, y, CV).fold(0)
+            fold = fitting(X, y, CV).view(Part("lr")).fold(0)
             found = family.scores([family.run(fold, None)], fold.y_val)
         assert 0 <= found[0].accuracy <= 1
         assert found[0].failure == ""
