@@ -45,6 +45,19 @@ def test_projections_keep_distances() -> None:
     assert 0.15 < ratio.std() < 0.35
 
 
+def test_a_value_is_in_one_projection_with_one_of_two_signs() -> None:
+    image = np.full((GRID, GRID, 3), 100, np.uint8)
+    changed = [image.copy() for _ in range(200)]
+    for position, other in enumerate(changed):
+        other.reshape(-1)[position * 15] += 1
+    found = describe([image, *changed])["statistics"][:, -N_PROJECTIONS:]
+    assert (found[0] == 0).all()  # as many values are added as taken
+    moved = found[1:] * np.sqrt(GRID * GRID * 3 / N_PROJECTIONS)
+    np.testing.assert_allclose(abs(moved).sum(1), 1, rtol=1e-6)
+    assert ((moved != 0).sum(1) == 1).all()
+    assert 60 < (moved > 0).any(1).sum() < 140
+
+
 def test_projections_of_another_size_are_of_its_nearest_pixels() -> None:
     small = images(3)
     large = small.repeat(3, axis=1).repeat(2, axis=2)
