@@ -34,15 +34,15 @@ def duplicates_caution(
 
 
 def too_many_duplicates(twin: NDArray[np.bool_], member: NDArray[np.integer], limit: float) -> str:
-    """Why the audit is not evaluable, with what to look at; "" if at most `limit` of the smaller side have a twin.
+    """Why the audit is not evaluable, with what to look at; "" if at most `limit` of each side have a twin.
 
-    Of equal sides the one with more such rows counts. Arguments as `duplicates_caution` has them.
+    Arguments as `duplicates_caution` has them.
     """
-    counts = [(int((member == side).sum()), int((twin & (member == side)).sum())) for side in (1, 0)]
-    size, found = min(counts, key=lambda count: (count[0], -count[1]))
-    if not size or found / size <= limit:
+    sides = [(int((twin & (member == side)).sum()), int((member == side).sum()), word)
+             for side, word in ((1, "members"), (0, "non-members"))]  # fmt: skip
+    found, size, word = max(sides, key=lambda side: side[0] / max(1, side[1]))
+    if found / max(1, size) <= limit:
         return ""
-    word = "members" if counts.index((size, found)) == 0 else "non-members"
     return (
         f"{found} of {size} {word} ({found / size:.1%}) have their input on the other side too, more than "
         f"data.max_duplicates ({limit:g}). Look at data.members and data.nonmembers: they may hold the same images."

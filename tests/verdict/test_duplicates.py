@@ -20,14 +20,14 @@ def rows(n_members: int, n_nonmembers: int, *, twins: tuple[int, int]) -> tuple[
         ((100, 100), (5, 5), ""),
         ((100, 100), (6, 1), "6 of 100 members (6.0%)"),
         ((100, 100), (1, 6), "6 of 100 non-members (6.0%)"),
-        ((800, 100), (400, 5), ""),  # of the smaller side
+        ((800, 100), (400, 5), "400 of 800 members (50.0%)"),
         ((100, 800), (6, 1), "6 of 100 members (6.0%)"),
         ((800, 100), (1, 6), "6 of 100 non-members (6.0%)"),
         ((4, 4), (0, 0), ""),
         ((4, 0), (0, 0), ""),
     ],
 )
-def test_the_share_is_of_the_smaller_side(sides: tuple[int, int], twins: tuple[int, int], said: str) -> None:
+def test_the_side_with_the_larger_share_counts(sides: tuple[int, int], twins: tuple[int, int], said: str) -> None:
     reason = too_many_duplicates(*rows(*sides, twins=twins), 0.05)
     assert reason.startswith(said)
     assert bool(reason) == bool(said)
