@@ -96,7 +96,7 @@ class Audit:
             "model": {"factory": f"{code}:build", "checkpoint": str(checkpoint)},
             "data": {"source": f"{code}:make", "kwargs": kwargs} | sides,
             "extract": {"device": "CPU", "batch_size": BATCH},
-            "attack": {"cv": 2, "methods": list(methods)},
+            "attack": {"cv": 2, "methods": list(methods)}, "gate": {"weak_model": True},
         }  # fmt: skip
         audit.config.write_text(yaml.safe_dump(raw))
         return audit
