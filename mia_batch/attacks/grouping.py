@@ -10,6 +10,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mia_batch.inputs import NO_GROUP
+from mia_batch.metrics.base import Effects
+
+CROSS_FITTED = 2.0  # so many scores that are pooled over models of shared rows count as one
 
 
 def twins(content: NDArray[np.uint8] | None, member: NDArray[np.int8]) -> NDArray[np.bool_]:
@@ -51,6 +54,27 @@ def group_codes(content: NDArray[np.uint8] | None, group: NDArray[np.int64] | No
     _, component = connected_components(graph, directed=False)
     first = _first_equal(component)
     return np.cumsum(first == np.arange(n), dtype=np.int64)[first] - 1
+
+
+def design_effects(
+    member: NDArray[np.integer], group: NDArray[np.integer] | None = None, *, cross_fitted: bool
+) -> Effects:
+    """How many scored members, and non-members, count as one.
+
+    Rows of one group say at the worst what one row says: sum g^2 / n of groups of g rows (Kish 1965). Scores that are
+    pooled over models which share rows that fitted them vary more than those of one model.
+
+    Args:
+        member: membership of the scored rows, (n,).
+        group: numbers of their groups, (n,); None for rows that stand alone.
+        cross_fitted: whether several models have scored them.
+    """
+    crossed = CROSS_FITTED if cross_fitted else 1.0
+    if group is None:
+        return crossed, crossed
+    sizes = [np.unique(group[member == side], return_counts=True)[1] for side in (1, 0)]
+    of_groups = [float((each**2).sum() / each.sum()) if len(each) else 1.0 for each in sizes]
+    return crossed * of_groups[0], crossed * of_groups[1]
 
 
 def _keys(content: NDArray[np.uint8], n: int) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from mia_batch.samples import Split
 from mia_batch.search.folds import Indices, fold_numbers
 
 Floats = NDArray[np.floating]
-EVALS = ("cross_fit", "holdout")
+HOLDOUT_PARTS = 20  # that groups are dealt into, of which some score
 
 
 def check_arrays(X: Floats, y: NDArray[Any]) -> None:
@@ -36,11 +36,6 @@ def check_arrays(X: Floats, y: NDArray[Any]) -> None:
 def n_splits(evaluation: str, eval_fraction: float) -> int:
     """How many models of a kind there are: with cross-fitting, each scores about `eval_fraction` of the rows."""
     return max(2, round(1 / eval_fraction)) if evaluation == "cross_fit" else 1
-
-
-def n_evaluated(n_samples: int, *, evaluation: str, eval_fraction: float) -> int:
-    """How many of the samples are scored: all of them, or as many as scikit-learn's `train_test_split` takes."""
-    return n_samples if evaluation == "cross_fit" else math.ceil(eval_fraction * n_samples)
 
 
 def make_splits(
@@ -71,8 +66,8 @@ def make_splits(
         fit, evaluated = train_test_split(used, test_size=eval_fraction, stratify=y[used], random_state=seed)
         pairs = [(fit, np.sort(evaluated))]
     else:
-        pairs = list(_parts(y, used, group, n_splits("cross_fit", eval_fraction), seed))
-        pairs = pairs[: n_splits(evaluation, eval_fraction)]
+        together = np.arange(len(y)) if group is None else group
+        pairs = list(_parts(y, used, together, evaluation, eval_fraction, seed))
     return [_split(y, fit, evaluated, group, cv=cv, seed=seed, max_rows=max_rows) for fit, evaluated in pairs]
 
 
@@ -87,13 +82,19 @@ def _check_sides(y: NDArray[np.int8], evaluation: str, eval_fraction: float) -> 
 
 
 def _parts(
-    y: NDArray[np.int8], used: Indices, group: NDArray[np.int64] | None, n: int, seed: int
+    y: NDArray[np.int8], used: Indices, group: NDArray[np.int64], evaluation: str, eval_fraction: float, seed: int
 ) -> Iterator[tuple[Indices, Indices]]:
-    """Of each of `n` parts of the rows: all others in shuffled order, and the part, ascending."""
-    number = _dealt(y[used], np.arange(len(used)) if group is None else group[used], n, seed)
+    """Of each split: all rows that it does not score in shuffled order, and those that it scores, ascending."""
+    n = n_splits(evaluation, eval_fraction)
+    scored = [[part] for part in range(n)]
+    if evaluation == "holdout":
+        n = min(HOLDOUT_PARTS, len(np.unique(group[used])))
+        scored = [list(range(min(max(1, round(eval_fraction * n)), n - 1)))]
+    number = _dealt(y[used], group[used], n, seed)
     order = np.random.default_rng(seed).permutation(len(used))
-    for part in range(n):
-        fit, evaluated = used[order[number[order] != part]], used[number == part]
+    for parts in scored:
+        inside = np.isin(number, parts)
+        fit, evaluated = used[order[~inside[order]]], used[inside]
         if len(np.unique(y[fit])) < 2 or len(np.unique(y[evaluated])) < 2:
             raise InputError(
                 "data.group: must leave members and non-members on both sides of a split; the groups are too large"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from mia_batch.data.selection import Selection, contents
 from mia_batch.data.sources import open_source
@@ -18,12 +19,15 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import SOURCES, AttackConfig, Config, DataConfig, MethodConfig
 from mia_batch.stages.plan import make_plan
-from mia_batch.verdict.rules import CROSS_FITTED, GATE_RULES, JointRule, Rule
+from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
+
+if TYPE_CHECKING:  # it imports SciPy
+    from mia_batch.metrics.base import Effects
 
 # sample_index, label, member, group, done, loss, what is kept of the input; logits and split come on top
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1 + 8 + INPUT_DTYPE.itemsize
-ATTACK_BYTES_PER_ROW = 8 + 1 + 1 + 1  # score, decision, evaluated, member
+ATTACK_BYTES_PER_ROW = 8 + 1 + 4 + 1  # score, decision, by which split, member
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,34 +68,31 @@ def data_lines(data: DataConfig, selection: Selection) -> list[str]:
 
 def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
     """What each stage will do, a few lines each."""
-    from mia_batch.attacks.split import n_evaluated  # scikit-learn takes a second
+    from mia_batch.attacks.grouping import design_effects, group_codes  # scikit-learn takes a second
+    from mia_batch.attacks.split import make_splits
 
+    group = group_codes(None, selection.group, len(selection))
+    splits = make_splits(selection.member, group=group, **config.attack.splitting())
     n_samples, n_members = len(selection), int(selection.member.sum())
     n_classes = config.model.kwargs.get("num_classes", int(selection.label.max()) + 1)
     per_rank = math.ceil(n_samples / ranks)
     batches = math.ceil(per_rank / config.extract.batch_size)
     size = n_samples * (BYTES_PER_ROW + selection.split.dtype.itemsize // 4 + 4 * n_classes)
-    n_eval = n_evaluated(n_samples, evaluation=config.attack.eval, eval_fraction=config.attack.eval_fraction)
+    scored = np.concatenate([split.evaluated for split in splits])
+    times = f" {len(splits)} times" if len(splits) > 1 else ""
     lines = [
         f"extract: {n_samples} samples ({n_members} members, {n_samples - n_members} non-members) on {ranks} rank(s), "
         f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "
         f"features.h5 about {_bytes(size)} for {n_classes} classes",
-        f"attack:  {_fitted(config.attack, n_samples)}, score {n_eval}, search: {config.attack.search}, "
-        f"cv {config.attack.cv}; each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
+        f"attack:  fit on {max(len(split.fit) for split in splits)}{times}, score {len(scored)}, "
+        f"search: {config.attack.search}, cv {config.attack.cv}; "
+        f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
         f"{_bytes(8 * n_samples * _n_columns(config.attack, n_classes))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
-    lines += _gate_lines(config, n_members, n_samples - n_members)
+    effects = design_effects(selection.member[scored], group[scored], cross_fitted=len(splits) > 1)
+    lines += _gate_lines(config, selection.member[scored], effects)
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
-
-
-def _fitted(attack: AttackConfig, n_samples: int) -> str:
-    """How many rows fit, and how often; about as many with cross-fitting, where the parts differ by a row."""
-    from mia_batch.attacks.split import n_evaluated, n_splits
-
-    n, share = n_splits(attack.eval, attack.eval_fraction), attack.eval_fraction
-    apart = n_samples // n if n > 1 else n_evaluated(n_samples, evaluation="holdout", eval_fraction=share)
-    return f"fit on {min(attack.max_rows, n_samples - apart)}" + (f" {n} times" if n > 1 else "")
 
 
 def _n_columns(attack: AttackConfig, n_classes: int) -> int:
@@ -107,21 +108,18 @@ def _n_columns(attack: AttackConfig, n_classes: int) -> int:
     return sum(width for name, width in widths.items() if name in needed) + blind.n_columns(n_classes)
 
 
-def _gate_lines(config: Config, n_members: int, n_nonmembers: int) -> list[str]:
+def _gate_lines(config: Config, member: NDArray[np.integer], effects: Effects) -> list[str]:
     """What decides, what can be found at all, and a warning where the samples are too few."""
-    from mia_batch.attacks.split import n_evaluated
     from mia_batch.verdict.detectable import detectable_sentences, unlikely_to_pass  # SciPy takes a second
 
-    gate, attack = config.gate.gate(), config.attack
-    scored = partial(n_evaluated, evaluation=attack.eval, eval_fraction=attack.eval_fraction)
-    effect = CROSS_FITTED if attack.eval == "cross_fit" else 1.0
-    sides: dict[str, Any] = {"n_members": scored(n_members), "n_nonmembers": scored(n_nonmembers)}
-    sides |= {"n_attacks": len(config.attack.methods), "effects": (effect, effect)}
+    gate, n_members = config.gate.gate(), int((member == 1).sum())
+    sides: dict[str, Any] = {"n_members": n_members, "n_nonmembers": len(member) - n_members, "effects": effects}
+    sides["n_attacks"] = len(config.attack.methods)
     lines = [_joint_words(gate.joint)] if gate.joint else []
     if gate.joint is None or gate.tutorial:
         limits = [f"{words(rule.name)} of {rule.above:g} ({_decides(rule)})" for rule in gate.rules]
         lines.append(f"levels for each attack, with an error of {gate.alpha:g} in all: {', '.join(limits)}")
-    lines += detectable_sentences(gate, **sides)
+        lines += detectable_sentences(gate, **sides)
     warning = None if gate.joint else unlikely_to_pass(gate, **sides)
     lines += [f"WARNING: {warning}"] if warning else []
     return [f"{'reduce:' if i == 0 else '':<9}{line}" for i, line in enumerate(lines)]

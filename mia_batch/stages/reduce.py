@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.attacks.base import BLIND, AttackResult
-from mia_batch.attacks.grouping import group_codes, twins
+from mia_batch.attacks.grouping import design_effects, group_codes, twins
 from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
@@ -54,7 +54,7 @@ from mia_batch.verdict.privacy import (
     randomised_samples,
     with_privacy,
 )
-from mia_batch.verdict.rules import CROSS_FITTED, Gate
+from mia_batch.verdict.rules import Gate
 from mia_batch.verdict.sentences import of_data
 
 log = logging.getLogger(__name__)
@@ -130,18 +130,10 @@ def _foreign(
     return None
 
 
-def design_effects(result: AttackResult, group: NDArray[np.integer] | None = None) -> Effects:
-    """How many scored members, and non-members, count as one.
-
-    Rows of one group say at the worst what one row says: sum g^2 / n of groups of g rows (Kish 1965). Scores that are
-    pooled over models which share rows that fitted them vary more than those of one model.
-    """
-    crossed = CROSS_FITTED if result.scored_by.max() > 0 else 1.0
-    if group is None:
-        return crossed, crossed
-    sizes = [np.unique(group[result.evaluated & (result.member == side)], return_counts=True)[1] for side in (1, 0)]
-    of_groups = [float((each**2).sum() / each.sum()) if len(each) else 1.0 for each in sizes]
-    return crossed * of_groups[0], crossed * of_groups[1]
+def _effects(result: AttackResult, group: NDArray[np.integer] | None) -> Effects:
+    rows = result.evaluated
+    own = None if group is None else group[rows]
+    return design_effects(result.member[rows], own, cross_fitted=bool(result.scored_by.max() > 0))
 
 
 def evaluate_all(
@@ -156,7 +148,7 @@ def evaluate_all(
         rows = result.evaluated
         with _undefined_logged(name):
             found[name] = evaluate(
-                result.member[rows], result.predicted[rows], result.scores[rows], effects=design_effects(result, group)
+                result.member[rows], result.predicted[rows], result.scores[rows], effects=_effects(result, group)
             )
     return found
 
@@ -181,7 +173,7 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     twin, group = twins(features.content, features.member), _groups(features)
     evaluations = evaluate_all(results, group)
     checks = self_checks(
-        config, features, twin, results, blind, effects=design_effects(blind, group) if blind else INDEPENDENT,
+        config, features, twin, results, blind, effects=_effects(blind, group) if blind else INDEPENDENT,
         command=_command(config, paths, BLIND),
     )  # fmt: skip
     model = look_at_model(config, features)
@@ -248,9 +240,7 @@ def scored(
     """What the gate is told of an attack. Of cross-fitted scores it looks at the extreme ones too, for epsilon."""
     rows = result.evaluated
     member, scores, scored_by = result.member[rows] == 1, result.scores[rows], result.scored_by[rows]
-    found = Scored(
-        member, result.predicted[rows] == 1, scores, estimates, effects=design_effects(result, group)
-    )  # fmt: skip
+    found = Scored(member, result.predicted[rows] == 1, scores, estimates, effects=_effects(result, group))
     if scored_by.max() == 0:
         return found
     return replace(

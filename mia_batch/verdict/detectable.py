@@ -94,5 +94,5 @@ def unlikely_to_pass(
         return None
     return (
         f"even a model without any leak will often be INCONCLUSIVE: {fewest} samples of a side are scored, and it "
-        f"takes {needed:.0f}. Give more samples, or a larger attack.eval_fraction."
+        f"takes {needed:.0f}. Give more samples, or score more of them (attack.eval, attack.eval_fraction)."
     )

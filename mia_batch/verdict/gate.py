@@ -137,7 +137,9 @@ def _notes(
     m, n = first.sides if first else (0, 0)
     effects = first.effects if first else INDEPENDENT
     return (
-        *([f"By bounds instead of points: {by_rules.sentence}"] if beside else []),
-        *detectable_sentences(gate, n_attacks=n_attacks, n_members=m, n_nonmembers=n, effects=effects),
+        *([f"By the gate's rules instead: {by_rules.sentence}"] if beside else []),
+        *([] if gate.joint and not gate.tutorial else detectable_sentences(
+            gate, n_attacks=n_attacks, n_members=m, n_nonmembers=n, effects=effects
+        )),
         *([] if decision.leak else [sentences.NO_PROOF]),
     )

@@ -196,7 +196,8 @@ def at_equal_sides(scored: Scored) -> dict[str, Estimate]:
     estimates = dict(scored.estimates)
     if scored.sides[0] == scored.sides[1] or not all(scored.sides):
         return estimates
-    estimates["accuracy"] = balanced_accuracy(scored.member, scored.predicted)
+    looked_at = views(scored.member, scored.predicted, scored.effects)
+    estimates["accuracy"] = bounded(balanced_accuracy, *looked_at)
     if "precision" in estimates and estimates["precision"].defined:
-        estimates["precision"] = predictive_value(scored.member, scored.predicted, prior=0.5)
+        estimates["precision"] = bounded(partial(predictive_value, prior=0.5), *looked_at)
     return estimates

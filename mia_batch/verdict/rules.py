@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 BOUNDS = ("point", "lower")
-CROSS_FITTED = 2.0  # design effect of scores that are pooled over folds: so many count as one of independent models
 DECIDES = ("both", "leak", "no_leak")  # what a rule may decide
 OUTCOMES: dict[bool | None, str] = {True: "leak", False: "no leak", None: "inconclusive"}  # of an audit, by its `leak`
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mia_batch.attacks.split import make_splits, n_evaluated, n_splits
+from mia_batch.attacks.split import make_splits, n_splits
 from mia_batch.errors import InputError
 from mia_batch.samples import Split
 
@@ -27,7 +27,6 @@ def test_cross_fitting_scores_every_row_once_and_never_by_a_model_that_saw_it() 
         assert len(split.fit) + len(split.evaluated) == 105
         assert np.bincount(Y[split.evaluated]).tolist() == [9, 12]
         assert all(np.bincount(Y[split.fit[split.fold_of == number]]).tolist() == [12, 16] for number in range(3))
-    assert n_evaluated(105, evaluation="cross_fit", eval_fraction=0.2) == 105
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.5, 2), (0.33, 3), (0.3, 3), (0.2, 5), (0.9, 2), (0.1, 10)])
@@ -59,6 +58,14 @@ def test_groups_stay_together(evaluation: str, size: int) -> None:
         assert abs(y[split.evaluated].mean() - y.mean()) < 0.1
     if evaluation == "cross_fit":
         assert sorted(np.concatenate([split.evaluated for split in found])) == list(range(300))
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.3, 0.8])
+def test_a_held_out_part_of_groups_is_as_large_as_asked(fraction: float) -> None:
+    rng = np.random.default_rng(2)
+    y, group = rng.integers(0, 2, 1000).astype(np.int8), np.arange(1000) // 2
+    (split,) = splits(y, evaluation="holdout", eval_fraction=fraction, group=group)
+    assert len(split.evaluated) == pytest.approx(1000 * fraction, abs=10)
 
 
 def test_a_few_twins_among_rows_that_stand_alone() -> None:

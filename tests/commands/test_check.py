@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mia_batch.attacks.split import make_splits, n_evaluated
+from mia_batch.attacks.split import make_splits
 from mia_batch.commands.check import plan_lines
 from mia_batch.inputs import STATISTICS
 from mia_batch.settings.loading import load_config
@@ -29,11 +29,6 @@ def test_with_cross_fitting_every_sample_scores(write_config: Callable[..., Path
     selection = select_samples(config.data)
     assert {len(split.fit) for split in make_splits(selection.member, **config.attack.splitting())} == {100}
     assert any(line.startswith("attack:  fit on 100 5 times, score 160, ") for line in plan_lines(config, selection, 1))
-
-
-def test_a_fraction_of_a_sample_scores() -> None:
-    assert n_evaluated(1797, evaluation="holdout", eval_fraction=0.2) == 360
-    assert n_evaluated(10_000, evaluation="holdout", eval_fraction=0.2) == 2000
 
 
 def test_attacks_without_a_grid_are_shown_as_such(write_config: Callable[..., Path]) -> None:

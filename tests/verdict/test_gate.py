@@ -94,7 +94,7 @@ def test_the_tutorials_gate_is_either_rule(accuracy: float, points: float, outco
     verdict = decide(found, GateConfig.model_validate("tutorial").gate(), methods=list(found))
     assert (verdict.outcome, verdict.by_rules) == (outcome, beside)
     assert any(each.leak for each in verdict.methods.values()) == (outcome == "leak")
-    said = any(note.startswith("By bounds instead of points: ") for note in verdict.notes)
+    said = any(note.startswith("By the gate's rules instead: ") for note in verdict.notes)
     assert said == (accuracy < 0.7)
 
 
