@@ -1,6 +1,6 @@
 """What a gate is, and what it says of an attack and of an audit: words and numbers, nothing computed.
 
-Nothing here imports SciPy, which takes a second: it is also for code that only reads a verdict.
+Nothing here imports SciPy: code that only reads a verdict need not wait for it.
 """
 
 from __future__ import annotations
