@@ -31,9 +31,9 @@ def n_at_least(population: Floats, loss: Floats) -> NDArray[np.int64]:
 class PopulationAttack:
     """The score is the share of the population's losses that are >= the row's, in [0, 1].
 
-    The population of a split is its fit rows' non-members. With m of them a score is a multiple of 1 / m. Rows tie where
-    no loss of the population parts them: all that have at most its smallest loss tie at 1, members or not, so that no
-    false positive rate below about 1 / m can be resolved. Otherwise a split's rows are in the order of their losses.
+    The population of a split is its fit rows' non-members. With m of them a score is a multiple of 1 / m. Rows that no
+    loss of the population parts tie: all that have at most its smallest loss are at 1, members or not, so that no false
+    positive rate below about 1 / m can be resolved. Otherwise a split's rows are in the order of their losses.
     """
 
     name: str
