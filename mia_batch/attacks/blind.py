@@ -53,7 +53,7 @@ def n_columns(n_classes: int) -> int:
 
 @dataclass(frozen=True)
 class BlindAttack:
-    """The house's LR and RF on `blind_rows`; on each split the one of the better cross-validated accuracy."""
+    """LR and RF, as of `search`, on `blind_rows`; on each split the one with the better cross-validated accuracy."""
 
     name = BLIND
     needs = frozenset({"member", "blind"})

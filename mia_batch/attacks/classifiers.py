@@ -81,7 +81,7 @@ def _most_chosen(choices: Sequence[Choice]) -> dict[str, Any]:
 
 
 def _tables(choices: Sequence[Choice]) -> dict[str, list[Any]]:
-    """The searches' tables one under the other; which is which says a column of its own, if there are several."""
+    """The searches' tables one under the other; of several, the column `split` says which search a row is of."""
     tables = [plain_columns(choice.table) for choice in choices]
     if len(tables) == 1:
         return tables[0]

@@ -31,10 +31,9 @@ def n_at_least(population: Floats, loss: Floats) -> NDArray[np.int64]:
 class PopulationAttack:
     """The score is the share of the population's losses that are >= the row's, in [0, 1].
 
-    The population of a split is its fit rows' non-members. With m of them a score has m + 1 values: all rows whose loss
-    is at most the population's smallest tie at 1, be they members or not, so that no false positive rate below about
-    1 / m can be resolved, and equal losses of a population hide the members below. Within a split the order is else
-    that of the loss.
+    The population of a split is its fit rows' non-members. With m of them a score is a multiple of 1 / m. Rows that no
+    loss of the population parts tie: all that have at most its smallest loss are at 1, members or not, so that no false
+    positive rate below about 1 / m can be resolved. Otherwise a split's rows are in the order of their losses.
     """
 
     name: str

@@ -93,7 +93,7 @@ def contents(selection: Selection, source: Source) -> np.ndarray:
 def canaries(blocks: Sequence[SampleBlock], split: np.ndarray, sample_index: np.ndarray) -> np.ndarray:
     """Which samples the blocks of `data.canaries` name, bool (n_samples,).
 
-    All of them must be members or non-members: whoever leaves canaries out may choose the side that is heard.
+    All of them must be members or non-members: one that left some out could choose which coins count.
 
     Args:
         blocks: of the configuration; one without a choice means all of its split that are there.

@@ -123,16 +123,16 @@ def count(member: ArrayLike, predicted: ArrayLike) -> Counts:
 def thinned(
     member: ArrayLike, values: ArrayLike, effects: Effects, *, generous: bool
 ) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-    """As many samples as independent ones would say as much, with the same distribution of values on each side.
+    """A thinned sample: on each side, of `effect` rows one is kept, evenly over the sorted values.
 
-    Of members, and of non-members, in descending order of the values every so-many-th is kept. What does not come out
-    even is taken against the attack, or for it: a bound of these samples errs to the safe side.
+    So many rows of it say as much as independent ones, and the values keep their distribution. What does not come out
+    even is taken against the attack, or for it (`generous`): a bound of these samples errs to the safe side.
 
     Args:
         member: membership, 0 or 1, shape (n_samples,).
         values: decisions or scores, shape (n_samples,).
         effects: design effects of members and of non-members, 1 or more: so many samples count as one.
-        generous: for the attack, as an upper bound is.
+        generous: True takes it for the attack, as an upper bound must; False against it.
 
     Raises:
         ValueError: wrong shape, values out of range, or an effect under 1.

@@ -115,7 +115,7 @@ class PermutationTest:
     Attributes:
         statistic: the largest AUC of the attacks.
         best: which attack has it.
-        p_value: at most how often it is that large by chance; NaN with one class only.
+        p_value: bounds the probability of so large a statistic by chance; NaN with one class only.
         n_permutations: memberships that were tried.
         reason: why the p-value is NaN.
     """

@@ -1,4 +1,4 @@
-"""How far a difference may be off, from the intervals of its two sides: no SciPy, for who only reads results."""
+"""How far a difference may be off, from the intervals of its two sides: no SciPy, for code that only reads results."""
 
 from __future__ import annotations
 

@@ -412,10 +412,10 @@ def extreme_guesses(member: ArrayLike, scores: ArrayLike, *, share: float = GUES
 
 
 def one_run_p_value(guesses: Guesses, epsilon: float, *, delta: float = 0.0) -> float:
-    """How likely so many right guesses are at most, if training is (epsilon, delta)-DP.
+    """Upper bound of the probability of at least as many right guesses, if training is (epsilon, delta)-DP.
 
-    Steinke et al. 2023, arXiv 2305.08846, appendix D: with q = 1 / (1 + e^-eps) and W ~ Bin(n_guesses, q) it is
-    `P[W >= v] + 2 n_canaries delta max_i P[v > W >= v - i] / i`.
+    Steinke et al. 2023, arXiv 2305.08846, appendix D: with v = n_right, q = 1 / (1 + e^-eps) and W ~ Bin(n_guesses, q)
+    it is `P[W >= v] + 2 n_canaries delta max_i P[v > W >= v - i] / i`, at most 1.
 
     Args:
         guesses: of canaries that were included by independent fair coins.

@@ -109,4 +109,3 @@ def _sampled(sampler: Any, everything: NDArray[np.int64], field: str) -> NDArray
     if len(outside):
         raise InputError(f"{field}: sampler must have indices from 0 to {len(below) - 1}, got {outside[0]}")
     return below[index]
-

@@ -113,7 +113,7 @@ class VerdictSummary(_Part):
     cautions: tuple[str, ...]
     not_evaluable: dict[str, str] = {}
     notes: tuple[str, ...] = ()
-    by_rules: str | None = None  # the outcome by `rules`, where the joint rule decides
+    by_rules: str | None = None  # the outcome of the gate or its rules, where a joint rule or a claim decides
     rule: JointRule | None  # decides instead of `rules`; None without one
     rules: tuple[Rule, ...] = ()
     alpha: float | None = None

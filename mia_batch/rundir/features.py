@@ -48,7 +48,8 @@ class Features:
     logits: NDArray[np.float32]  # (n_samples, n_classes), mapped read-only from the file
     loss: NDArray[np.float64]  # (n_samples,) nats
     attrs: dict[str, Any]  # provenance
-    content: NDArray[np.uint8] | None = None  # (n_samples, 16) hash of the input; None in a file of schema 1, as are
+    # None in a file of schema 1:
+    content: NDArray[np.uint8] | None = None  # (n_samples, 16) hash of the input
     group: NDArray[np.int64] | None = None  # (n_samples,) declared group, NO_GROUP without one
     statistics: NDArray[np.float32] | None = None  # (n_samples, len(STATISTICS)) of the input
 

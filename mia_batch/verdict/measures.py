@@ -71,9 +71,10 @@ class Scored:
         )
 
     def guesses(self, among: NDArray[np.bool_]) -> Guesses:
-        """Of a one-run audit on some of the scored samples: every one-run bound is made from these.
+        """Guesses of a one-run audit `among` some of the scored samples: every one-run bound is made from these.
 
-        Of cross-fitted scores only one split's count: with the others, one sample's coin has a part in another's guess.
+        Of cross-fitted scores only one split's are used: a sample of another split has fitted the models that score
+        these, so that its coin would have a part in their guesses.
         """
         chosen = among if self.one_split is None else among & self.one_split
         return extreme_guesses(self.member[chosen], self.scores[chosen])

@@ -1,6 +1,6 @@
 """What a gate is, and what it says of an attack and of an audit: words and numbers, nothing computed.
 
-Nothing here imports SciPy: who only reads a verdict need not wait for it.
+Nothing here imports SciPy: code that only reads a verdict need not wait for it.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ class Gate:
 
     Attributes:
         rules: each about one metric of every attack.
-        alpha: the error of the whole audit by `rules`: of a leak that is none, and of "no leak" where there is one.
+        alpha: the error of the whole audit by `rules`: the probability of "leak" where none is above the levels, and
+            that of "no leak" where one is, are each at most this.
         joint: decides instead of `rules`, which then are said beside it.
         tutorial: with `joint`, a leak by `rules` is one too.
 
