@@ -87,12 +87,14 @@ class Figure:
         of_counts: called with the counts of decisions, `delta` and `level`; None for a figure of a one-run audit.
         of_guesses: called with the guesses of a one-run audit, `delta` and `level`; gives a lower bound.
         of_ranks: called with membership, `epsilon.out_of_fold_ranks`, `delta` and `level`.
+        needs_delta: whether there is none at delta 0.
     """
 
     label: str
     of_counts: Callable[..., Estimate] | None = None
     of_guesses: Callable[..., float] | None = None
     of_ranks: Callable[..., Estimate] | None = None
+    needs_delta: bool = False
 
 
 def _at_fprs(member: ArrayLike, ranks: ArrayLike, *, delta: float, level: float) -> Estimate:
@@ -115,7 +117,7 @@ EPSILONS: dict[str, Figure] = {
     "epsilon_gaussian": Figure("its epsilon", gaussian_epsilon),
     "epsilon_credible": Figure("credible eps.", _credible),
     "epsilon_one_run": Figure("one run", of_guesses=one_run_epsilon),
-    "epsilon_one_run_gaussian": Figure("one run, Gauss.", of_guesses=one_run_epsilon_fdp),
+    "epsilon_one_run_gaussian": Figure("one run, Gauss.", of_guesses=one_run_epsilon_fdp, needs_delta=True),
 }
 
 

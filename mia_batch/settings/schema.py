@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,9 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from mia_batch.settings.grids import expand_values, normalise_grid
-
-if TYPE_CHECKING:
-    from mia_batch.verdict.rules import Claim, Gate, Rule
+from mia_batch.verdict.rules import GATE_RULES, RULES, TUTORIAL, Claim, Gate, Rule
 
 MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
@@ -115,12 +113,6 @@ def _one_of(names: Callable[[], Collection[str]]) -> Callable[[Any], str]:
 
 
 # The registries import SciPy: only when a configuration names something of theirs.
-def _gate_rules() -> Collection[str]:
-    from mia_batch.verdict.rules import GATE_RULES
-
-    return GATE_RULES
-
-
 def _report_metrics() -> Collection[str]:
     from mia_batch.metrics.registry import groups
 
@@ -386,7 +378,6 @@ class RuleConfig(Section):
     def rule(self) -> Rule:
         """As the verdict takes it."""
         from mia_batch.verdict.measures import MEASURES
-        from mia_batch.verdict.rules import Rule
 
         decides = self.decides or MEASURES[self.metric].decides
         return Rule(self.metric, self.above, self.fpr, self.delta, self.bound, decides)
@@ -405,7 +396,7 @@ class GateConfig(Section):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     tutorial: bool = False
     weak_model: bool = False
-    rule: Annotated[str, BeforeValidator(_one_of(_gate_rules))] | None = None
+    rule: Annotated[str, BeforeValidator(_one_of(lambda: GATE_RULES))] | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     metrics: Annotated[
         tuple[Annotated[str, BeforeValidator(_one_of(_gate_metrics))], ...],
@@ -453,7 +444,6 @@ class GateConfig(Section):
 
     def gate(self) -> Gate:
         """As the verdict takes it."""
-        from mia_batch.verdict.rules import RULES, TUTORIAL, Gate
 
         rules = tuple(rule.rule() for rule in self.rules) if self.rules else RULES
         given = {name: getattr(self, name) for name in self._joint_keys()}
@@ -476,7 +466,6 @@ class AuditConfig(Section):
 
     def claim(self) -> Claim | None:
         """As the verdict takes it; None without one."""
-        from mia_batch.verdict.rules import Claim
 
         if self.claimed_epsilon is None or self.delta is None:
             return None

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, count, thinned
+from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, count
 from mia_batch.metrics.classification import balanced_accuracy, balanced_accuracy_bounds, predictive_value
 from mia_batch.metrics.epsilon import Guesses, attack_implied_epsilon, extreme_guesses
 from mia_batch.metrics.ranking import advantage, auc, tpr_at_fpr, tpr_at_fpr_bounds
-from mia_batch.metrics.registry import bounded, views
+from mia_batch.metrics.registry import Pair, bounded, views
 from mia_batch.verdict.rules import Rule, RuleOutcome
 
 # Shares of members outside which the sides are unequal: decisions and mixtures lean to the larger one.
@@ -57,11 +57,10 @@ class Scored:
         """The decisions that epsilon is of."""
         return self.predicted if self.extreme is None else self.extreme
 
-    def thinned(self, values: NDArray[Any], *, generous: bool) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-        """Membership and values, of as many samples as are independent: see `metrics.base.thinned`."""
-        if self.effects == INDEPENDENT:
-            return self.member, values
-        return thinned(self.member, values, self.effects, generous=generous)
+    def ends(self, values: NDArray[Any]) -> tuple[Pair, Pair]:
+        """Membership and values that a lower bound is of, and an upper one: see `metrics.registry.views`."""
+        pairs = views(self.member, values, self.effects)
+        return pairs[min(1, len(pairs) - 1)], pairs[-1]
 
     def epsilon(self, figure: Callable[..., Estimate], *, delta: float, level: float) -> Estimate:
         """A figure of epsilon that is made from the counts of `said`."""
@@ -128,7 +127,7 @@ def _balanced_accuracy(scored: Scored, rule: Rule, alpha_low: float, alpha_high:
     low, high = _ends(scored, scored.predicted, partial(balanced_accuracy_bounds, **errors))
     reason = None
     if unequal(*scored.sides):
-        best = advantage(*scored.thinned(scored.scores, generous=True), level=1 - 2 * alpha_high)
+        best = advantage(*scored.ends(scored.scores)[1], level=1 - 2 * alpha_high)
         high = max(high, (1 + best.high) / 2)
         reason = "the sides are unequal, so that the upper bound is of the best threshold instead of the decisions"
     return Bounds(value, low, high, reason)
@@ -148,18 +147,17 @@ def _epsilon(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) ->
 
 
 def _ends(
-    scored: Scored, values: NDArray[Any], bounds: Callable[[NDArray[np.bool_], NDArray[Any]], tuple[float, float]]
+    scored: Scored, values: NDArray[Any], bounds: Callable[..., tuple[float, float]]
 ) -> tuple[float, float]:
     """The lower bound of what is taken against the attack, and the upper one of what is taken for it."""
-    low, high = (bounds(*scored.thinned(values, generous=generous)) for generous in (False, True))
-    return low[0], high[1]
+    against, generous = scored.ends(values)
+    return bounds(*against)[0], bounds(*generous)[1]
 
 
 def _by_scores(metric: Callable[..., Estimate]) -> Compute:
     def compute(scored: Scored, rule: Rule, alpha_low: float, alpha_high: float) -> Bounds:
-        value = metric(scored.member, scored.scores)
-        low = metric(*scored.thinned(scored.scores, generous=False), level=1 - 2 * alpha_low)
-        high = metric(*scored.thinned(scored.scores, generous=True), level=1 - 2 * alpha_high)
+        value, (against, generous) = metric(scored.member, scored.scores), scored.ends(scored.scores)
+        low, high = metric(*against, level=1 - 2 * alpha_low), metric(*generous, level=1 - 2 * alpha_high)
         return Bounds(value.value, low.low, high.high, value.reason)
 
     return compute

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mia_batch.metrics.base import LEVEL, Estimate
-from mia_batch.metrics.epsilon import AT_DELTA_0, Guesses, one_run_epsilon, one_run_epsilon_fdp
+from mia_batch.metrics.epsilon import AT_DELTA_0, Guesses, one_run_epsilon
 from mia_batch.metrics.registry import EPSILONS, bounded, views
 from mia_batch.verdict.measures import Bounds, Scored
 from mia_batch.verdict.rules import RULES, Claim, ClaimVerdict, Gate, Verdict
@@ -121,13 +121,12 @@ def privacy(scored: Scored, *, delta: float, randomised: Randomised | None = Non
             compute = partial(figure.of_ranks, delta=delta, level=LEVEL)
             figures[name] = bounded(compute, *views(scored.member, scored.ranks, scored.effects))
         elif figure.of_guesses and guesses:
-            figures[name] = _one_run(figure.of_guesses, guesses, delta)
+            nothing = Bounds(math.nan, math.nan, math.nan, AT_DELTA_0)
+            figures[name] = nothing if figure.needs_delta and not delta else _one_run(figure.of_guesses, guesses, delta)
     return Privacy(delta, figures, guesses)
 
 
 def _one_run(bound: Callable[..., float], guesses: Guesses, delta: float) -> Bounds:
-    if bound is one_run_epsilon_fdp and not delta:
-        return Bounds(math.nan, math.nan, math.nan, AT_DELTA_0)
     return Bounds(math.nan, bound(guesses, delta=delta, level=LEVEL), math.inf)
 
 
