@@ -296,9 +296,10 @@ def exit_code(entries: Iterable[Entry], *, of_any: bool = False) -> int:
     """
     newest: dict[str, int] = {}
     for number, entry in enumerate(entries):
-        if entry.outcome or entry.state == "damaged":
-            alone = of_any or not entry.training  # nobody can tell what is newer than one that cannot be read
-            newest[str(number) if alone else entry.training] = BY_OUTCOME.get(entry.outcome, INCONCLUSIVE)
+        alone = of_any or not entry.training  # nobody can tell what is newer than one that cannot be read
+        key = str(number) if alone else entry.training
+        unjudged = LEAK if newest.get(key) == LEAK else INCONCLUSIVE  # a leak is one until an audit finds none
+        newest[key] = BY_OUTCOME.get(entry.outcome, unjudged)
     return next((code for code in (LEAK, INCONCLUSIVE) if code in newest.values()), OK)
 
 

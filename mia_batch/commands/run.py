@@ -17,7 +17,7 @@ from mia_batch.rundir.claim import claim
 from mia_batch.rundir.crashes import crash_of, note_crash
 from mia_batch.rundir.state import Left, left_to_do, read_state
 from mia_batch.settings.schema import Config
-from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, load_run
+from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, forget_verdict, load_run
 from mia_batch.stages.plan import make_plan
 from mia_batch.stages.reduce import reduce
 
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the stages; returns the reducer's exit code, or that of the first stage that failed."""
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
+    forget_verdict(args)
     config, paths = load_run(args, need=("checkpoint", "data"))
     check_memory(config, args.ranks)
     stages = read_state(paths, claim(paths, make_plan(config).manifest))

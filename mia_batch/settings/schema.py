@@ -393,7 +393,7 @@ class GateConfig(Section):
     rules: Annotated[
         tuple[RuleConfig, ...], BeforeValidator(_as_tuple), Field(min_length=1)
     ] | None = None
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = 0.05
     tutorial: bool = False
     weak_model: bool = False
     rule: Annotated[str, BeforeValidator(_one_of(lambda: GATE_RULES))] | None = None

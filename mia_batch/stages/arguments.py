@@ -32,6 +32,20 @@ def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--junit", metavar="FILE", help="write the verdict as JUnit XML too")
 
 
+def forget_verdict(args: argparse.Namespace) -> None:
+    """Remove the --junit file of an earlier audit: whatever becomes of this one, that is not its verdict.
+
+    Raises:
+        InputError: it cannot be removed.
+    """
+    if args.junit:
+        try:
+            Path(args.junit).unlink(missing_ok=True)
+        except OSError as error:
+            rule = "--junit: must be a file that can be written"
+            raise InputError(f"{rule}, got {args.junit}: {error.strerror}") from error
+
+
 def load_run(args: argparse.Namespace, *, need: Collection[str] = ()) -> tuple[Config, RunPaths]:
     """The config and the paths of the run that the arguments name."""
     out = named_folder("--out", args.out)

@@ -40,10 +40,12 @@ from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
-from mia_batch.stages.arguments import load_run
+from mia_batch.stages.arguments import forget_verdict, load_run
 from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
+from mia_batch.verdict.cautions import AUGMENTED
 from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution
+from mia_batch.verdict.evaluability import Evaluability, gap_exceeds, low_accuracy
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
 from mia_batch.verdict.privacy import (
@@ -80,13 +82,15 @@ def read_results(
 
 
 def read_blind(paths: RunPaths, manifest: Manifest, features: Features) -> AttackResult | None:
-    """The blind baseline's result; None if it was not made, as versions before did not.
+    """The blind baseline's result; None if there is none, as of features of the version before.
 
     Raises:
-        InputError: it is damaged, or of other features or settings.
+        InputError: it is missing, damaged, or of other features or settings.
     """
     if not paths.attack(BLIND).exists():
-        return None
+        if features.content is None:
+            return None
+        raise InputError(f"{paths.attack(BLIND)}: must be there beside the attacks; run attack again")
     result = _read_result(paths, BLIND)
     if problem := _foreign(result, BLIND, paths, manifest, features):
         raise InputError(problem)
@@ -184,8 +188,8 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     verdict = decide(
         attacks, gate, methods=list(results),
         reasons={name: result.reason for name, result in results.items() if result.reason},
-        not_evaluable=" ".join(model.reasons), augment_members=augment_members,
-        cautions=(*_cautions(config, features, twin), *checks.cautions), baseline=checks.baseline,
+        not_evaluable=" ".join(model.reasons), too_weak=gap_exceeds(model, gate),
+        cautions=(*_cautions(config, features, twin, model), *checks.cautions), baseline=checks.baseline,
     )  # fmt: skip
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
     summary = with_checks(build_summary(
@@ -221,9 +225,13 @@ def audit_privacy(
     return PrivacyAudit(found, randomised, judged)
 
 
-def _cautions(config: Config, features: Features, twin: NDArray[np.bool_]) -> list[str]:
+def _cautions(
+    config: Config, features: Features, twin: NDArray[np.bool_], model: Evaluability
+) -> list[str]:
     """What to know of the samples."""
-    said = list(of_data(config.data.borrowed, config.data.nonmembers_used_for))
+    said = [*of_data(config.data.borrowed, config.data.nonmembers_used_for)]
+    said += [AUGMENTED] if config.data.augment_members else []
+    said += [low] if (low := low_accuracy(model)) else []
     if features.content is None:
         return [*said, NOT_KNOWN]
     caution = duplicates_caution(twin, features.member, features.split, features.sample_index)
@@ -251,6 +259,7 @@ def scored(
 
 def reduce(args: argparse.Namespace) -> int:
     """The whole stage; returns the exit code."""
+    forget_verdict(args)
     config, paths = load_run(args)
     summary = summarise(config, paths)
     write_text(paths.summary_csv, to_csv(summary))

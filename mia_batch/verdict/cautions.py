@@ -21,7 +21,6 @@ def all_cautions(
     gate: Gate,
     *,
     leak: bool | None,
-    augment_members: bool,
 ) -> tuple[str, ...]:
     """A sentence each; `failed` are the reasons of what is not judged."""
     cautions = [
@@ -30,7 +29,6 @@ def all_cautions(
         _sampling_caution(attacks, judged, gate.joint) if gate.joint else None,
         _undefined_caution(judged),
         _unjudged_caution(failed) if leak else None,  # else the verdict's sentence says it
-        _augmentation_caution(augment_members),
     ]
     return tuple(text for text in cautions if text)
 
@@ -97,8 +95,6 @@ def _unjudged_caution(reasons: Mapping[str, str]) -> str | None:
     return f"not evaluable, and therefore not judged: {'; '.join(parts)}." if parts else None
 
 
-def _augmentation_caution(augment_members: bool) -> str | None:
-    """A difference between members and non-members that the audit has made itself."""
-    if not augment_members:
-        return None
-    return "members were cropped and flipped, non-members were not (augment_members): the attacks may tell that apart."
+AUGMENTED = (
+    "members were cropped and flipped, non-members were not (augment_members): the attacks may tell that apart."
+)

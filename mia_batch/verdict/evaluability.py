@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mia_batch import signals
+from mia_batch.verdict.rules import Gate
 
 GUESSING_LEVEL = 0.01  # error of calling members' accuracy better than guessing
-GROSS_LOSS = 2.0  # times ln(n_classes), which is the loss of equal probabilities
+BELOW_LEVEL = 1e-4  # error of calling non-members' accuracy worse than guessing
+LOW_ACCURACY = 0.9  # on members, of a model that may be fed otherwise than it was in training
 CONSTANT = 1e-6  # of the largest output: outputs that differ by less are the same
 SUM_TOLERANCE = 1e-3  # of probabilities, which may have been stored with three digits
 OUTPUTS = ("logits", "probabilities")
@@ -78,9 +80,33 @@ def evaluability(
     members, nonmembers = (_side(right[rows], loss[rows]) for rows in (seen, ~seen))
     faults = _faults_of_outputs(outputs, output)
     if not faults and not weak:
-        faults = _faults_of_learning(members, np.asarray(labels)[seen], outputs.shape[1])
+        faults = _faults_of_learning(members, nonmembers, np.asarray(labels)[seen], outputs.shape[1])
     n_rounded = sum(int((block <= LOG_OF_ZERO).sum()) for block in _blocks(outputs)) if output != "logits" else 0
     return Evaluability(members, nonmembers, tuple(faults), weak, n_rounded)
+
+
+def gap_exceeds(model: Evaluability, gate: Gate) -> str:
+    """That whoever calls a member what the model is right on (Yeom et al. 2018) exceeds the gate's level; else ""."""
+    balanced = (1 + model.members.accuracy - model.nonmembers.accuracy) / 2
+    rule = next((rule for rule in gate.rules if rule.metric == "balanced_accuracy"), None)
+    if rule is None or not balanced > rule.above:
+        return ""
+    return (
+        f"the model is right on {model.members.accuracy:.1%} of members and {model.nonmembers.accuracy:.1%} of "
+        f"non-members, which alone is a balanced accuracy of {balanced:.4f}, above {rule.above:g}: the attacks "
+        "that were made miss it. Add the attack correctness."
+    )
+
+
+def low_accuracy(model: Evaluability) -> str | None:
+    """What to look at where a model is right on fewer of its members than trained ones mostly are."""
+    if model.expected or model.reasons or not model.members.accuracy < LOW_ACCURACY:
+        return None
+    return (
+        f"the model is right on {model.members.accuracy:.1%} of its members. If it was right on more of them in "
+        "training, the preprocessing differs from that of training (data.mean, data.std, data.image_size), which hides "
+        "a leak."
+    )
 
 
 def _side(right: NDArray[np.float64], loss: NDArray[np.float64]) -> Side:
@@ -110,13 +136,16 @@ def _blocks(outputs: NDArray[np.floating]) -> Iterator[NDArray[np.float64]]:
     return (np.asarray(outputs[start : start + rows], dtype=np.float64) for start in range(0, len(outputs), rows))
 
 
-def _faults_of_learning(members: Side, labels: NDArray[np.integer], n_classes: int) -> list[str]:
+def _faults_of_learning(
+    members: Side, nonmembers: Side, labels: NDArray[np.integer], n_classes: int
+) -> list[str]:
     """A model that does not know what it was trained on."""
     if not members.n:
         return []
     counts = np.bincount(labels)
     # Members of one class alone say nothing of how often a guess of the largest one is right.
-    guess = max(1 / n_classes, float(counts.max()) / members.n) if np.count_nonzero(counts) > 1 else 1 / n_classes
+    chance = 1 / n_classes
+    guess = max(chance, float(counts.max()) / members.n) if np.count_nonzero(counts) > 1 else chance
     right = round(members.accuracy * members.n)
     look = (
         "Look at the checkpoint, at the labels (data.label, their order) and at the preprocessing (data.mean, data.std,"
@@ -127,9 +156,15 @@ def _faults_of_learning(members: Side, labels: NDArray[np.integer], n_classes: i
             f"the model is right on {members.accuracy:.1%} of its {members.n} members, no better than guessing "
             f"({guess:.1%}, by an exact binomial test at {GUESSING_LEVEL:g}). {look}"
         ]
-    if members.loss > GROSS_LOSS * math.log(n_classes):
+    if members.loss > math.log(n_classes):
         return [
-            f"the model's mean loss on its members is {members.loss:.2f}, more than {GROSS_LOSS:g} times that of equal "
-            f"probabilities (ln {n_classes} = {math.log(n_classes):.2f}). {look}"
+            f"the model's mean loss on its members is {members.loss:.2f}, more than that of equal probabilities "
+            f"(ln {n_classes} = {math.log(n_classes):.2f}). {look}"
+        ]
+    if nonmembers.n and stats.binom.cdf(round(nonmembers.accuracy * nonmembers.n), nonmembers.n, chance) < BELOW_LEVEL:
+        return [
+            f"the model is right on {nonmembers.accuracy:.1%} of {nonmembers.n} non-members, less often than by "
+            f"guessing ({chance:.1%}, by an exact binomial test at {BELOW_LEVEL:g}): their labels or images are not "
+            f"those of the members' kind. {look}"
         ]
     return []

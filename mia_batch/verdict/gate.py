@@ -32,7 +32,7 @@ def decide(
     methods: Sequence[str],
     reasons: Mapping[str, str] = MappingProxyType({}),
     not_evaluable: str = "",
-    augment_members: bool = False,
+    too_weak: str = "",
     cautions: Sequence[str] = (),
     baseline: Baseline | None = None,
 ) -> Verdict:
@@ -48,7 +48,8 @@ def decide(
         methods: the configured methods; the errors are divided by their number.
         reasons: by method that is not evaluable, why.
         not_evaluable: why the whole audit is not; "" if it is.
-        augment_members: whether members, and only they, were cropped and flipped.
+        too_weak: what shows that the attacks miss a leak that is there, so that the rules cannot say "no leak"; "" if
+            nothing does.
         cautions: what else a reader must know, a sentence each.
         baseline: what tells the sides apart without the model; where that confounds the outcome there is none.
 
@@ -59,6 +60,8 @@ def decide(
     scored = {method: attacks[method] for method in methods if method not in reasons}
     failed = {method: reasons[method] for method in methods if method in reasons}
     by_rules = decide_by_rules(scored, gate, failed)
+    if too_weak and by_rules.leak is False:
+        by_rules = replace(by_rules, leak=None, sentence=f"INCONCLUSIVE: {too_weak}")
     decision = decide_jointly(scored, gate.joint, failed) if gate.joint else by_rules
     if gate.tutorial:
         decision = _either(decision, by_rules)
@@ -66,7 +69,7 @@ def decide(
         not_evaluable = sentences.confounded(baseline)
     if not_evaluable:
         decision = replace(decision, leak=None, sentence=f"NOT EVALUABLE: {not_evaluable}")
-    found = all_cautions(scored, decision.judged, failed, gate, leak=decision.leak, augment_members=augment_members)
+    found = all_cautions(scored, decision.judged, failed, gate, leak=decision.leak)
     return Verdict(
         decision.leak, _with_rules(decision.judged, by_rules.judged), decision.sentence, (*cautions, *found), failed,
         () if not_evaluable else _notes(scored, gate, by_rules, decision, n_attacks=len(methods)),

@@ -329,7 +329,8 @@ def test_a_run_that_its_owner_has_closed_is_shown(tmp_path: Path) -> None:
     write_run(tmp_path / "closed", 2, True).root.chmod(0)
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(0o755)
-    (tmp_path / "open").chmod(0o755)
+    for path in ((tmp_path / "open"), *(tmp_path / "open").rglob("*")):  # whatever the umask of this process
+        path.chmod(0o755)
     code = "import os, sys; from mia_batch.commands import history; os.seteuid(65534); " \
         "print([(e.run, e.state) for e in history.read_history(history.Path(sys.argv[1])).entries])"
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)

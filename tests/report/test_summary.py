@@ -31,6 +31,7 @@ from mia_batch.report.summary import (
 )
 from mia_batch.report.text import method_line, render
 from mia_batch.settings.schema import GateConfig, ReportConfig
+from mia_batch.verdict.cautions import AUGMENTED
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.rules import OUTCOMES, Gate
 
@@ -71,7 +72,7 @@ def summary_of(*results: AttackResult, augment: bool = False, gate: Gate = GATE)
         each = by_name[name]
         columns = (column[each.evaluated] for column in (each.member, each.predicted, each.scores))
         attacks[name] = scored(*columns, estimates=estimates)
-    verdict = decide(attacks, gate, methods=list(by_name), augment_members=augment, reasons=reasons)
+    verdict = decide(attacks, gate, methods=list(by_name), cautions=[AUGMENTED] * augment, reasons=reasons)
     origin = {"config": {"checkpoint": Path("net.ckpt")}, "digests": {"model.checkpoint": "ab"}}
     return build_summary(by_name, found, verdict, gate, origin, augment_members=augment)
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from running import run_job
 
-from mia_batch.attacks.base import AttackResult
+from mia_batch.attacks.base import BLIND, AttackResult
 from mia_batch.cli import main
 from mia_batch.metrics.registry import EPSILONS
 from mia_batch.metrics.registry import METRICS as METRICS_OF_ALL
@@ -111,6 +111,7 @@ def make_run(write_config: Callable[..., Path], tmp_path: Path) -> Callable[...,
         member, run = write_features(config, paths, twins=twins)
         for method in config.attack.methods:
             write_attack(paths.attack(method.method), attack_result(method.method, member, run, signal))
+        write_attack(paths.attack(BLIND), attack_result(BLIND, member, run, 0.0))
         return Run(config_path, paths)
 
     return make

@@ -1,13 +1,22 @@
 """Models of which an audit would mean nothing."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mia_batch import signals
 from mia_batch.verdict import evaluability as module
-from mia_batch.verdict.evaluability import GUESSING_LEVEL, evaluability
+from mia_batch.verdict.evaluability import (
+    GUESSING_LEVEL,
+    Evaluability,
+    Side,
+    evaluability,
+    gap_exceeds,
+    low_accuracy,
+)
+from mia_batch.verdict.rules import Gate
 
 N, CLASSES = 400, 10
 
@@ -67,7 +76,7 @@ def test_a_gross_loss_is_not_evaluable() -> None:
     (reason,) = evaluability(*model(1.0, scale=40.0)).reasons
     assert "mean loss on its members" in reason
     assert f"ln {CLASSES} = {math.log(CLASSES):.2f}" in reason
-    assert "more than 2 times" in reason
+    assert "more than that of equal probabilities" in reason
 
 
 def test_constant_outputs_are_not_evaluable_even_of_a_weak_model() -> None:
@@ -116,3 +125,30 @@ def test_without_members_there_is_nothing_to_test() -> None:
     assert found.reasons == ()
     with pytest.raises(ValueError, match="output: must be one of logits, probabilities, got 'odds'"):
         evaluability(outputs, labels, labels * 0, output="odds")
+
+
+def figures(members: float, nonmembers: float, **more: Any) -> Evaluability:
+    return Evaluability(Side(1000, members, 0.1), Side(1000, nonmembers, 1.0), **more)
+
+
+def test_a_gap_that_the_attacks_miss_leaves_no_room_for_no_leak() -> None:
+    assert gap_exceeds(figures(0.999, 0.655), Gate()).startswith("the model is right on 99.9% of members and 65.5%")
+    assert gap_exceeds(figures(0.79, 0.60), Gate()) == ""
+    assert gap_exceeds(figures(0.65, 0.64), Gate()) == ""
+
+
+def test_a_model_that_is_wrong_on_its_members_is_said_so_unless_it_is_weak_on_purpose() -> None:
+    assert "56.8% of its members" in str(low_accuracy(figures(0.568, 0.5)))
+    assert low_accuracy(figures(0.95, 0.5)) is None
+    assert low_accuracy(figures(0.568, 0.5, expected=True)) is None
+
+
+def test_nonmembers_below_chance_are_not_of_the_members_kind() -> None:
+    rng = np.random.default_rng(2)
+    labels, member = rng.integers(0, 10, 1200), np.repeat([1, 0], 600)
+    outputs = 0.1 * rng.normal(size=(1200, 10))
+    outputs[np.arange(1200), labels] += 4.0
+    assert evaluability(outputs, labels, member).reasons == ()
+    shifted = np.where(member == 1, labels, (labels + 1) % 10)
+    (reason,) = evaluability(outputs, shifted, member).reasons
+    assert reason.startswith("the model is right on 0.0% of 600 non-members, less often than by guessing")
