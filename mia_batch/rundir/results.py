@@ -30,7 +30,7 @@ def write_attack(path: Path, result: AttackResult) -> None:
     check_room(path.parent, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
     with atomic_path(path) as temporary, as_input_error(path), h5py.File(temporary, "w") as file:
         for name in ("scores", "predicted", "scored_by", "member"):
-            file.create_dataset(name, data=getattr(result, name))
+            file.create_dataset(name, data=getattr(result, name), fletcher32=True)  # bytes that change are noticed
         table = file.create_group("cv_results", track_order=True)
         for name, column in result.cv_results.items():
             is_text = len(column) > 0 and isinstance(column[0], str)

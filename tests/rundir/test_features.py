@@ -196,6 +196,14 @@ def test_an_attack_comes_back_as_it_was(tmp_path: Path) -> None:
             read_attack(tmp_path / "lr.h5")
         assert len(caught.value.problems) == 1
 
+    write_attack(tmp_path / "lr.h5", result)
+    content = (tmp_path / "lr.h5").read_bytes()
+    for array in (result.scores, result.predicted, result.scored_by, result.member):
+        assert content.count(array.tobytes()) >= 1
+        (tmp_path / "lr.h5").write_bytes(content.replace(array.tobytes(), bytes(array.nbytes)))
+        with pytest.raises(InputError, match="must be a readable HDF5 file"):
+            read_attack(tmp_path / "lr.h5")
+
 
 def test_no_room_is_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the disk is full"):
