@@ -6,21 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from audits import Audit, write_checkpoints
-
-
-def write_records(path: Path, n: int, *, seed: int, n_classes: int = 10) -> Path:
-    """`n` CIFAR-100 records of noise."""
-    rng = np.random.default_rng(seed)
-    records = rng.integers(0, 256, (n, 3074), dtype=np.uint8)
-    records[:, 0] = 0
-    records[:, 1] = rng.integers(0, n_classes, n)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    records.tofile(path)
-    return path
+from samples import write_records
 
 
 def plain_config(data: Path, checkpoint: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_records
+from samples import write_records
 
 from mia_batch.commands.check import data_lines
 from mia_batch.errors import InputError
