@@ -210,3 +210,14 @@ def test_unequal_means_outside_the_stated_shares() -> None:
     assert not measures.unequal(450, 550)
     assert measures.unequal(449, 551)
     assert measures.unequal(0, 0)
+
+
+@pytest.mark.parametrize(("accuracy", "leak", "word"), [(0.5, None, "INCONCLUSIVE: the gap"), (0.8, True, "LEAK FOUND")])
+def test_what_shows_that_the_attacks_are_too_weak_forbids_no_leak_alone(
+    accuracy: float, leak: bool | None, word: str
+) -> None:
+    attacks = decisions(np.random.default_rng(7), 1000, accuracy, 2)
+    assert decide(attacks, Gate(), methods=list(attacks)).leak is (leak is not None)
+    found = decide(attacks, Gate(), methods=list(attacks), too_weak="the gap")
+    assert found.leak is leak
+    assert found.sentence.startswith(word)
