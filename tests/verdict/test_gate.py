@@ -212,7 +212,9 @@ def test_unequal_means_outside_the_stated_shares() -> None:
     assert measures.unequal(0, 0)
 
 
-@pytest.mark.parametrize(("accuracy", "leak", "word"), [(0.5, None, "INCONCLUSIVE: the gap"), (0.8, True, "LEAK FOUND")])
+@pytest.mark.parametrize(
+    ("accuracy", "leak", "word"), [(0.5, None, "INCONCLUSIVE: the gap"), (0.8, True, "LEAK FOUND")]
+)
 def test_what_shows_that_the_attacks_are_too_weak_forbids_no_leak_alone(
     accuracy: float, leak: bool | None, word: str
 ) -> None:
