@@ -32,33 +32,6 @@ NO_VARIANCE = "without a variance the interval is Hoeffding's, which is wide"
 _BLOCK = 2**23  # memberships that are permuted at once: 64 MiB of them
 
 
-@dataclass(frozen=True)
-class Areas:
-    """AUC of several attacks with their covariance: `auc` (n_attacks,), `covariance` (n_attacks, n_attacks)."""
-
-    auc: Floats
-    covariance: Floats
-
-
-def delong(member: ArrayLike, scores: ArrayLike) -> Areas:
-    """AUC of attacks that scored the same samples, with the covariance of DeLong et al. 1988.
-
-    Args:
-        member: membership, 0 or 1, shape (n_samples,), with two members and two non-members at least.
-        scores: shape (n_attacks, n_samples), any number except NaN, higher for members.
-
-    Raises:
-        ValueError: wrong shape, values out of range, or fewer than two of a side.
-    """
-    truth, values = check_binary("member", member), _check_attacks(member, scores)
-    if min(truth.sum(), (~truth).sum()) < 2:
-        raise ValueError("member: must hold two members and two non-members at least")
-    pairs = [placements(row[truth], row[~truth]) for row in values]
-    above, below = (np.array(side) for side in zip(*pairs, strict=True))
-    covariance = np.cov(above) / above.shape[1] + np.cov(below) / below.shape[1]
-    return Areas(above.mean(axis=1), covariance.reshape(len(values), len(values)))
-
-
 def auc_difference(member: ArrayLike, scores: ArrayLike, others: ArrayLike, *, level: float = LEVEL) -> Estimate:
     """AUC of `scores` less AUC of `others`, which score the same samples, with its paired interval.
 

@@ -288,20 +288,6 @@ def epsilon_of_mu(mu: float, delta: float) -> float:
     return _largest(lambda epsilon: delta_of_epsilon(mu, epsilon) > delta)
 
 
-def mu_of_epsilon(epsilon: float, delta: float) -> float:
-    """The mu at which mu-GDP is (epsilon, delta)-DP; the inverse of `epsilon_of_mu`.
-
-    Args:
-        epsilon: 0 or more.
-        delta: in (0, 1).
-
-    Raises:
-        ValueError: epsilon or delta out of range.
-    """
-    _check_delta(delta)
-    return _largest(lambda mu: delta_of_epsilon(mu, epsilon) <= delta)
-
-
 def _check_delta(delta: float) -> None:
     if not 0 < delta < 1:
         raise ValueError(f"delta: must be in (0, 1), got {delta}")

@@ -147,10 +147,9 @@ class TestGaussian:
 
     @pytest.mark.parametrize("delta", [1e-10, 1e-5, 0.1])
     @pytest.mark.parametrize("mu", [0.3, 1.0, 8.0, 40.0])
-    def test_the_conversions_are_inverse(self, mu: float, delta: float) -> None:
+    def test_the_conversion_is_the_inverse_of_delta(self, mu: float, delta: float) -> None:
         eps = epsilon.epsilon_of_mu(mu, delta)
         assert epsilon.delta_of_epsilon(mu, eps) == pytest.approx(delta, rel=1e-6)
-        assert epsilon.mu_of_epsilon(eps, delta) == pytest.approx(mu, rel=1e-6)
 
     def test_edges(self) -> None:
         assert epsilon.epsilon_of_mu(0.0, 1e-5) == 0.0
@@ -163,9 +162,9 @@ class TestGaussian:
         assert epsilon.mu_gdp(Counts(3, 7, 9, 1)).value == 0.0  # worse than a guess
         with pytest.warns(UndefinedMetricWarning, match="mu is undefined: no members"):
             assert math.isnan(epsilon.mu_gdp(Counts(0, 0, 5, 5)).value)
-        for call in (lambda: epsilon.epsilon_of_mu(1.0, 0.0), lambda: epsilon.mu_of_epsilon(1.0, 1.0)):
+        for delta in (0.0, 1.0):
             with pytest.raises(ValueError, match="delta: must be in"):
-                call()
+                epsilon.epsilon_of_mu(1.0, delta)
         with pytest.raises(ValueError, match="must be 0 or more"):
             epsilon.delta_of_epsilon(-1.0, 0.0)
 
