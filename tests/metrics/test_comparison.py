@@ -156,14 +156,14 @@ class TestPermutation:
         member, scores = [1, 0, 0], [[0.1, 0.2, 0.3]]
         with pytest.raises(ValueError, match="members or non-members alone, got both in 5"):
             comparison.permutation_test(member, scores, seed=0, groups=[5, 5, 2])
-        for scores, message in (
+        for wrong, message in (
             ([1.0, 2.0, 3.0, 4.0], r"scores: must have shape \(1 or more, 4\)"),
             (np.empty((0, 4)), r"scores: must have shape \(1 or more, 4\)"),
             ([[1.0, 2.0, 3.0]], r"scores: must have shape \(4,\)"),
             ([[1.0, 2.0, 3.0, math.nan]], "NaN at sample 3"),
         ):
             with pytest.raises(ValueError, match=message):
-                comparison.permutation_test([1, 1, 0, 0], scores, seed=1)
+                comparison.permutation_test([1, 1, 0, 0], wrong, seed=1)
         with pytest.raises(ValueError, match=r"groups: must have shape \(3,\)"):
             comparison.permutation_test(member, scores, seed=0, groups=[5, 5])
         with pytest.raises(ValueError, match="n_permutations: must be 1 or more"):
