@@ -15,6 +15,7 @@ import pytest
 from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError
 from mia_batch.inputs import NO_GROUP, STATISTICS
+from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import run_main
 from mia_batch.process.stop import StopRequest
 from mia_batch.report.summary import Summary, read_summary
@@ -52,7 +53,10 @@ class Audit:
 
 @pytest.fixture
 def make_audit(tmp_path: Path, write_config: Callable[..., Path]) -> Callable[..., Audit]:
-    def make(*, leak: float = 0.0, brighter: float = 0.0, changes: dict[str, Any] | None = None) -> Audit:
+    def make(
+        *, leak: float = 0.0, brighter: float = 0.0, changes: dict[str, Any] | None = None,
+        group: np.ndarray | None = None, twins: int = 0,
+    ) -> Audit:
         """A model whose confidence in the label grows with what it has seen, and with how bright an input is."""
         lr = {"method": "lr", "params": {"C": [1.0]}}
         path = write_config({"attack.methods": [lr], "attack.eval_fraction": 0.5, **(changes or {})})
@@ -61,10 +65,11 @@ def make_audit(tmp_path: Path, write_config: Callable[..., Path]) -> Callable[..
         member, label = np.repeat([1, 0], N // 2), rng.integers(0, CLASSES, N)
         columns = {
             "sample_index": np.arange(N), "split": np.array(["train"] * N), "label": label, "member": member,
-            "group": np.full(N, NO_GROUP),
+            "group": np.full(N, NO_GROUP) if group is None else group,
         }  # fmt: skip
         rows = np.zeros(N, dtype=block_dtype(CLASSES))
         rows["row"], rows["content"] = np.arange(N), rng.integers(0, 256, (N, 16))
+        rows["content"][N // 2 : N // 2 + twins] = rows["content"][:twins]
         brightness = rng.normal(brighter * member)
         rows["statistics"] = rng.normal(size=(N, len(STATISTICS)))
         rows["statistics"][:, STATISTICS.index("mean")] = 100 + 20 * brightness
@@ -156,3 +161,25 @@ def test_a_baseline_of_other_settings_is_refused(
     args = parser.parse_args([str(audit.config_path), "--out", str(audit.paths.root)])
     assert run_main(lambda: reduce(args)) == 2
     assert f"{audit.paths.attack(BLIND)}: must come from" in capsys.readouterr().err
+
+
+def test_the_attack_stage_keeps_groups_together_and_leaves_twins_out(make_audit: Callable[..., Audit]) -> None:
+    """Views of one image that fit and score would be a leak of the split; an input on both sides has no answer."""
+    group = np.arange(N) // 8
+    audit = make_audit(leak=3.0, group=group, twins=10)
+    audit.attack()
+    for name in ("lr", BLIND):
+        result = read_attack(audit.paths.attack(name))
+        twin = np.arange(N) % (N // 2) < 10
+        assert np.array_equal(result.evaluated, ~twin)
+        by_group = [set(result.scored_by[(group == each) & ~twin].tolist()) for each in range(N // 8)]
+        assert {len(splits) for splits in by_group} <= {0, 1}
+        assert set().union(*by_group) == {0, 1}
+    _, summary = audit.reduce()
+    assert (summary.samples.n_twins, summary.samples.n_scored) == (20, N - 20)
+    found, lr = summary.methods["lr"].metrics["auc"], read_attack(audit.paths.attack("lr"))
+    rows = lr.evaluated
+    alone = evaluate(lr.member[rows], lr.predicted[rows], lr.scores[rows], names=("auc",))["auc"]
+    assert found.high is not None
+    assert found.low is not None
+    assert found.high - found.low > 2 * (alone.high - alone.low)  # 8 of a group count as one, and two that are pooled
