@@ -24,6 +24,7 @@ bench:
 	@$(BIN)/python tests/bench/attack_stage.py
 	@$(BIN)/python tests/bench/validity.py
 	@$(BIN)/python tests/bench/gate_validity.py
+	@$(BIN)/python tests/bench/epsilon_validity.py
 
 # Puts slurm/body.bash into the stages' scripts, below what is each one's own.
 scripts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -101,13 +101,16 @@ def delta_of(gate: Gate) -> float:
     return next(rule.delta or 0.0 for rule in (*gate.rules, *RULES) if rule.metric == "epsilon")
 
 
-def privacy(scored: Scored, *, delta: float, randomised: Randomised | None = None) -> Privacy:
-    """Every figure of epsilon of one attack.
+def privacy(
+    scored: Scored, *, delta: float, randomised: Randomised | None = None, names: Collection[str] = EPSILONS
+) -> Privacy:
+    """Every figure of epsilon of one attack, or those asked for.
 
     Args:
         scored: what the attack has said.
         delta: in [0, 1).
         randomised: whose inclusion was by coins; one-run bounds are made where the coins can have been fair.
+        names: of `metrics.registry.EPSILONS`.
 
     Warns:
         UndefinedMetricWarning: with one class only.
@@ -115,6 +118,8 @@ def privacy(scored: Scored, *, delta: float, randomised: Randomised | None = Non
     guesses = scored.guesses(randomised.scored) if randomised and not randomised.unfair else None
     figures: dict[str, Estimate | Bounds] = {}
     for name, figure in EPSILONS.items():
+        if name not in names:
+            continue
         if figure.of_counts:
             figures[name] = scored.epsilon(figure.of_counts, delta=delta, level=LEVEL)
         elif figure.of_ranks and scored.ranks is not None:

@@ -1,6 +1,6 @@
 """How often a lower bound of epsilon is above the truth, on mechanisms whose epsilon is known.
 
-    python tests/bench/epsilon_validity.py             # 2,000 trials of each design, some 20 minutes; a Markdown table
+    python tests/bench/epsilon_validity.py             # 2,000 trials of each design, some 15 minutes; a Markdown table
     python tests/bench/epsilon_validity.py --trials 200
 
 Membership is by a fair coin. An attack sees a sample's answer, and its decisions are made as those of cross-fitted
@@ -118,7 +118,7 @@ def measure(mechanism: Mechanism, n: int, *, trials: int, seed: int) -> list[Bou
         attack = attacked(rng, mechanism, n)
         m = int(attack.member.sum())
         coins = Randomised(np.ones(n, dtype=bool), m, n - m, False)
-        found = privacy(attack, delta=DELTA, randomised=coins).figures
+        found = privacy(attack, delta=DELTA, randomised=coins, names=lows).figures
         for name in lows:
             lows[name][i] = found[name].low if name in found else math.nan  # such coins are not fair
         claim = Claim(mechanism.epsilon, DELTA)
