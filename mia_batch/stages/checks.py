@@ -45,7 +45,7 @@ def self_checks(
     if blind is None:
         unchecked = f"the blind baseline was not made; make it with: {command}"
     elif blind.reason or len(np.unique(features.member[both])) < 2:
-        unchecked = f"the blind baseline is not evaluable: {blind.reason or 'one side alone was scored'}"
+        unchecked = f"the blind baseline is not evaluable: {blind.reason.rstrip('.') or 'one side alone was scored'}"
     return Checks(
         None if blind is None or unchecked else _baseline(config, attacks, blind, both, effects), unchecked,
         permutation(

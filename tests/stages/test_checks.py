@@ -183,3 +183,45 @@ def test_the_attack_stage_keeps_groups_together_and_leaves_twins_out(make_audit:
     assert found.high is not None
     assert found.low is not None
     assert found.high - found.low > 2 * (alone.high - alone.low)  # 8 of a group count as one, and two that are pooled
+
+
+def change_logits(audit: Audit, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """As another network would have given them, with their losses."""
+    with h5py.File(audit.paths.features, "r+") as file:
+        logits, label = change(file["logits"][:]), file["label"][:]
+        file["logits"][:] = logits
+        file["loss"][:] = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(N), label]
+
+
+def test_no_attack_is_fitted_where_the_features_already_show_that_nothing_can_be_said(
+    make_audit: Callable[..., Audit], capsys: pytest.CaptureFixture
+) -> None:
+    audit = make_audit()
+    change_logits(audit, np.zeros_like)
+    audit.attack()
+    for name in ("lr", BLIND):
+        result = read_attack(audit.paths.attack(name))
+        assert result.reason.startswith("the audit is not: ")
+        assert "tasks" not in result.provenance
+    code, summary = audit.reduce()
+    assert (code, summary.verdict.outcome) == (4, "inconclusive")
+    assert summary.verdict.sentence.startswith("NOT EVALUABLE: the model gives every sample the same outputs.")
+
+
+def test_attacks_that_miss_what_the_accuracies_show_do_not_pass(
+    make_audit: Callable[..., Audit], capsys: pytest.CaptureFixture
+) -> None:
+    """The model is wrong on half of the non-members, and the one attack does not look at labels."""
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, CLASSES, N)
+    audit = make_audit(changes={"attack.methods": [{"method": "threshold_entropy"}]})
+    with h5py.File(audit.paths.features, "r+") as file:
+        file["label"][:] = label
+    wrong = (np.arange(N) >= N // 2) & (rng.random(N) < 0.5)
+    answered = np.where(wrong, (label + 1) % CLASSES, label)
+    sure = 6.0 * (answered[:, None] == np.arange(CLASSES)) + rng.normal(0, 0.3, (N, CLASSES))
+    change_logits(audit, lambda logits: sure.astype(logits.dtype))
+    audit.attack()
+    code, summary = audit.reduce()
+    assert (code, summary.verdict.outcome) == (4, "inconclusive")
+    assert "Add the attack correctness" in summary.verdict.sentence
