@@ -20,6 +20,7 @@ from running import run_job
 
 from mia_batch.attacks.base import BLIND, AttackResult
 from mia_batch.cli import main
+from mia_batch.metrics.epsilon import out_of_fold_decisions, out_of_fold_ranks
 from mia_batch.metrics.registry import EPSILONS
 from mia_batch.metrics.registry import METRICS as METRICS_OF_ALL
 from mia_batch.process.exit_codes import run_main
@@ -36,7 +37,9 @@ from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
 from mia_batch.stages.plan import make_manifest
-from mia_batch.stages.reduce import reduce
+from mia_batch.stages.reduce import reduce, scored
+from mia_batch.verdict.gate import decide
+from mia_batch.verdict.rules import Gate
 
 N = 160  # rows of the `records` fixture: 90 members, 70 non-members
 OF_COUNTS = [name for name, figure in EPSILONS.items() if figure.of_counts]
@@ -654,3 +657,20 @@ def test_preprocessing_that_is_not_stated_is_said_by_the_verdict(make_run: Calla
     assert [text.partition(":")[0] for text in said] == (
         [] if stated else ["data.image_size, data.mean and data.std are not stated"]
     )
+
+
+def test_of_cross_fitted_scores_the_gate_looks_at_the_extremes() -> None:
+    """An attack that knows 30 % of the members for sure, and decides by a coin."""
+    rng, n = np.random.default_rng(7), 2000
+    member, part = np.repeat([1, 0], n // 2).astype(np.int8), np.arange(n) % 5
+    scores = rng.normal(size=n) + 6 * (member & (rng.random(n) < 0.3))
+    result = AttackResult("lr", scores, rng.integers(0, 2, n).astype(np.int8), part.astype(np.int32), member)
+    found = scored(result, {}, Gate())
+    assert np.array_equal(found.extreme, out_of_fold_decisions(member == 1, scores, part, delta=1e-5))
+    assert np.array_equal(found.ranks, out_of_fold_ranks(member == 1, scores, part))
+    assert np.array_equal(found.one_split, part == 0)
+    verdict = decide({"lr": found}, Gate(), methods=["lr"])
+    assert verdict.outcome == "leak"
+    assert [rule.outcome for rule in verdict.methods["lr"].rules if rule.rule == "epsilon"] == ["leak"]
+    alone = scored(replace(result, scored_by=np.zeros(n, np.int32)), {}, Gate())
+    assert (alone.extreme, alone.ranks, alone.one_split) == (None, None, None)
