@@ -669,8 +669,9 @@ def test_of_cross_fitted_scores_the_gate_looks_at_the_extremes() -> None:
     assert np.array_equal(found.extreme, out_of_fold_decisions(member == 1, scores, part, delta=1e-5))
     assert np.array_equal(found.ranks, out_of_fold_ranks(member == 1, scores, part))
     assert np.array_equal(found.one_split, part == 0)
+    assert found.effects == (2.0, 2.0)  # counts that are pooled over models of shared rows are halved before any bound
     verdict = decide({"lr": found}, Gate(), methods=["lr"])
     assert verdict.outcome == "leak"
     assert [rule.outcome for rule in verdict.methods["lr"].rules if rule.rule == "epsilon"] == ["leak"]
     alone = scored(replace(result, scored_by=np.zeros(n, np.int32)), {}, Gate())
-    assert (alone.extreme, alone.ranks, alone.one_split) == (None, None, None)
+    assert (alone.extreme, alone.ranks, alone.one_split, alone.effects) == (None, None, None, (1.0, 1.0))
