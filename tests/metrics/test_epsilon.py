@@ -1,6 +1,7 @@
 """Epsilon's bounds against published numbers, slow references, enumeration and mechanisms whose epsilon is known."""
 
 import math
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -175,6 +176,33 @@ class TestGaussian:
         lows = [epsilon.mu_gdp(Counts(a, n - a, b, n - b)).low for a, b in zip(tp.tolist(), fp.tolist(), strict=True)]
         assert np.mean(np.array(lows) > mu) <= 0.05
         assert np.mean(lows) > mu - 0.15
+
+
+class TestOutOfFold:
+    """What is fixed for a part's samples must not know the part: else it finds leaks where there are none."""
+
+    member, part = np.arange(600) % 2 == 0, np.arange(600) // 2 % 3
+    scores = np.random.default_rng(10).normal(size=600) + member
+
+    def test_decisions_are_by_the_threshold_of_the_other_parts(self) -> None:
+        said = epsilon.out_of_fold_decisions(self.member, self.scores, self.part, delta=1e-5)
+        for part in range(3):
+            own = self.part == part
+            threshold = epsilon.choose_threshold(self.member[~own], self.scores[~own], delta=1e-5)
+            assert threshold != epsilon.choose_threshold(self.member[own], self.scores[own], delta=1e-5)
+            assert np.array_equal(said[own], self.scores[own] >= threshold)
+
+    def test_ranks_are_among_the_non_members_of_the_other_parts(self) -> None:
+        ranks = epsilon.out_of_fold_ranks(self.member, self.scores, self.part)
+        for i in (0, 1, 300, 599):
+            others = self.scores[(self.part != self.part[i]) & ~self.member]
+            assert ranks[i] == np.mean(others < self.scores[i])
+
+    @pytest.mark.parametrize("of", [epsilon.out_of_fold_decisions, epsilon.out_of_fold_ranks])
+    def test_a_parts_membership_changes_nothing_of_it(self, of: Callable[..., np.ndarray]) -> None:
+        own = self.part == 1
+        other = of(np.where(own, ~self.member, self.member), self.scores, self.part)
+        assert np.array_equal(other[own], of(self.member, self.scores, self.part)[own])
 
 
 class TestBayesian:
