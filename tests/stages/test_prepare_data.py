@@ -70,17 +70,18 @@ def test_prepared_samples_are_those_of_the_source(
     planned = plan.make_plan(config, whole_checkpoint=False)
     assert is_worth_it(config.data)
     assert prepare_main([str(config_file), "--out", str(folder)]) == 0
-    selection, images, inputs = Prepared(folder).open(identity.data_digest(planned.manifest))
+    opened = Prepared(folder).open(identity.data_digest(planned.manifest))
+    selection, kept = opened.selection, opened.kept
     for name in ("sample_index", "split", "label", "member", "group"):
         np.testing.assert_array_equal(getattr(selection, name), getattr(planned.selection, name))
     rows = np.arange(len(selection))
     direct = batches.batches(config.data, planned.selection, rows, 16)
-    mapped = batches.batches(config.data, selection, rows, 16, read=lambda part: (images[part], inputs[part]))
+    mapped = batches.batches(config.data, selection, rows, 16, read=opened.read)
     for one, other in zip(direct, mapped, strict=True):
-        for name, here, there in zip(("rows", "images", "labels", "inputs"), one, other, strict=True):
+        for name, here, there in zip(("rows", "inputs", "labels", "kept"), one, other, strict=True):
             np.testing.assert_array_equal(here, there, err_msg=name)
-    assert set(inputs["statistics"][:, STATISTICS.index("height")]) == {32, 40}  # as read, not as resized
-    assert len(np.unique(inputs["content"], axis=0)) == 150  # members and non-members are the same 150 images
+    assert set(kept["statistics"][:, STATISTICS.index("height")]) == {32, 40}  # as read, not as resized
+    assert len(np.unique(kept["content"], axis=0)) == 150  # members and non-members are the same 150 images
 
 
 @pytest.mark.parametrize("torn_more", ["more", "fewer"])
@@ -129,7 +130,7 @@ def test_bytes_and_floats_do_not_mix(
     tmp_path: Path, source_config: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prepare_main([str(source_config("mixed")), "--out", str(tmp_path / "prepared")]) == 2
-    assert "must all be uint8 or all float, got float32 and uint8" in capsys.readouterr().err
+    assert "image must be uint8, as the first sample's is, got float32" in capsys.readouterr().err
     assert not Prepared(tmp_path / "prepared").is_complete()
 
 
@@ -140,6 +141,6 @@ def test_a_label_that_is_another_with_its_image_is_one_line(
     config = source_config("relabelled")
     assert prepare_main([str(config), "--out", str(tmp_path / "prepared")]) == 2
     *_, line = capsys.readouterr().err.splitlines()
-    rule = "label must be the same with its image as alone, or in labels or targets, got 2 and 1"
+    rule = "label must be the same with its input as alone, or in labels or targets, got 2 and 1"
     assert line == f"mia-batch: {config}: data.source: train sample 141: {rule}"
     assert not Prepared(tmp_path / "prepared").is_complete()
