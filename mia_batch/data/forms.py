@@ -42,12 +42,14 @@ class ArrayForm:
         name: for messages, and a dictionary's key.
         dtype: numpy's name of the type, such as "int64".
         shape: length of each axis, after padding; None where any will do.
+        first: shape of the first sample's.
         padded: axes that may be shorter, and are padded at their ends.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    first: tuple[int, ...]
     padded: tuple[int, ...] = ()
 
     def takes(self, shape: Sequence[int]) -> bool:
@@ -58,7 +60,7 @@ class ArrayForm:
         return all(most is None or n == most or (axis in self.padded and n < most) for axis, (n, most) in pairs)
 
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype} ({', '.join('any' if n is None else str(n) for n in self.shape)})"
+        return f"{self.name} {self.dtype} {self.first}{f' padded to {self.shape}' if self.padded else ''}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Form:
         """That of the first sample; an image may have any height and width."""
         free = 2 if sample.kind == "image" else 0
         return cls(sample.kind, tuple(
-            ArrayForm(name, array.dtype.name, (None,) * free + array.shape[free:])
+            ArrayForm(name, array.dtype.name, (None,) * free + array.shape[free:], array.shape)
             for name, array in zip(sample.names, sample.arrays, strict=True)
         ))  # fmt: skip
 
@@ -128,10 +130,8 @@ class Form:
         return stacked
 
     def __str__(self) -> str:
-        padded = [array for array in self.arrays if array.padded]
-        pads = f"; {', '.join(array.name for array in padded)} padded with {self.pad:g}" if padded else ""
         kinds = {"tuple": "a tuple of ", "dict": "a dictionary of "}
-        return f"{kinds.get(self.kind, '')}{', '.join(map(str, self.arrays))}{pads}"
+        return f"{kinds.get(self.kind, '')}{', '.join(map(str, self.arrays))}"
 
 
 def _kind_words(form: Form) -> str:
@@ -142,13 +142,14 @@ def _kind_words(form: Form) -> str:
     return f"a dictionary of {', '.join(form.names)}"
 
 
-def as_sample(value: Any, refuse: Refuse, *, image: bool) -> Sample:
+def as_sample(value: Any, refuse: Refuse, *, image: bool, names: tuple[str, ...] = ()) -> Sample:
     """One sample's input: an array, or what numpy makes one of, or a tuple or a dictionary of them.
 
     Args:
         value: what a source gives.
         refuse: raises an InputError that names the sample.
         image: whether it must be one image.
+        names: of a tuple's arrays, if they have names.
     """
     several = isinstance(value, tuple | dict)
     if image and not several:
@@ -161,7 +162,7 @@ def as_sample(value: Any, refuse: Refuse, *, image: bool) -> Sample:
     if not value:
         refuse("sample must have at least one array", f"an empty {type(value).__name__}")
     if isinstance(value, tuple):
-        return _of(value, tuple(f"{INPUT}[{i}]" for i in range(len(value))), "tuple", refuse)
+        return _of(value, names or tuple(f"{INPUT}[{i}]" for i in range(len(value))), "tuple", refuse)
     if not all(isinstance(name, str) for name in value):
         refuse("a dictionary of arrays must have names that are text", ", ".join(map(repr, value)))
     names = tuple(sorted(value))

@@ -54,7 +54,10 @@ class Columns:
     def of(data: DataConfig) -> Columns:
         """Those of a configuration."""
         group = data.group if isinstance(data.group, str) else None
-        return Columns(group=group) if data.columns is None else Columns(data.columns.inputs, data.columns.label, group)
+        if data.columns is None:
+            return Columns(group=group)
+        named = data.columns.named()
+        return Columns(named if len(named) > 1 else next(iter(named), None), data.columns.label, group)
 
     def choose(self, there: Collection[str], field: str) -> str | tuple[str, ...]:
         """The name of the one input, or the names of several in the network's order.
@@ -169,7 +172,8 @@ class ObjectSource:
         return refuse
 
     def _sample(self, split: str, position: int, value: Any) -> Sample:
-        return as_sample(value, self._refusal(split, position), image=self._image)
+        names = self._columns.inputs if isinstance(self._columns.inputs, tuple) else ()
+        return as_sample(value, self._refusal(split, position), image=self._image, names=names)
 
     def _label(self, split: str, position: int, value: Any) -> int:
         label = np.asarray(value)
