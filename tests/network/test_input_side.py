@@ -163,7 +163,7 @@ def test_cells_that_cast_themselves_take_float32() -> None:
 
 
 def test_a_number_that_the_type_does_not_hold() -> None:
-    with pytest.raises(InputError, match=r"model: inputs must be within the range of the network's Float32, got 1e\+300"):
+    with pytest.raises(InputError, match=r"inputs must be within the range of the network.s Float32, got 1e\+300"):
         Predictor(nn.Dense(4, 3), 5).logits((np.full((5, 4), 1e300),))
 
 

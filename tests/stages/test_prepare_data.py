@@ -103,6 +103,67 @@ def test_a_stopped_preparation_goes_on_and_ends_the_same(
     assert os.stat(whole.images).st_mtime_ns == before
 
 
+ARRAYS = """
+import numpy as np
+
+class Items:
+    labels = np.arange(150) % 10
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __len__(self):
+        return 150
+
+    def __getitem__(self, i):
+        rng = np.random.default_rng(i)
+        ids = rng.integers(1, 99, rng.integers(3, 12))
+        items = {"vector": rng.normal(size=7), "tuple": (ids, ids > 50), "dict": {"mask": ids > 50, "ids": ids}}
+        return items[self.kind], i % 10
+
+def make(split, kind):
+    return Items(kind)
+
+def double(x):
+    return 2 * x
+"""
+
+
+@pytest.fixture
+def array_config(tmp_path: Path, write_config: Write) -> Write:
+    """A config of arrays of one kind."""
+    (tmp_path / "items.py").write_text(ARRAYS)
+    own = {"data.source": "items.py:make", "data.path": None, "data.preprocess": "none"}
+    pads = {"vector": {}, "tuple": {"data.pad": 0}, "dict": {"data.pad": 0, "data.pad_to": 15}}
+    return lambda kind, **more: write_config({**own, "data.kwargs": {"kind": kind}, **pads[kind], **more})
+
+
+@pytest.mark.parametrize("kind", ["vector", "tuple", "dict", "function"])
+def test_prepared_arrays_are_those_of_the_source_also_after_a_kill(
+    tmp_path: Path, array_config: Write, kind: str
+) -> None:
+    changes = {"data.preprocess": "items.py:double"} if kind == "function" else {}
+    config_file = array_config("vector" if kind == "function" else kind, **changes)
+    config, whole, torn = load_config(config_file), Prepared(tmp_path / "whole"), Prepared(tmp_path / "torn")
+    planned = plan.make_plan(config, whole_checkpoint=False)
+    assert prepare_main([str(config_file), "--out", str(whole.folder)]) == 0
+    opened, rows = whole.open(identity.data_digest(planned.manifest)), np.arange(300)
+    assert len(opened.inputs.columns) == (2 if kind in ("tuple", "dict") else 1)
+    direct = batches.batches(config.data, planned.selection, rows, 16)
+    mapped = batches.batches(config.data, opened.selection, rows, 16, read=opened.read)
+    for one, other in zip(direct, mapped, strict=True):
+        for here, there in zip((one[0], *one[1], *one[2:]), (other[0], *other[1], *other[2:]), strict=True):
+            assert here.dtype == there.dtype
+            np.testing.assert_array_equal(here, there)
+    torn.folder.mkdir()
+    files = whole.arrays(opened.inputs.kind, len(opened.inputs.columns))
+    for i, file in enumerate((*files, whole.inputs)):
+        (torn.folder / file.name).write_bytes(file.read_bytes()[: file.stat().st_size * (40 + i) // 100 + 1])
+    assert prepare_main([str(config_file), "--out", str(torn.folder)]) == 0
+    for file in whole.files():
+        assert (torn.folder / file.name).read_bytes() == file.read_bytes()
+
+
 def test_what_the_version_before_has_prepared_is_prepared_anew(tmp_path: Path, source_config: Write) -> None:
     config_file, prepared = str(source_config("bytes")), Prepared(tmp_path / "prepared")
     assert prepare_main([config_file, "--out", str(prepared.folder)]) == 0
