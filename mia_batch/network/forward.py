@@ -75,7 +75,7 @@ class Predictor:
         except Exception as error:  # of a network that is the user's own
             if self._ran:  # not its fault: it has taken such inputs before
                 raise
-            raise InputError(f"model: must take inputs {words(arrays)}, got {one_line(error)}") from error
+            raise InputError(f"model: must take inputs {words(tensors)}, got {one_line(error)}") from error
         if not isinstance(output, Tensor):
             raise InputError(f"model: must give one tensor of logits, got {type(output).__name__}")
         n = len(arrays[0])

@@ -91,6 +91,6 @@ def _as_floats(array: NDArray[Any], floats: Any) -> Tensor:
     return Tensor(narrow).astype(floats) if floats == ms.bfloat16 else Tensor(narrow)
 
 
-def words(arrays: Arrays) -> str:
+def words(tensors: Sequence[Tensor]) -> str:
     """Types and shapes, for messages."""
-    return ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
+    return ", ".join(f"{str(tensor.dtype).lower()} {tuple(tensor.shape)}" for tensor in tensors)
