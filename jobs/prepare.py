@@ -1,4 +1,4 @@
-"""Read, augment and resize the samples of a user's source once, for every audit of an array."""
+"""Read the samples of a user's source and bring them to one size once, for every audit of an array."""
 
 import sys
 

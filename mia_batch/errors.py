@@ -23,6 +23,6 @@ class InputError(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """The exception's type and the first line of its message."""
-    lines = str(error).strip().splitlines()
+    """The exception's type and the first line of its message that says something: MindSpore's may begin with a rule."""
+    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

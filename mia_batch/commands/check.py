@@ -18,7 +18,7 @@ from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import OK
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import SOURCES, AttackConfig, Config, DataConfig, MethodConfig
-from mia_batch.stages.plan import make_plan
+from mia_batch.stages.plan import Plan, make_plan
 from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
 
@@ -44,8 +44,17 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, checkpoint=args.checkpoint)
     plan = make_plan(config)
     print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
-    print("\n".join(["", *data_lines(config.data, plan.selection), *plan_lines(config, plan.selection, args.ranks)]))
+    lines = [*sample_lines(config.data, plan), *data_lines(config.data, plan.selection)]
+    print("\n".join(["", *lines, *plan_lines(config, plan.selection, args.ranks)]))
     return OK
+
+
+def sample_lines(data: DataConfig, plan: Plan) -> list[str]:
+    """What the first sample of a user's source is, and so every sample."""
+    if data.source in SOURCES:
+        return []
+    split, index = plan.selection.split[0], plan.selection.sample_index[0]
+    return [f"sample:  {split} sample {index}: {plan.form}; label {plan.selection.label[0]}"]
 
 
 def data_lines(data: DataConfig, selection: Selection) -> list[str]:

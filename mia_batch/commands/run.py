@@ -64,13 +64,17 @@ def check_memory(config: Config, ranks: int) -> None:
     Raises:
         InputError: they need more.
     """
-    height, width = config.data.image_size
-    batch = 2 * 4 * 3 * height * width * config.extract.batch_size  # float32: the images, and MindSpore's copy
+    batch, what = 0, "samples"  # of other inputs than images the size is not known without reading one
+    if config.data.network_size:
+        height, width = config.data.network_size
+        # float32: the images, and MindSpore's copy
+        batch = 2 * 4 * len(config.data.mean) * height * width * config.extract.batch_size
+        what = f"images of {height}x{width}"
     needed, there = ranks * (RANK_BYTES + batch), available_memory()
     if needed > there:
         raise InputError(
-            f"--ranks, extract.batch_size: {ranks} rank(s) with batches of {config.extract.batch_size} images of "
-            f"{height}x{width} must fit into this machine's {there / 2**30:.1f} GiB, need {needed / 2**30:.1f}"
+            f"--ranks, extract.batch_size: {ranks} rank(s) with batches of {config.extract.batch_size} {what} must fit "
+            f"into this machine's {there / 2**30:.1f} GiB, need {needed / 2**30:.1f}"
         )
 
 

@@ -32,6 +32,7 @@ def digests(config: Config) -> dict[str, str]:
         "model.checkpoint": config.model.checkpoint,
         "model.factory": config.model.factory_file(),
         "data.source": factory_file(config.data.source),
+        "data.preprocess": factory_file(config.data.preprocess),
     }
     found = {field: sha256(file) for field, file in (files | config.data.files()).items() if file}
     return found | {f"data:{name}": digest for name, digest in data_digests(config.data).items()}

@@ -1,7 +1,8 @@
-"""Samples of a user's source that are read, augmented and resized once, for every audit of an array to map.
+"""Samples of a user's source that are read and brought to one size once, for every audit of an array to map.
 
-CIFAR records need none of this: their files are mapped as they are. Images are appended to one file of equal rows, and
-what is kept of each input to another, so that their lengths say how far a stopped process came.
+CIFAR records need none of this: their files are mapped as they are. Each array of a sample, such as its image, is
+appended to a file of equal rows, and what is kept of the sample to another, so that their lengths say how far a stopped
+process came. A function of the user's own runs on what is read from them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
 from mia_batch.files import atomic_path, is_full, not_written, sync_directory, write_text
-from mia_batch.inputs import INPUT_DTYPE
+from mia_batch.inputs import INPUT_DTYPE, Inputs
 from mia_batch.settings.schema import SOURCES, DataConfig
 
 COLUMNS = ("sample_index", "split", "label", "member", "group")
@@ -30,6 +31,26 @@ SCHEMA = 2  # 1 has no inputs: it is prepared anew
 def is_worth_it(data: DataConfig) -> bool:
     """Whether reading these samples is more than mapping a file of records."""
     return data.source not in SOURCES
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is prepared.
+
+    Attributes:
+        selection: the samples.
+        inputs: of all of them, mapped from the files.
+        kept: of each input as its source gives it, (n,) of `INPUT_DTYPE`, mapped likewise.
+    """
+
+    selection: Selection
+    inputs: Inputs
+    kept: np.ndarray
+
+    def read(self, rows: np.ndarray) -> tuple[Inputs, np.ndarray]:
+        """Some of the rows, as a reader gives them that reads the source."""
+        columns = tuple(np.asarray(column[rows]) for column in self.inputs.columns)
+        return replace(self.inputs, columns=columns), np.asarray(self.kept[rows])
 
 
 @dataclass(frozen=True)
@@ -44,12 +65,20 @@ class Prepared:
 
     @property
     def images(self) -> Path:
-        """All images, (n, height, width, 3), one after the other."""
+        """All images, (n, height, width, channels), one after the other."""
         return self.folder / "images"
+
+    def arrays(self, kind: str, count: int) -> list[Path]:
+        """A file for each array of a sample, of as many rows each."""
+        return [self.images] if kind == "image" else [self.folder / f"array{i}" for i in range(count)]
+
+    def files(self) -> list[Path]:
+        """The large files that are there."""
+        return [file for file in (self.inputs, self.images, *self.folder.glob("array*")) if file.exists()]
 
     @property
     def inputs(self) -> Path:
-        """What is kept of each image as its source gives it, (n,) of `INPUT_DTYPE`."""
+        """What is kept of each sample as its source gives it, (n,) of `INPUT_DTYPE`."""
         return self.folder / "inputs"
 
     @property
@@ -61,7 +90,7 @@ class Prepared:
         return self.folder / "selection.npz"
 
     def is_complete(self) -> bool:
-        """Whether every image is there."""
+        """Whether every sample is there."""
         try:
             return bool(self._read_meta()["schema"] == SCHEMA)
         except (OSError, ValueError, KeyError):
@@ -72,8 +101,8 @@ class Prepared:
     def _read_meta(self) -> dict[str, Any]:
         return dict(json.loads(self._meta.read_text(encoding="utf-8")))
 
-    def open(self, identity: str) -> tuple[Selection, np.ndarray, np.ndarray]:
-        """The samples, and their images and inputs mapped from the files.
+    def open(self, identity: str) -> Opened:
+        """The samples, and their inputs mapped from the files.
 
         Args:
             identity: of the data that is wanted, as `rundir.identity.data_digest` gives it.
@@ -85,36 +114,44 @@ class Prepared:
             meta = self._read_meta()
             with np.load(self._selection, allow_pickle=False) as columns:
                 selection = Selection(**{name: columns[name] for name in COLUMNS})
-            images = np.memmap(self.images, meta["dtype"], "r", shape=tuple(meta["shape"]))
-            inputs = np.memmap(self.inputs, INPUT_DTYPE, "r", shape=tuple(meta["shape"][:1]))
+            found = meta.get("arrays") or [{"name": "image", "shape": meta["shape"], "dtype": meta["dtype"]}]
+            kind, n = meta.get("kind", "image"), len(selection)
+            pairs = zip(self.arrays(kind, len(found)), found, strict=True)
+            mapped = tuple(np.memmap(file, each["dtype"], "r", shape=tuple(each["shape"])) for file, each in pairs)
+            kept = np.memmap(self.inputs, INPUT_DTYPE, "r", shape=(n,))
         except (OSError, ValueError, KeyError) as error:
             rule = "--prepared: must hold an array's prepared data, which goes once the array has ended"
             raise InputError(f"{self.folder}: {rule}, got: {error}") from error
         if meta["identity"] != identity:
             raise InputError(f"{self.folder}: --prepared: must be of the data of this config, got other data")
-        return selection, images, inputs
+        return Opened(selection, Inputs(kind, tuple(each["name"] for each in found), mapped), kept)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def appending(self, row_bytes: int) -> Iterator[tuple[Callable[[np.ndarray, np.ndarray], None], int]]:
-        """What appends images and inputs to their files, which are locked, and how many whole rows are there already.
+    def appending(self, first: Inputs) -> Iterator[tuple[Callable[[Inputs, np.ndarray], None], int]]:
+        """What appends inputs and what is kept of them to their files, and how many whole rows are there already.
+
+        Args:
+            first: the first sample, which says how many bytes a row of each file has. The files are locked.
 
         Raises:
             InputError: another process prepares this, or the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        paths = [*self.arrays(first.kind, len(first.columns)), self.inputs]
+        sizes = [*(np.asarray(column).nbytes for column in first.columns), INPUT_DTYPE.itemsize]
         try:
-            with open(self.images, "ab") as images, open(self.inputs, "ab") as inputs:
-                fcntl.flock(images, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                files = {images: row_bytes, inputs: INPUT_DTYPE.itemsize}
-                done = min(file.tell() // size for file, size in files.items())
-                for file, size in files.items():
+            with ExitStack() as stack:
+                files = [stack.enter_context(open(path, "ab")) for path in paths]
+                fcntl.flock(files[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                done = min(file.tell() // size for file, size in zip(files, sizes, strict=True))
+                for file, size in zip(files, sizes, strict=True):
                     file.truncate(done * size)  # a kill may have torn the last
 
-                def append(*blocks: np.ndarray) -> None:
-                    for file, block in zip(files, blocks, strict=True):
-                        file.write(block.tobytes())
+                def append(inputs: Inputs, kept: np.ndarray) -> None:
+                    for file, block in zip(files, (*inputs.columns, kept), strict=True):
+                        file.write(np.asarray(block).tobytes())
 
                 yield append, done
                 for file in files:
@@ -124,13 +161,18 @@ class Prepared:
             raise InputError(f"{self.folder}: another process is preparing this data") from None
         except OSError as error:
             if is_full(error):
-                raise not_written(self.images, error) from error
+                raise not_written(paths[0], error) from error
             raise
 
-    def finish(self, selection: Selection, identity: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """Say that all images are there."""
+    def finish(self, selection: Selection, identity: str, first: Inputs) -> None:
+        """Say that all samples are there, each as the first is."""
         with atomic_path(self._selection) as temporary, open(temporary, "wb") as file:
             np.savez(file, **{name: getattr(selection, name) for name in COLUMNS})
-        meta = {"schema": SCHEMA, "identity": identity, "shape": list(shape), "dtype": dtype.str}
+        columns = zip(first.names, map(np.asarray, first.columns), strict=True)
+        arrays = [
+            {"name": name, "shape": [len(selection), *column.shape[1:]], "dtype": column.dtype.str}
+            for name, column in columns
+        ]
+        meta = {"schema": SCHEMA, "identity": identity, "kind": first.kind, "arrays": arrays}
         write_text(self._meta, json.dumps(meta) + "\n")
         sync_directory(self.folder)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mia_batch.data.forms import Form
 from mia_batch.errors import InputError
+from mia_batch.inputs import Inputs
 from mia_batch.settings.schema import SOURCES
 
 SPLITS = ("train", "test")
@@ -70,10 +72,14 @@ class RecordSource:
     def labels(self, split: str, index: np.ndarray) -> np.ndarray:
         return self._rows(split, index, slice(self.column, self.column + 1))[:, 0].astype(np.int32)
 
-    def read(self, split: str, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images, uint8 (n, 32, 32, 3), a channel-last view of channel-major bytes, and labels, int32 (n,)."""
+    def read(self, split: str, index: np.ndarray, form: Form | None = None) -> tuple[Inputs, np.ndarray]:
+        """Images, uint8 (n, 32, 32, 3), a channel-last view of channel-major bytes, and labels, int32 (n,).
+
+        Any of them are of the same form.
+        """
         pixels = self._rows(split, index, slice(len(self.format.labels), None))
-        return pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), self.labels(split, index)
+        images = pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+        return Inputs("image", ("image",), (images,)), self.labels(split, index)
 
     def _open(self, split: str) -> tuple[np.ndarray, ...]:
         if split not in self._records:

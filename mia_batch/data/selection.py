@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
+from mia_batch.data.forms import Form, Sample, check_channels, padded_form
 from mia_batch.data.groups import declared_groups
 from mia_batch.data.index_files import read_indices
 from mia_batch.data.records import SPLITS, RecordSource
-from mia_batch.data.sources import Images, Source
+from mia_batch.data.sources import Source
 from mia_batch.errors import InputError
-from mia_batch.inputs import HASH_BYTES, NO_GROUP, content
+from mia_batch.inputs import HASH_BYTES, NO_GROUP, Column, Inputs, content_of
 from mia_batch.settings.schema import DataConfig, SampleBlock
 
-HASHED_TOGETHER = 1024  # samples whose images are in memory
+HASHED_TOGETHER = 1024  # records whose images are in memory
+READ_TOGETHER = 16  # samples of a user's source, of any size
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def contents(selection: Selection, source: Source) -> np.ndarray:
     for split in np.unique(selection.split):
         rows = np.flatnonzero(selection.split == split)
         for part in np.array_split(rows, -(-len(rows) // HASHED_TOGETHER)):
-            found[part] = content(source.read(str(split), selection.sample_index[part])[0])
+            found[part] = content_of(source.read(str(split), selection.sample_index[part])[0])
     return found
 
 
@@ -198,31 +200,75 @@ def _check_disjoint(members: Side, nonmembers: Side) -> None:
             raise InputError(f"data.nonmembers: must not overlap data.members, got {what}")
 
 
-def read_images(source: Source, selection: Selection, rows: np.ndarray) -> Images:
-    """Images of the rows, in their order.
+def form_of(data: DataConfig, source: Source, selection: Selection) -> Form:
+    """What every sample of an audit has: what its first sample has, and, where `data.pad` says so, padded.
+
+    Without `data.pad_to`, this reads every sample, to find the largest.
+
+    Args:
+        data: the configuration.
+        source: of `data`.
+        selection: of `data`.
 
     Raises:
-        InputError: a sample cannot be read, or comes with another label than the selection has: `labels` or `targets`
-            may lack a transform of the label, and a label may depend on time or chance.
+        InputError: a sample that cannot be read, images of another number of channels than `data.mean`, or a padding
+            that does not fit.
+    """
+    form = first_form(source, selection)
+    if data.is_image:
+        check_channels(form, data, f"{selection.split[0]} sample {selection.sample_index[0]}")
+    return form if data.pad is None else padded_form(form, data, _shapes(form.of_any_length(), source, selection))
+
+
+def first_form(source: Source, selection: Selection) -> Form:
+    """Of the first sample."""
+    inputs, _ = source.read(str(selection.split[0]), selection.sample_index[:1])
+    return Form.of(Sample(inputs.kind, inputs.names, tuple(np.asarray(column[0]) for column in inputs.columns)))
+
+
+def _shapes(form: Form, source: Source, selection: Selection) -> Iterator[list[tuple[int, ...]]]:
+    for start in range(0, len(selection), READ_TOGETHER):
+        rows = np.arange(start, min(start + READ_TOGETHER, len(selection)))
+        for sample in zip(*read_inputs(source, selection, rows, form).columns, strict=True):
+            yield [array.shape for array in sample]
+
+
+def read_inputs(source: Source, selection: Selection, rows: np.ndarray, form: Form | None = None) -> Inputs:
+    """The inputs of the rows, at least one, in their order.
+
+    Args:
+        source: of the selection.
+        selection: what row numbers mean.
+        rows: row numbers wanted.
+        form: what every sample must have; None for what the first of each split has.
+
+    Raises:
+        InputError: a sample cannot be read, is of another form, or comes with another label than the selection has:
+            `labels` or `targets` may lack a transform of the label, and a label may depend on time or chance.
     """
     splits = selection.split[rows]
     if (splits == splits[0]).all():
-        return _read_split(source, selection, rows)
-    found: dict[int, np.ndarray] = {}
-    for split in np.unique(splits):
-        chosen = np.flatnonzero(splits == split)
-        found |= dict(zip(chosen.tolist(), _read_split(source, selection, rows[chosen]), strict=True))
-    return [found[position] for position in range(len(rows))]
+        return _read_split(source, selection, rows, form)
+    places = [np.flatnonzero(splits == split) for split in np.unique(splits)]
+    parts = [_read_split(source, selection, rows[chosen], form) for chosen in places]
+    order = np.argsort(np.concatenate(places), kind="stable")
+    columns = tuple(_in_order(columns, order) for columns in zip(*(part.columns for part in parts), strict=True))
+    return replace(parts[0], columns=columns)
 
 
-def _read_split(source: Source, selection: Selection, rows: np.ndarray) -> Images:
+def _in_order(columns: Sequence[Column], order: np.ndarray) -> Column:
+    arrays = [array for column in columns for array in column]
+    return [arrays[place] for place in order]
+
+
+def _read_split(source: Source, selection: Selection, rows: np.ndarray, form: Form | None) -> Inputs:
     split, index, known = str(selection.split[rows[0]]), selection.sample_index[rows], selection.label[rows]
-    images, labels = source.read(split, index)
+    inputs, labels = source.read(split, index, form)
     other = np.flatnonzero(labels != known)
     if len(other):
         first = other[0]
-        rule = "label must be the same with its image as alone, or in labels or targets"
+        rule = "label must be the same with its input as alone, or in labels or targets"
         raise InputError(
             f"data.source: {split} sample {index[first]}: {rule}, got {labels[first]} and {known[first]}"
         )
-    return images
+    return inputs

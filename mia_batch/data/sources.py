@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mia_batch.data.forms import Form
 from mia_batch.data.records import FORMATS, RecordSource
-from mia_batch.data.user_source import ObjectSource, OpenDataset
+from mia_batch.data.user_source import Columns, ObjectSource, OpenDataset
 from mia_batch.errors import InputError
+from mia_batch.inputs import Inputs
 from mia_batch.settings.schema import DataConfig
 from mia_batch.settings.user_code import call
-
-Images = np.ndarray | list[np.ndarray]
 
 
 class Source(Protocol):
@@ -24,8 +24,11 @@ class Source(Protocol):
     def labels(self, split: str, index: np.ndarray) -> np.ndarray:
         """Labels of the samples at `index`, int32 (n,); no image is read for those that are known without."""
 
-    def read(self, split: str, index: np.ndarray) -> tuple[Images, np.ndarray]:
-        """The samples at `index`: n images (H, W, 3), uint8 or float from 0 to 255, and their labels, int32 (n,)."""
+    def read(self, split: str, index: np.ndarray, form: Form | None = None) -> tuple[Inputs, np.ndarray]:
+        """The samples at `index`, at least one, all of `form`, and their labels, int32 (n,).
+
+        Without a form, all are of the first one's. Images are uint8, or float32 from 0 to 255.
+        """
 
 
 def open_source(data: DataConfig, open_dataset: OpenDataset) -> Source:
@@ -47,4 +50,4 @@ def open_source(data: DataConfig, open_dataset: OpenDataset) -> Source:
     def build(split: str) -> Any:
         return call(data.source, "data.source", {"split": split, **optional, **data.kwargs})
 
-    return ObjectSource(build, data.source, open_dataset)
+    return ObjectSource(build, data.source, open_dataset, Columns.of(data), image=data.is_image)

@@ -52,7 +52,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(entries)
 
 
-def load_network(model: ModelConfig, image_size: Sequence[int]) -> nn.Cell:
+def load_network(model: ModelConfig, image_size: Sequence[int] | None) -> nn.Cell:
     """Build the network of `model` with the weights of its checkpoint, for inference.
 
     Raises:

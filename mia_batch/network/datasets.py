@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.user_source import Rows
+from mia_batch.data.user_source import Columns, Rows, pick
 from mia_batch.errors import InputError, one_line
 
+BY_DEFAULT = Columns()
 ONE_TO_ONE = ("MapDataset", "RenameDataset", "ProjectDataset")  # nodes that keep the source's order and number
 
 
-def open_dataset(dataset: Any, field: str) -> Rows:
+def open_dataset(dataset: Any, field: str, chosen: Columns = BY_DEFAULT) -> Rows:
     """Read a MindSpore dataset by index: a copy of its pipeline gets a sampler of just the wanted samples.
 
     Sample i is what the user's own sampler gives at position i: a SequentialSampler or SubsetSampler (a list), also of
@@ -26,8 +28,7 @@ def open_dataset(dataset: Any, field: str) -> Rows:
     """
     leaf = _leaf(dataset, field)
     columns, size = _columns_and_size(dataset, leaf, field)
-    if not {"image", "label"} <= set(columns):
-        raise InputError(f"{field}: must have columns image and label, got {', '.join(columns)}")
+    inputs = chosen.choose(columns, field)
     samples = _samples(leaf.sampler, np.arange(size), field)
     from mindspore.dataset import SequentialSampler, SubsetSampler  # loaded, since the dataset is there; else seconds
 
@@ -42,8 +43,10 @@ def open_dataset(dataset: Any, field: str) -> Rows:
             raise InputError(f"{field}: must give one row per sample, got {len(rows)} for {len(index)} indices")
         return rows
 
-    def read(index: np.ndarray, columns: list[str]) -> list[tuple[Any, Any]]:
-        return [(row.get("image"), row["label"]) for row in some_rows(index, columns)]
+    def read(index: np.ndarray, with_inputs: bool) -> Iterator[tuple[Any, Any]]:
+        names = ([inputs] if isinstance(inputs, str) else list(inputs)) if with_inputs else []
+        rows = some_rows(index, [*names, chosen.label])
+        return ((pick(row, inputs) if with_inputs else None, row[chosen.label]) for row in rows)
 
     def column(index: np.ndarray, name: str) -> list[Any]:
         if name not in columns:

@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mia_batch.errors import InputError, one_line
+from mia_batch.network.input_side import Arrays, as_tensors, float_type, words
 from mia_batch.signals import logits_of_probabilities
 
 
@@ -17,7 +18,8 @@ class Predictor:
     but not on the other rows. So each row of the data has one place: its number modulo the batch size.
 
     Args:
-        network: takes float32 (batch_size, 3, height, width), gives logits (batch_size, n_classes).
+        network: takes arrays (batch_size, ...), gives logits (batch_size, n_classes). Floats are given to it in its own
+            type.
         batch_size: at least 1.
         output: "probabilities" if the network gives those instead; they are turned into logits.
     """
@@ -28,29 +30,35 @@ class Predictor:
         self.network = network.set_train(False)
         self.batch_size = batch_size
         self.output = output
+        self._floats = float_type(network)
         self._ran = False
 
-    def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    def logits(self, inputs: np.ndarray | Arrays, rows: np.ndarray | None = None) -> np.ndarray:
         """Run the network.
 
         Args:
-            images: float32 (n, 3, height, width), n <= batch_size.
+            inputs: the network's arguments, each (n, ...), n <= batch_size, or the only one.
             rows: numbers of the rows, (n,), distinct modulo the batch size; None for 0 to n - 1.
 
         Returns:
             float32 (n, n_classes).
 
         Raises:
-            InputError: the network does not take such images, or gives no logits.
+            InputError: the network does not take such inputs, or gives no logits.
         """
-        if len(images) > self.batch_size:
-            raise ValueError(f"images must be at most {self.batch_size}, got {len(images)}")
-        places = np.arange(len(images)) if rows is None else np.asarray(rows) % self.batch_size
-        if len(images) < self.batch_size or rows is not None:
-            padded = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
-            padded[places] = images
-            images = padded
-        return self._as_logits(self._run(images)[places])
+        arrays = inputs if isinstance(inputs, tuple) else (inputs,)
+        n = len(arrays[0])
+        if n > self.batch_size:
+            raise ValueError(f"rows must be at most {self.batch_size}, got {n}")
+        places = np.arange(n) if rows is None else np.asarray(rows) % self.batch_size
+        if n < self.batch_size or rows is not None:
+            arrays = tuple(self._placed(array, places) for array in arrays)
+        return self._as_logits(self._run(arrays)[places])
+
+    def _placed(self, array: np.ndarray, places: np.ndarray) -> np.ndarray:
+        placed = np.zeros((self.batch_size, *array.shape[1:]), array.dtype)
+        placed[places] = array
+        return placed
 
     def _as_logits(self, given: np.ndarray) -> np.ndarray:
         if self.output == "logits":
@@ -60,17 +68,19 @@ class Predictor:
         except ValueError as error:
             raise InputError(f"model.output: probabilities: {one_line(error)}") from error
 
-    def _run(self, images: np.ndarray) -> np.ndarray:
+    def _run(self, arrays: Arrays) -> np.ndarray:
+        tensors = as_tensors(arrays, self._floats)
         try:
-            output = self.network(Tensor(images, ms.float32))
-        except (ValueError, TypeError, RuntimeError) as error:
-            if self._ran:  # not the network's fault: it has taken such images before
+            output = self.network(*tensors)
+        except Exception as error:  # of a network that is the user's own
+            if self._ran:  # not its fault: it has taken such inputs before
                 raise
-            raise InputError(f"model: must take images of shape {images.shape}, got {one_line(error)}") from error
+            raise InputError(f"model: must take inputs {words(tensors)}, got {one_line(error)}") from error
         if not isinstance(output, Tensor):
             raise InputError(f"model: must give one tensor of logits, got {type(output).__name__}")
-        if output.ndim != 2 or output.shape[0] != len(images) or output.shape[1] < 2 or not output.is_floating_point():
-            rule = f"must give floating-point logits of shape ({len(images)}, 2 or more)"
+        n = len(arrays[0])
+        if output.ndim != 2 or output.shape[0] != n or output.shape[1] < 2 or not output.is_floating_point():
+            rule = f"must give floating-point logits of shape ({n}, 2 or more)"
             raise InputError(f"model: {rule}, got {output.dtype} {tuple(output.shape)}")
         self._ran = True
         return output.astype(ms.float32).asnumpy()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from mindspore.dataset import vision
 
-from mia_batch.data.sources import Images
+from mia_batch.inputs import Column
 
 CROP_PADDING = 4  # pixels, as in the tutorial
 CACHED_PIXELS = 1 << 16  # of images that are looked up together: their channels are read one after the other
@@ -30,12 +30,13 @@ class Preprocess:
         self.image_size = tuple(image_size)
         self._resize = vision.Resize(self.image_size, vision.Inter.BILINEAR)
         self._pixelwise = [vision.Rescale(1.0 / 255.0, 0.0), vision.Normalize(mean, std), vision.HWC2CHW()]
-        ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+        self.channels = len(mean)
+        ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], self.channels, axis=2)
         self._table = self._transform(ramp)[:, :, 0]
 
-    def __call__(self, images: Images) -> np.ndarray:
-        """n images (H, W, 3) of bytes, or floats from 0 to 255, to float32 (n, 3, height, width)."""
-        batch = np.empty((len(images), 3, *self.image_size), np.float32)
+    def __call__(self, images: Column) -> np.ndarray:
+        """n images (H, W, channels) of bytes, or floats from 0 to 255, to float32 (n, channels, height, width)."""
+        batch = np.empty((len(images), self.channels, *self.image_size), np.float32)
         if isinstance(images, np.ndarray) and images.shape[1:3] == self.image_size and images.dtype == np.uint8:
             step = max(1, CACHED_PIXELS // (self.image_size[0] * self.image_size[1]))
             for first in range(0, len(images), step):
@@ -48,14 +49,15 @@ class Preprocess:
                 row[:] = self._transform(resized)
         return batch
 
-    def resize(self, images: Images) -> Iterator[np.ndarray]:
-        """Each image at the output's size, still (height, width, 3)."""
+    def resize(self, images: Column) -> Iterator[np.ndarray]:
+        """Each image at the output's size, still (height, width, channels)."""
         for image in images:
             fits = image.shape[:2] == self.image_size
-            yield image if fits else np.asarray(self._resize(np.ascontiguousarray(image)))
+            resized = image if fits else np.asarray(self._resize(np.ascontiguousarray(image)))
+            yield resized.reshape(*resized.shape[:2], self.channels)
 
     def _look_up(self, images: np.ndarray, batch: np.ndarray) -> None:
-        for channel in range(3):
+        for channel in range(self.channels):
             np.take(self._table[channel], images[..., channel], out=batch[:, channel], mode="clip")
 
     def _transform(self, image: np.ndarray) -> np.ndarray:
@@ -73,7 +75,7 @@ def augment(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return crop[:, ::-1] if flip else crop
 
 
-def augmented(images: Images, split: np.ndarray, index: np.ndarray, *seed: int) -> list[np.ndarray]:
+def augmented(images: Column, split: np.ndarray, index: np.ndarray, *seed: int) -> list[np.ndarray]:
     """Each image augmented by a stream of its own, so that neither ranks nor batches change the outcome."""
     streams = [(*seed, zlib.crc32(str(name).encode()), int(i)) for name, i in zip(split, index, strict=True)]
     return [augment(image, np.random.default_rng(stream)) for image, stream in zip(images, streams, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,21 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mia_batch.data.selection import Selection, gather, read_images, select_side
+from mia_batch.data.forms import Form
+from mia_batch.data.selection import Selection, form_of, gather, read_inputs, select, select_side
 from mia_batch.data.sources import Source, open_source
 from mia_batch.errors import InputError, one_line
 from mia_batch.files import atomic_path
 from mia_batch.mpi.launcher import LAUNCHER_SIZES
+from mia_batch.network.batches import to_network
 from mia_batch.network.build import build_network
 from mia_batch.network.checkpoint import read_checkpoint, write_parameters
 from mia_batch.network.datasets import open_dataset
 from mia_batch.network.forward import Predictor
-from mia_batch.network.preprocess import Preprocess, augmented
+from mia_batch.network.input_side import Arrays, as_tensors, float_type
+from mia_batch.network.preprocess import augmented
 from mia_batch.process.stop import StopRequest
-from mia_batch.settings.schema import Config, TrainConfig
+from mia_batch.settings.schema import Config, DataConfig, TrainConfig
 
 WARM_UP = 0.05  # of all steps, in which the learning rate rises from zero
 STEPS_AT, STEP_FACTOR = (0.3, 0.6, 0.9), 0.1  # as the tutorial's epochs 30, 60 and 90 of 100
@@ -76,16 +79,16 @@ class TrainStep(nn.Cell):
         self.gradient = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
         self.reduce = nn.DistributedGradReducer(optimizer.parameters) if ranks.size > 1 else nn.Identity()
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs_and_labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and logits of a batch."""
-        logits = self.network(images)
-        return self.cross_entropy(logits, labels), logits
+        logits = self.network(*inputs_and_labels[:-1])
+        return self.cross_entropy(logits, inputs_and_labels[-1]), logits
 
-    def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, *inputs_and_labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and number of right answers, before the step."""
-        (loss, logits), gradients = self.gradient(images, labels)
+        (loss, logits), gradients = self.gradient(*inputs_and_labels)
         loss = ops.depend(loss, self.optimizer(self.reduce(gradients)))
-        right = (logits.argmax(axis=1) == labels).astype(ms.int32).sum()
+        right = (logits.argmax(axis=1) == inputs_and_labels[-1]).astype(ms.int32).sum()
         return loss, right
 
 
@@ -120,8 +123,10 @@ class Trainer:
         self.steps_per_epoch = n_samples // (self.batch_size * ranks.size)
         self.step = 0  # of all epochs
         ms.set_seed(config.train.seed)
-        self.network = build_network(config.model, config.data.image_size)
-        self.preprocess = Preprocess(config.data.image_size, config.data.mean, config.data.std)
+        self.form = form_to_train(config.data, self.source, self.selection)
+        self.network = build_network(config.model, config.data.network_size)
+        self._to_network = to_network(config.data, self.batch_size, self.network)
+        self._floats = float_type(self.network)
         self._check_labels()
         rates = learning_rates(config.train, self.steps_per_epoch).tolist()
         decay, momentum = config.train.weight_decay, config.train.momentum
@@ -135,18 +140,21 @@ class Trainer:
         return self.step // self.steps_per_epoch
 
     def _check_labels(self) -> None:
-        width = Predictor(self.network, self.batch_size).logits(self._images(np.array([0]))).shape[1]
+        width = Predictor(self.network, self.batch_size).logits(self._inputs(np.array([0]))).shape[1]
         wrong = np.flatnonzero(self.selection.label >= width)
         if len(wrong):
             where = f"{self.selection.split[wrong[0]]} sample {self.selection.sample_index[wrong[0]]}"
             raise InputError(f"{where}: label must be in [0, {width}), got {self.selection.label[wrong[0]]}")
 
-    def _images(self, rows: np.ndarray, epoch: int | None = None) -> np.ndarray:
-        images = read_images(self.source, self.selection, rows)
-        if self.config.data.augment_members and epoch is not None:
+    def _inputs(self, rows: np.ndarray, epoch: int | None = None) -> Arrays:
+        inputs = read_inputs(self.source, self.selection, rows, self.form)
+        if not self.config.data.is_image:
+            inputs = self.form.stack(inputs)
+        elif self.config.data.augment_members and epoch is not None:
             chosen = self.selection.split[rows], self.selection.sample_index[rows]
-            images = augmented(images, *chosen, self.config.train.seed, epoch)
-        return self.preprocess(images)
+            images = augmented(inputs.columns[0], *chosen, self.config.train.seed, epoch)
+            inputs = replace(inputs, columns=(images,))
+        return self._to_network(inputs, np.arange(len(rows)))
 
     def agreed(self, stop: StopRequest) -> bool:
         """Whether any rank is to stop. Collective: the others would wait for ever for a rank that left alone."""
@@ -172,7 +180,7 @@ class Trainer:
             together = self.batch_size * self.ranks.size
             rows = order[step * together : (step + 1) * together][self.ranks.rank :: self.ranks.size]
             labels = Tensor(self.selection.label[rows])
-            results.append(self.train_step(Tensor(self._images(rows, epoch)), labels))
+            results.append(self.train_step(*as_tensors(self._inputs(rows, epoch), self._floats), labels))
             self.step += 1
         return self._sum_up(results, epoch)
 
@@ -192,7 +200,7 @@ class Trainer:
         right = 0
         for first in range(0, len(self.selection), self.batch_size):
             rows = np.arange(first, min(first + self.batch_size, len(self.selection)))
-            right += int((predictor.logits(self._images(rows)).argmax(axis=1) == self.selection.label[rows]).sum())
+            right += int((predictor.logits(self._inputs(rows)).argmax(axis=1) == self.selection.label[rows]).sum())
         return right / len(self.selection)
 
     def save(self, path: Path, identity: str) -> None:
@@ -224,6 +232,21 @@ class Trainer:
 def members_of(config: Config, source: Source) -> Selection:
     """The members of a configuration; its non-members' files need not be there yet."""
     return gather(select_side(config.data.members, "data.members", source), [], source)
+
+
+def form_to_train(data: DataConfig, source: Source, members: Selection) -> Form:
+    """What every sample of the audit has, so that a network is trained on inputs of the shapes that it is audited on.
+
+    Raises:
+        InputError: as of `form_of`; or the largest sample is not known while the non-members are not there.
+    """
+    if data.pad is None or data.pad_to is not None:
+        return form_of(data, source, members)
+    try:
+        return form_of(data, source, select(data, source))
+    except InputError as error:
+        rule = "is required to train where non-members cannot be read: they may be larger than all members"
+        raise InputError([f"data.pad_to: {rule}", *error.problems]) from error
 
 
 def connect_ranks(target: str, environ: Mapping[str, str]) -> Ranks:

@@ -174,7 +174,7 @@ def _file_of(field: str) -> str:
 
 def _identity(sections: Mapping[str, Any]) -> dict[str, Any]:
     flat = _flatten(sections)
-    for key in ("model.factory", "data.source"):
+    for key in ("model.factory", "data.source", "data.preprocess"):
         location, _, function = str(flat.get(key)).rpartition(":")
         if location.endswith(".py"):
             flat[key] = f"*.py:{function}"

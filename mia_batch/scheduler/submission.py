@@ -207,14 +207,14 @@ def _write_list(listing: Path, runs: Sequence[Run]) -> None:
 
 
 def remove_old_data(out: Path) -> None:
-    """Remove the prepared images of arrays below `out` that have ended."""
+    """Remove the prepared samples of arrays below `out` that have ended."""
     arrays = [RunPaths(jobs.parent) for jobs in out.glob(".arrays/*/jobs.json")]
     data = {paths: Prepared(paths.root) for paths in arrays}
-    jobs = {paths: list(latest_jobs(paths).values()) for paths in arrays if data[paths].images.exists()}
+    jobs = {paths: list(latest_jobs(paths).values()) for paths in arrays if data[paths].files()}
     states = states_now(job for ids in jobs.values() for job in ids)
     for paths, ids in jobs.items():
         if not {states[job] for job in ids} & (scheduler.ACTIVE | {scheduler.UNKNOWN}):
-            for file in (data[paths].inputs, data[paths].images):
+            for file in data[paths].files():
                 file.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 from mia_batch.errors import InputError, one_line
 from mia_batch.settings.schema import (
     SECTIONS,
+    ColumnsConfig,
     Config,
     MethodConfig,
     ModelConfig,
@@ -154,8 +155,8 @@ def _brief(value: Any) -> str:
 
 def _keys_at(section: type[Section], location: tuple[Any, ...]) -> list[str]:
     nested: dict[str, type[Section]] = {
-        "members": SampleBlock, "nonmembers": SampleBlock, "canaries": SampleBlock, "methods": MethodConfig,
-        "rules": RuleConfig,
+        "members": SampleBlock, "nonmembers": SampleBlock, "canaries": SampleBlock, "columns": ColumnsConfig,
+        "methods": MethodConfig, "rules": RuleConfig,
     }
     where: type[Section] = next((nested[part] for part in location if part in nested), section)
     return [name for name, field in where.model_fields.items() if not field.exclude]
@@ -169,7 +170,8 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
         wanted += [("model.factory", file)] if (file := model.factory_file()) else []
         wanted += [("model.checkpoint", model.checkpoint)] if "checkpoint" in need else []
     if "data" in parts:
-        wanted += [("data.source", file)] if (file := factory_file(parts["data"].source)) else []
+        factories = {"data.source": parts["data"].source, "data.preprocess": parts["data"].preprocess}
+        wanted += [(field, file) for field, name in factories.items() if (file := factory_file(name))]
         wanted += [(field.partition("[")[0], file) for field, file in parts["data"].files().items()]
     problems = [
         f"{path}: {field}: must be a file that can be read, got {file}, which {state}"

@@ -28,6 +28,8 @@ from mia_batch.verdict.rules import GATE_RULES, RULES, TUTORIAL, Claim, Gate, Ru
 
 MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
+RECORD_CHANNELS = 3
+PREPROCESSING = ("image", "none")
 JOINT_KEYS = ("rule", "threshold", "metrics", "bound")
 
 
@@ -63,6 +65,34 @@ def _as_blocks(value: Any) -> Any:
     if not isinstance(value, Mapping | list | tuple):
         raise ValueError("must be a block with split, or a list of blocks")
     return (value,) if isinstance(value, Mapping) else _as_tuple(value)
+
+
+def _resolve_preprocess(value: Any, info: ValidationInfo) -> str:
+    if isinstance(value, str) and value in PREPROCESSING:
+        return value
+    try:
+        return _resolve_factory(value, info)
+    except ValueError:
+        rule = f"must be {', '.join(PREPROCESSING)}, package.module:function or path/to/file.py:function"
+        raise ValueError(rule) from None
+
+
+def _as_names(value: Any) -> Any:
+    """A name, or a tuple of names."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) and n.strip() for n in names):
+        raise ValueError("must be a name or a list of names")
+    if len(set(names)) < len(names):
+        raise ValueError("must name each once")
+    return value if isinstance(value, str) else tuple(names)
+
+
+def _as_lengths(value: Any) -> Any:
+    """One length, or one for each of the first axes."""
+    lengths = value if isinstance(value, list | tuple) else [value]
+    if not lengths or not all(type(length) is int and length >= 1 for length in lengths):
+        raise ValueError("must be a length of at least 1, or a list of lengths")
+    return tuple(lengths)
 
 
 def _as_group(value: Any, info: ValidationInfo) -> Any:
@@ -133,7 +163,10 @@ def _gate_metrics() -> Collection[str]:
 
 ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
 Pair = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
-Triple = Annotated[tuple[float, float, float], BeforeValidator(_as_tuple)]
+Means = Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Deviations = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+]
 Positive = Annotated[int, Field(ge=1)]
 Kwargs = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
 
@@ -178,6 +211,29 @@ class SampleBlock(Section):
 Blocks = Annotated[tuple[SampleBlock, ...], BeforeValidator(_as_blocks), Field(min_length=1)]
 
 
+IMAGE_KEYS = ("image_size", "mean", "std")  # that go with preprocess: image alone
+
+
+class ColumnsConfig(Section):
+    """Which columns of a dataset, or entries of a sample that is a dictionary, are what.
+
+    `inputs` is one name, or a list of the network's inputs in their order; None for `image`, or for the one other.
+    """
+
+    inputs: Annotated[str | tuple[str, ...], BeforeValidator(_as_names)] | None = None
+    label: Annotated[str, Field(min_length=1)] = "label"
+
+    @model_validator(mode="after")
+    def _the_label_is_no_input(self) -> ColumnsConfig:
+        if self.label in self.named():
+            raise ValueError(f"inputs must not have the label's column {self.label!r}")
+        return self
+
+    def named(self) -> tuple[str, ...]:
+        """The inputs' names; none where nothing is said of them."""
+        return (self.inputs,) if isinstance(self.inputs, str) else self.inputs or ()
+
+
 class DataConfig(Section):
     """Where samples come from, which are members, and how they are preprocessed."""
 
@@ -185,12 +241,13 @@ class DataConfig(Section):
     path: ConfigPath | None = None
     kwargs: Kwargs = {}
     label: Literal["fine", "coarse"] = "fine"
+    columns: ColumnsConfig | None = None
+    preprocess: Annotated[str, BeforeValidator(_resolve_preprocess)] = "image"
     image_size: Annotated[tuple[Positive, Positive], BeforeValidator(_as_tuple)] = (32, 32)
-    mean: Triple = (0.4465, 0.4822, 0.4914)
-    std: Annotated[
-        tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
-        BeforeValidator(_as_tuple),
-    ] = (0.2010, 0.1994, 0.2023)
+    mean: Means = (0.4465, 0.4822, 0.4914)
+    std: Deviations = (0.2010, 0.1994, 0.2023)
+    pad: float | None = None
+    pad_to: Annotated[tuple[int, ...], BeforeValidator(_as_lengths)] | None = None
     members: Blocks
     nonmembers: Blocks
     augment_members: bool = False
@@ -203,8 +260,19 @@ class DataConfig(Section):
     @property
     def borrowed(self) -> tuple[str, ...]:
         """Keys of the preprocessing that are CIFAR's because nothing is said of them, where the source is another."""
-        keys = ("image_size", "mean", "std")
-        return () if self.source in SOURCES else tuple(key for key in keys if key not in self.model_fields_set)
+        if self.source in SOURCES or not self.is_image:
+            return ()
+        return tuple(key for key in IMAGE_KEYS if key not in self.model_fields_set)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a sample is an image that is resized, rescaled and normalised."""
+        return self.preprocess == "image"
+
+    @property
+    def network_size(self) -> tuple[int, int] | None:
+        """(height, width) of the network's images; None where its inputs are not said to be images."""
+        return self.image_size if self.is_image else None
 
     @field_validator("source", mode="before")
     @classmethod
@@ -234,14 +302,27 @@ class DataConfig(Section):
         return {field: file for field, file in blocks.items() if file} | groups
 
     @model_validator(mode="after")
+    def _what_the_preprocessing_takes(self) -> DataConfig:
+        others = [key for key in (*IMAGE_KEYS, "augment_members") if self.is_given(key)]
+        if not self.is_image and others:
+            raise ValueError(f"{' and '.join(others)} only with preprocess: image, not {self.preprocess}")
+        if self.is_image and self.pad is not None:
+            raise ValueError("pad is for arrays: with preprocess: image all are resized")
+        if self.pad is None and self.pad_to is not None:
+            raise ValueError("pad (the value to pad with) is required beside pad_to")
+        if len(self.mean) != len(self.std):
+            both = f"{len(self.mean)} and {len(self.std)}"
+            raise ValueError(f"mean and std must have one value for each channel, got {both}")
+        return self
+
+    def is_given(self, key: str) -> bool:
+        """Whether the file states `key`; of a switch, whether it is on."""
+        return key in self.model_fields_set and getattr(self, key) is not False
+
+    @model_validator(mode="after")
     def _what_the_source_takes(self) -> DataConfig:
         if self.source in SOURCES:
-            if self.path is None:
-                raise ValueError(f"path is required for source {self.source}")
-            if self.kwargs:
-                raise ValueError(f"kwargs go to a function: source {self.source} takes none")
-            if isinstance(self.group, str):
-                raise ValueError(f"group must be a file for each split, {{train: FILE}}: source {self.source} has none")
+            self._check_records()
         elif "label" in self.model_fields_set:
             raise ValueError(f"label chooses between the labels of records: source {self.source} gives its own")
         elif {"split", "path"} & self.kwargs.keys():
@@ -250,6 +331,20 @@ class DataConfig(Section):
         if missing:
             raise ValueError(f"group must have a file for each split, {', '.join(missing)} missing")
         return self
+
+    def _check_records(self) -> None:
+        if self.path is None:
+            raise ValueError(f"path is required for source {self.source}")
+        if self.kwargs:
+            raise ValueError(f"kwargs go to a function: source {self.source} takes none")
+        if isinstance(self.group, str):
+            raise ValueError(f"group must be a file for each split, {{train: FILE}}: source {self.source} has none")
+        for key in ("columns", "pad"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} is for samples of a function: source {self.source} has images of one size")
+        if len(self.mean) != RECORD_CHANNELS:
+            rule = f"mean and std must have one value for each of {RECORD_CHANNELS} channels"
+            raise ValueError(f"{rule}, got {len(self.mean)}")
 
     def splits(self) -> list[str]:
         """Names of the splits in use, sorted."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch.data.forms import Form
 from mia_batch.data.prepared import Prepared
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
@@ -53,6 +54,7 @@ class Work:
     manifest: Manifest
     done: NDArray[np.bool_]
     n_classes: int | None
+    form: Form | None
     prepared: Prepared | None = None
 
 
@@ -105,7 +107,7 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     """On the root: read the config, choose the samples, claim the run directory, see what is left to do."""
     config, paths = load_run(args, need=("checkpoint", "data"))
     prepared = Prepared(Path(args.prepared).absolute()) if args.prepared else None
-    selection, manifest = _look_at(config, prepared)
+    selection, form, manifest = _look_at(config, prepared)
     manifest = claim(paths, manifest)
     done = file.rows_done(paths, selection)
     if not done.all():
@@ -113,17 +115,17 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
         entry = launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
         manifest = add_launch(paths, entry)
     width = file.store.n_classes if file.store else config.model.kwargs.get("num_classes")
-    return Work(config, paths, selection, manifest, done, width, prepared)
+    return Work(config, paths, selection, manifest, done, width, form, prepared)
 
 
-def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Manifest]:
-    """The samples, and what the run is; the labels of a user's source are not read again where they are prepared."""
+def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Form | None, Manifest]:
+    """The samples, what each has, and what the run is; where they are prepared, no user's source is read again."""
     if prepared is None:
         planned = make_plan(config, n_looked_at=1)
-        return planned.selection, planned.manifest
+        return planned.selection, planned.form, planned.manifest
     warn_of_borrowed(config.data)
     manifest = make_manifest(config)
-    return prepared.open(data_digest(manifest))[0], manifest
+    return prepared.open(data_digest(manifest)).selection, None, manifest
 
 
 def _columns(selection: Selection) -> dict[str, NDArray[Any]]:
@@ -140,24 +142,24 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
 
     config = work.config
     affinity.share_cores(world, config.extract.device)
-    from mia_batch.network.batches import batches
+    from mia_batch.network.batches import batches, reader
     from mia_batch.network.checkpoint import load_network
     from mia_batch.network.forward import Predictor
     from mia_batch.network.placement import set_up
 
     def load() -> Predictor:
         set_up(_placement(config.extract.device, world))
-        network = load_network(config.model, config.data.image_size)
+        network = load_network(config.model, config.data.network_size)
         return Predictor(network, config.extract.batch_size, output=config.model.output)
 
     predictor = world.on_all(load)
     report_own_crash(work.paths)  # not earlier: users' code and MindSpore, loaded now, may ask for their own reports
-    read = _mapped(work) if work.prepared else None
+    read = _mapped(work) if work.prepared else reader(config.data, work.selection, form=work.form)
     extraction = Extraction(
         world,
         predictor,
         batches=lambda rows: batches(
-            config.data, work.selection, rows, config.extract.batch_size, read=read
+            config.data, work.selection, rows, config.extract.batch_size, read=read, network=predictor.network
         ),
         describe=lambda row: _describe(work.selection, row),
         open_store=lambda n_classes: file.open(work, n_classes),
@@ -169,8 +171,8 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
 def _mapped(work: Work) -> Reader:
     """Read rows from the prepared files, which every rank maps."""
     assert work.prepared is not None
-    _, images, inputs = work.prepared.open(data_digest(work.manifest))
-    return lambda rows: (np.asarray(images[rows]), np.asarray(inputs[rows]))
+    opened = work.prepared.open(data_digest(work.manifest))
+    return opened.read
 
 
 def _placement(device: str, world: World) -> Placement:

@@ -24,15 +24,17 @@ from mia_batch.signals import loss as cross_entropy
 
 log = logging.getLogger(__name__)
 RUNNING, STOPPING, BROKEN = 0, 1, 2
-Batch = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int32], NDArray[Any]]
+Batch = tuple[NDArray[np.int64], tuple[NDArray[Any], ...], NDArray[np.int32], NDArray[Any]]
 Batches = Callable[[NDArray[np.int64]], Iterator[Batch]]  # as network.batches gives them
 
 
 class Forward(Protocol):
     """A network that can be run; `network.forward.Predictor` is one."""
 
-    def logits(self, images: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(n, 3, height, width) to (n, n_classes); `rows` give each image its place in the batch.
+    def logits(
+        self, inputs: tuple[NDArray[Any], ...], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Arrays (n, ...) to (n, n_classes); `rows` give each sample its place in the batch.
 
         A row's last bits depend on that place, so it must not depend on the number of ranks.
         """
@@ -99,12 +101,12 @@ class Extraction:
         return None
 
     def _blocks(self, shard: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
-        for rows, images, labels, inputs in self.batches(shard):
-            logits = self.forward.logits(images, rows)
+        for rows, inputs, labels, kept in self.batches(shard):
+            logits = self.forward.logits(inputs, rows)
             self._check(rows, logits, labels)
             block = np.empty(len(rows), dtype=block_dtype(logits.shape[1]))
             block["row"], block["logits"], block["loss"] = rows, logits, cross_entropy(logits, labels)
-            block["content"], block["statistics"] = inputs["content"], inputs["statistics"]
+            block["content"], block["statistics"] = kept["content"], kept["statistics"]
             yield block
 
     def _next_block(self, blocks: Iterator[NDArray[Any]]) -> tuple[NDArray[Any], InputError | None]:

@@ -13,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.data.digests import digests
-from mia_batch.data.selection import Selection, read_images, select
+from mia_batch.data.forms import Form
+from mia_batch.data.selection import Selection, form_of, read_inputs, select
 from mia_batch.data.sources import open_source
+from mia_batch.data.user_preprocess import UserPreprocess
 from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import check_whole
 from mia_batch.network.checkpoint_origin import origin_of
 from mia_batch.network.datasets import open_dataset
 from mia_batch.rundir.manifest import Manifest, versions
 from mia_batch.settings.loading import named_in
-from mia_batch.settings.schema import AttackConfig, Config, DataConfig
+from mia_batch.settings.schema import PREPROCESSING, AttackConfig, Config, DataConfig
 from mia_batch.verdict.sentences import borrowed_preprocessing
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class Plan:
 
     selection: Selection
     manifest: Manifest
+    form: Form
 
 
 def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int = LOOKED_AT) -> Plan:
@@ -62,14 +65,14 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int
 
     if whole_checkpoint:
         attempt(lambda: check_whole(config.model.checkpoint))
-    selection = attempt(lambda: select_samples(config.data, n_looked_at))
-    if selection is not None:
-        attempt(partial(check_attack, config.attack, selection))
+    samples = attempt(lambda: look_at(config.data, n_looked_at))
+    if samples is not None:
+        attempt(partial(check_attack, config.attack, samples[0]))
     warn_of_borrowed(config.data)
     manifest = None if problems else attempt(lambda: make_manifest(config))
-    if selection is None or manifest is None:
+    if samples is None or manifest is None:
         raise InputError(problems)
-    return Plan(selection, manifest)
+    return Plan(samples[0], manifest, samples[1])
 
 
 def warn_of_borrowed(data: DataConfig) -> None:
@@ -80,11 +83,20 @@ def warn_of_borrowed(data: DataConfig) -> None:
 
 def select_samples(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> Selection:
     """The samples of `chosen`; some are read, so that what is wrong with many of them shows now."""
+    return look_at(chosen, n_looked_at)[0]
+
+
+def look_at(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> tuple[Selection, Form]:
+    """The samples of `chosen` and what each of them has; some are read, and go through a function of the user's."""
     source = open_source(chosen, open_dataset)
     selection = select(chosen, source)
+    form = form_of(chosen, source, selection)
+    change = None if chosen.preprocess in PREPROCESSING else UserPreprocess(chosen.preprocess, n_looked_at)
     for rows in looked_at(selection.split, n_looked_at):
-        read_images(source, selection, rows)
-    return selection
+        inputs = read_inputs(source, selection, rows, form)
+        if change:
+            change(form.stack(inputs), np.arange(len(rows)))
+    return selection, form
 
 
 def looked_at(split: NDArray[np.str_], n: int = LOOKED_AT) -> list[NDArray[np.int64]]:

@@ -1,19 +1,20 @@
-"""Read, augment and resize the samples of a user's source once, for every audit of an array."""
+"""Read the samples of a user's source and bring them to one size once, for every audit of an array."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from mia_batch.data.forms import Form
 from mia_batch.data.prepared import Prepared
 from mia_batch.data.selection import Selection
 from mia_batch.data.sources import Source, open_source
-from mia_batch.errors import InputError
+from mia_batch.inputs import Inputs
 from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.progress import Progress
@@ -37,30 +38,31 @@ def _source(data: DataConfig) -> Source:
     return _opened[0][1]
 
 
-def read_block(data: DataConfig, part: Selection) -> tuple[np.ndarray, np.ndarray]:
-    """The images of `part` at the network's size, (n, height, width, 3), all uint8 or all float32; their inputs, (n,).
+def read_block(data: DataConfig, part: Selection, form: Form) -> tuple[Inputs, np.ndarray]:
+    """The inputs of `part`, stacked: arrays padded, images augmented and at the network's size; what is kept, (n,).
 
     Raises:
-        InputError: a sample cannot be read, or some are bytes and some are not.
+        InputError: a sample cannot be read, or is of another form.
     """
     from mia_batch.network.batches import reader  # MindSpore resizes
     from mia_batch.network.preprocess import Preprocess
 
-    images, inputs = reader(data, part, source=_source(data))(np.arange(len(part)))
-    resized = list(Preprocess(data.image_size, data.mean, data.std).resize(images))
-    kinds = sorted({image.dtype.name for image in resized})
-    if len(kinds) > 1:
-        raise InputError(f"data.source: images must all be uint8 or all float, got {' and '.join(kinds)}")
-    return np.stack(resized), inputs
+    inputs, kept = reader(data, part, source=_source(data), form=form)(np.arange(len(part)))
+    if data.is_image:
+        images = np.stack(list(Preprocess(data.image_size, data.mean, data.std).resize(inputs.columns[0])))
+        inputs = replace(inputs, columns=(images,))
+    return inputs, kept
 
 
-def read_blocks(data: DataConfig, selection: Selection, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_blocks(
+    data: DataConfig, selection: Selection, form: Form, first: int
+) -> Iterator[tuple[Inputs, np.ndarray]]:
     """What `read_block` gives from row `first` on, in order, read by every core of this job."""
     from joblib import Parallel, delayed
 
     parts = [selection.rows(slice(row, row + BLOCK)) for row in range(first, len(selection), BLOCK)]
     blocks = Parallel(n_jobs=min(available_cpus(), max(1, len(parts))), return_as="generator")
-    return blocks(delayed(read_block)(data, part) for part in parts)
+    return blocks(delayed(read_block)(data, part, form) for part in parts)
 
 
 def prepare_data(args: argparse.Namespace, stop: StopRequest) -> int:
@@ -77,18 +79,17 @@ def prepare_data(args: argparse.Namespace, stop: StopRequest) -> int:
 def prepare(config: Config, prepared: Prepared, stop: StopRequest) -> int:
     """Read what is missing in `prepared`; returns the exit code."""
     planned = make_plan(config, whole_checkpoint=False, n_looked_at=1)
-    selection, shape = planned.selection, (len(planned.selection), *config.data.image_size, 3)
-    first, _ = read_block(config.data, selection.rows(slice(0, 1)))
-    with prepared.appending(first.nbytes) as (append, done):
+    selection = planned.selection
+    first, _ = read_block(config.data, selection.rows(slice(0, 1)), planned.form)
+    with prepared.appending(first) as (append, done):
         progress = Progress(len(selection), done=done)
-        for block, inputs in read_blocks(config.data, selection, done):
-            if block.dtype != first.dtype:
-                raise InputError(f"data.source: images must all be {first.dtype}, as the first is, got {block.dtype}")
-            append(block, inputs)
+        for block, kept in read_blocks(config.data, selection, planned.form, done):
+            append(block, kept)
             progress.add(len(block))
             if stop and progress.done < progress.total:
                 log.warning("stopped by signal %s; the same command goes on from there", stop.signal)
                 return RESUME
-    prepared.finish(selection, data_digest(planned.manifest), shape, first.dtype)
-    log.info("prepare: %d samples, %.1f MiB", len(selection), first.itemsize * math.prod(shape) / 2**20)
+    prepared.finish(selection, data_digest(planned.manifest), first)
+    size = len(selection) * sum(np.asarray(column).nbytes for column in first.columns)
+    log.info("prepare: %d samples, %.1f MiB", len(selection), size / 2**20)
     return OK

@@ -22,10 +22,10 @@ from mia_batch.mpi.launcher import launched_first, local_place
 from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import BAD_INPUT, OK, RESUME
 from mia_batch.process.stop import StopRequest
-from mia_batch.rundir.identity import differences
+from mia_batch.rundir.identity import CONTENT, differences
 from mia_batch.rundir.manifest import launch, versions
 from mia_batch.settings.loading import load_config, named_in
-from mia_batch.settings.schema import Config
+from mia_batch.settings.schema import Config, factory_file
 
 if TYPE_CHECKING:  # MindSpore takes seconds to import: only for a configuration that is right
     from mia_batch.network.train import Ranks, Trainer
@@ -65,9 +65,21 @@ def training_identity(config: Config, selection: Selection) -> dict[str, Any]:
         **{f"train.{key}": value for key, value in resolved["train"].items() if key != "checkpoint_every"},
         **{f"data.{key}": resolved["data"][key] for key in ("label", "image_size", "mean", "std", "augment_members")},
         **{f"data.kwargs.{key}": value for key, value in resolved["data"]["kwargs"].items()},
+        **_of_other_inputs(config),
         "SHA-256 of the members": members.hexdigest(),
         **{f"SHA-256 of {name}": digest for name, digest in data_digests(only_members).items()},
     }
+
+
+def _of_other_inputs(config: Config) -> dict[str, Any]:
+    """What the preprocessing is, where it is not that of images, which is all that versions before had."""
+    data, resolved = config.data, config.resolved()["data"]
+    keys = [key for key in ("columns", "pad", "pad_to") if resolved[key] is not None]
+    found = {f"data.{key}": resolved[key] for key in keys}
+    file = factory_file(data.preprocess)
+    if not data.is_image:
+        found["data.preprocess"] = data.preprocess.rpartition(":")[2] if file else data.preprocess
+    return found | ({f"{CONTENT}data.preprocess": sha256(file)} if file else {})
 
 
 def already_trained(files: Files, identity: Mapping[str, Any]) -> bool:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rundirs import one_entry
 
 from mia_batch.attacks.split import make_splits
-from mia_batch.commands.check import plan_lines
+from mia_batch.commands.check import plan_lines, sample_lines
 from mia_batch.inputs import STATISTICS
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
-from mia_batch.stages.plan import select_samples
+from mia_batch.stages.plan import make_plan, select_samples
 
 
 @pytest.mark.parametrize("eval_fraction", [0.2, 0.32, 0.321, 0.5, 0.7])
@@ -89,3 +90,27 @@ def test_the_tutorials_gate_says_both(write_config: Callable[..., Path]) -> None
     joint, levels, *_ = gate_lines(load_config(write_config({"gate": "tutorial"})))
     assert joint == "leak if all of accuracy, precision, recall of any method above 0.6"
     assert levels.startswith("levels for each attack")
+
+
+@pytest.mark.parametrize(
+    ("value", "keys", "said"),
+    [
+        ("np.zeros((8, 9, 3), 'u1')", {}, "train sample 0: image uint8 (8, 9, 3); label 7"),
+        ("np.zeros(30)", {"data.preprocess": "none"}, "train sample 0: input float64 (30,); label 7"),
+        ("(np.arange(2 + i % 3), np.ones(2, bool))", {"data.preprocess": "none", "data.pad": 0},
+         "train sample 0: a tuple of input[0] int64 (2,) padded to (4,), input[1] bool (2,); label 7"),
+        ("{'b': np.arange(2), 'a': 1.5}", {"data.preprocess": "none"},
+         "train sample 0: a dictionary of a float64 (), b int64 (2,); label 7"),
+    ],
+)  # fmt: skip
+def test_the_first_sample_of_an_own_source_is_shown(
+    tmp_path: Path, write_config: Callable[..., Path], value: str, keys: dict[str, object], said: str
+) -> None:
+    code = f"import numpy as np\ndef make(split): return [({value}, 7) for i in range(60)]\n"
+    (tmp_path / "own.py").write_text(code)
+    (tmp_path / "whole.ckpt").write_bytes(one_entry(b"w"))
+    own = {"data.source": "own.py:make", "data.path": None, **keys}
+    config = load_config(write_config(own, checkpoint=tmp_path / "whole.ckpt"))
+    assert sample_lines(config.data, make_plan(config)) == [f"sample:  {said}"]
+    config = load_config(write_config(checkpoint=tmp_path / "whole.ckpt"))
+    assert sample_lines(config.data, make_plan(config)) == []

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+import yaml
 from rundirs import N, a_manifest, make_run, write_rows
 from running import REPO, one_line, run_job
 
@@ -34,6 +35,15 @@ Write = Callable[..., Path]
 DATASETS = (
     "sample_index", "split", "label", "member", "group", "content", "statistics", "logits", "loss", "done",
 )  # fmt: skip
+
+
+SAVE_TEXT = """
+import sys, mindspore as ms
+sys.path.insert(0, sys.argv[1] + "/text")
+import model
+ms.set_seed(1)
+ms.save_checkpoint(model.net(4), sys.argv[1] + "/net.ckpt")
+"""
 
 
 def read(run: Path) -> dict[str, np.ndarray]:
@@ -212,7 +222,7 @@ def test_a_label_that_is_another_with_its_image_is_one_line(tmp_path: Path, sour
     selection = select_samples(load_config(config := source_config(other=41), need=()).data)
     assert 41 not in {selection.sample_index[row] for rows in looked_at(selection.split) for row in rows}
     result = run_job("extract", config, "--out", tmp_path / "out", ranks=2)
-    rule = "label must be the same with its image as alone, or in labels or targets, got 2 and 1"
+    rule = "label must be the same with its input as alone, or in labels or targets, got 2 and 1"
     assert f"{config}: data.source: test sample 41: {rule}" in one_line(result)
 
 
@@ -294,6 +304,37 @@ def test_groups_and_twins_come_out_of_any_number_of_ranks(tmp_path: Path, record
     assert features.group.tolist() == [*(np.arange(90) // 3), *(np.arange(70) // 3)]
     assert (features.statistics[4] == features.statistics[97]).all()
     np.testing.assert_allclose(features.statistics[:90, 0], train[:, 2:].mean(1), rtol=1e-6)
+
+
+def test_tokens_through_a_function_are_the_same_from_any_ranks_prepared_and_resumed(tmp_path: Path) -> None:
+    """The shipped classifier of text, untrained; ids are shifted and masks turned to floats on their way to it."""
+    shutil.copytree(REPO / "configs" / "text", tmp_path / "text")
+    (tmp_path / "change.py").write_text("def change(given): return given[0] % 100, given[1].astype('f8')\n")
+    subprocess.run([sys.executable, "-c", SAVE_TEXT, tmp_path], check=True, capture_output=True)
+    raw = yaml.safe_load((REPO / "configs" / "text.yaml").read_text())
+    raw["model"]["checkpoint"], raw["data"]["kwargs"]["n"] = "net.ckpt", 75
+    raw["data"]["preprocess"] = "change.py:change"
+    del raw["data"]["pad_to"]
+    config = tmp_path / "text.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    for ranks in (1, 3):
+        done = run_job("extract", config, "--out", tmp_path / f"r{ranks}", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "r1", tmp_path / "r3")
+    assert len(np.unique(read(tmp_path / "r1")["content"], axis=0)) == 150
+    assert set(read(tmp_path / "r1")["statistics"][:, 5]) == set(range(6, 25))  # lengths before padding
+    assert run_job("prepare", config, "--out", tmp_path / "prepared").returncode == 0
+    shutil.copytree(tmp_path / "r1", tmp_path / "again")
+    with h5py.File(tmp_path / "again" / "features.h5", "r+") as file:
+        for row in (3, 20, 21, 90):
+            for name in ("content", "statistics", "logits", "loss", "done"):
+                file[name][row] = 0
+    prepared = f"--prepared={tmp_path / 'prepared'}"
+    assert run_job("extract", config, "--out", tmp_path / "again", prepared, ranks=2).returncode == 0
+    assert_same(tmp_path / "r1", tmp_path / "again")
+    (tmp_path / "change.py").write_text("def change(given): return given[0], given[1]\n")
+    line = one_line(run_job("extract", config, "--out", tmp_path / "r1"))
+    assert "--out: holds another run: the content of data.preprocess has changed" in line
 
 
 def test_a_half_finished_file_of_the_version_before_is_continued(tmp_path: Path, net_config: Write) -> None:

@@ -86,9 +86,8 @@ KINDS = ("generator", "numpy", "folder", "mnist", "record")
 def by_index(dataset: Any) -> list[tuple[np.ndarray, int]]:
     """All samples, one by one from the last to the first, and once more all together."""
     rows = open_dataset(dataset, "f")
-    columns = ["image", "label"]
-    alone = [rows.read(np.array([i]), columns)[0] for i in reversed(range(rows.size))][::-1]
-    assert_same(alone, rows.read(np.arange(rows.size), columns))
+    alone = [next(iter(rows.read(np.array([i]), True))) for i in reversed(range(rows.size))][::-1]
+    assert_same(alone, list(rows.read(np.arange(rows.size), True)))
     return alone
 
 

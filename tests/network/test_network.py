@@ -16,9 +16,9 @@ from mindspore import dataset as ds  # noqa: E402
 from mindspore import nn  # noqa: E402
 from mindspore.dataset import vision  # noqa: E402
 
-from mia_batch.data.selection import Selection, read_images  # noqa: E402
+from mia_batch.data.selection import Selection, read_inputs  # noqa: E402
 from mia_batch.errors import InputError  # noqa: E402
-from mia_batch.inputs import describe  # noqa: E402
+from mia_batch.inputs import describe_inputs  # noqa: E402
 from mia_batch.network import batches, checkpoint, placement, preprocess  # noqa: E402
 from mia_batch.network.build import build_network  # noqa: E402
 from mia_batch.network.forward import Predictor  # noqa: E402
@@ -380,13 +380,13 @@ def test_batches_give_the_rows_asked_for(folder: Path, rows: np.ndarray, batch_s
     selection = select_all(data)
     source = open_samples(data)
     seen = []
-    for part, images, labels, inputs in batches.batches(data, selection, rows, batch_size):
+    for part, (images,), labels, kept in batches.batches(data, selection, rows, batch_size):
         assert len({row // batch_size for row in part.tolist()}) == 1
         np.testing.assert_array_equal(labels, selection.label[part])
         for row, image in zip(part, images, strict=True):
-            raw = source.read(str(selection.split[row]), selection.sample_index[row : row + 1])[0][0]
+            raw = source.read(str(selection.split[row]), selection.sample_index[row : row + 1])[0].columns[0][0]
             np.testing.assert_allclose(image, naive(raw), rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(inputs, describe(read_images(source, selection, part)))
+        np.testing.assert_array_equal(kept, describe_inputs(read_inputs(source, selection, part)))
         seen += part.tolist()
     assert seen == rows.tolist()
 
@@ -395,13 +395,14 @@ def test_augmentation_changes_members_alone_and_depends_on_the_sample_alone(fold
     plain, changed = data_config(folder), data_config(folder, augment_members=True)
     selection = select_all(plain)
 
-    everything, kept = np.arange(55), describe(batches.read_images(open_samples(plain), selection, np.arange(55)))
+    everything = np.arange(55)
+    kept = describe_inputs(read_inputs(open_samples(plain), selection, everything))
 
     def collect(data: DataConfig, batch_size: int, rows: np.ndarray, seed: int = 1) -> np.ndarray:
         read = batches.reader(data, selection, seed=seed)
         parts = list(batches.batches(data, selection, rows, batch_size, read=read))
         np.testing.assert_array_equal(np.concatenate([inputs for *_, inputs in parts]), kept[rows])
-        return np.concatenate([images for _, images, *_ in parts])
+        return np.concatenate([images for _, (images,), *_ in parts])
 
     before, after = collect(plain, 16, everything), collect(changed, 16, everything)
     np.testing.assert_array_equal(after[30:], before[30:])
@@ -535,7 +536,7 @@ def test_outputs_that_are_no_logits(inputs: np.ndarray, kind: str, rule: str) ->
 
 
 def test_images_that_the_network_does_not_take(inputs: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"must take images of shape \(4, 3, 4, 4\), got ValueError") as caught:
+    with pytest.raises(InputError, match=r"must take inputs float32 \(4, 3, 4, 4\), got ValueError") as caught:
         Predictor(Plain(3, width=50), 4).logits(inputs[:4])
     assert len(str(caught.value).splitlines()) == 1
 
@@ -544,6 +545,7 @@ def test_selection_of_mixed_splits_is_read_in_order(folder: Path) -> None:
     source, index, splits = open_samples(data_config(folder)), np.array([3, 1, 2, 0]), ["test", "train"] * 2
     labels = [source.labels(split, index[i : i + 1])[0] for i, split in enumerate(splits)]
     selection = Selection(index, np.array(splits), np.array(labels), *np.ones((2, 4)))
-    found = read_images(source, selection, np.array([2, 0, 1]))
-    expected = [source.read(split, np.array([i]))[0][0] for split, i in (("test", 2), ("test", 3), ("train", 1))]
+    (found,) = read_inputs(source, selection, np.array([2, 0, 1])).columns
+    wanted = (("test", 2), ("test", 3), ("train", 1))
+    expected = [source.read(split, np.array([i]))[0].columns[0][0] for split, i in wanted]
     np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))

@@ -46,6 +46,7 @@ def test_preprocessing_of_an_own_source_that_is_not_stated(write_config: Write, 
     assert load_config(write_config(values)).data.borrowed == ()
 
 
+OWN = {"data.source": "a.b:c", "data.path": None, "data.preprocess": "none"}
 TO_999 = {"range": [1, 999]}
 LINES = [
     ({"attack.fold": 3}, "attack.fold: unknown key; valid keys: seed, eval, eval_fraction"),
@@ -67,6 +68,32 @@ LINES = [
     ({"data.members": {"num_samples": 3}}, "data.members[0].split: is required"),
     ({"data.path": None}, "data: path is required for source cifar100"),
     ({"data.std": [0.2, 0.0, 0.2]}, "data.std[1]: must be greater than 0, got 0.0"),
+    ({"data.mean": [0.5]}, "data: mean and std must have one value for each channel, got 1 and 3"),
+    ({"data.mean": [0.5], "data.std": [0.5]},
+     "data: mean and std must have one value for each of 3 channels, got 1"),
+    ({"data.mean": []}, "data.mean: "),
+    ({"data.columns": {"inputs": "x"}}, "data: columns is for samples of a function: source cifar100 has images"),
+    ({"data.preprocess": "none", "data.pad": 0}, "data: pad is for samples of a function: source cifar100 has images"),
+    ({"data.preprocess": "resize"},
+     "data.preprocess: must be image, none, package.module:function or path/to/file.py:function, got 'resize'"),
+    ({"data.preprocess": 3}, "data.preprocess: must be image, none, package.module:function or path/to/file.py:fun"),
+    ({"data.preprocess": "gone.py:f"}, "data.preprocess: must be a file that can be read, got "),
+    ({"data.preprocess": "none", "data.mean": [0.5]}, "data: mean only with preprocess: image, not none"),
+    ({"data.preprocess": "a.b:c", "data.image_size": [8, 8], "data.augment_members": True},
+     "data: image_size and augment_members only with preprocess: image, not a.b:c"),
+    ({**OWN, "data.preprocess": "image", "data.pad": 0}, "data: pad is for arrays: with preprocess: image all are"),
+    ({**OWN, "data.pad_to": 3}, "data: pad (the value to pad with) is required beside pad_to"),
+    ({**OWN, "data.pad": "0"}, "data.pad: must be a valid number, got '0'"),
+    ({**OWN, "data.pad": True}, "data.pad: must be a valid number, got True"),
+    ({**OWN, "data.pad": float("inf")}, "data.pad: must be a finite number, got inf"),
+    ({**OWN, "data.pad": 0, "data.pad_to": 0}, "data.pad_to: must be a length of at least 1, or a list of len"),
+    ({**OWN, "data.pad": 0, "data.pad_to": [3, 2.5]}, "data.pad_to: must be a length of at least 1, or a list of len"),
+    ({**OWN, "data.columns": {"input": "x"}}, "data.columns.input: unknown key; valid keys: inputs, label"),
+    ({**OWN, "data.columns": {"inputs": []}}, "data.columns.inputs: must be a name or a list of names, got []"),
+    ({**OWN, "data.columns": {"inputs": ["x", "x"]}}, "data.columns.inputs: must name each once, got ['x', 'x']"),
+    ({**OWN, "data.columns": {"inputs": ["x", 3]}}, "data.columns.inputs: must be a name or a list of names, got ['x'"),
+    ({**OWN, "data.columns": {"inputs": ["x", "label"]}}, "data.columns: inputs must not have the label's column 'lab"),
+    ({**OWN, "data.columns": "x"}, "data.columns: must be a mapping"),
     ({"model.factory": "vgg16"},
      "model.factory: must be package.module:function or path/to/file.py:function, got 'vgg16'"),
     ({"model.checkpoint": None}, "model.checkpoint: is required"),
@@ -251,7 +278,8 @@ def test_shipped_configs_are_valid_and_every_key_is_there(name: str, monkeypatch
     raw = yaml.safe_load(path.read_text())
     for section, model in SECTIONS.items():
         if section not in ("gate", "audit"):  # one of several forms; only where something is claimed
-            assert set(model.model_fields) - set(raw[section]) <= {"scheduler", "kwargs", "output", "canaries"}, section
+            optional = {"scheduler", "kwargs", "output", "canaries", "columns", "pad", "pad_to"}
+            assert set(model.model_fields) - set(raw[section]) <= optional, section
     gates = {"demo": Gate(), "vgg16_cifar100": Gate(joint=TUTORIAL, tutorial=True)}
     assert load_config(path, need=()).gate.gate() == gates[name]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ class Arithmetic:
     def __init__(self, width: int = C, broken: int | None = None) -> None:
         self.width, self.broken, self.seen = width, broken, 0
 
-    def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    def logits(self, inputs: tuple[np.ndarray, ...], rows: np.ndarray | None = None) -> np.ndarray:
+        (images,) = inputs
         self.seen += len(images)
         z = images[:, :1] + np.arange(self.width, dtype=np.float32) / 8
         if self.broken is not None:
@@ -51,12 +53,12 @@ class Run:
     def __call__(self, forward: Arithmetic, stop_after: int | None = None, n_classes: int | None = None) -> Outcome:
         stop = StopRequest()
 
-        def batches(rows: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+        def batches(rows: np.ndarray) -> Iterator[tuple[Any, ...]]:
             for i, start in enumerate(range(0, len(rows), BATCH)):
                 if i == stop_after:
                     stop.signal = 15
                 part = rows[start:start + BATCH]
-                yield part, part[:, None].astype(np.float32), self.labels[part], inputs_of(part)
+                yield part, (part[:, None].astype(np.float32),), self.labels[part], inputs_of(part)
 
         done = np.zeros(N, bool)
         if self.path.exists():

@@ -67,7 +67,8 @@ def test_images_of_a_wrong_shape(tmp_path: Path, write: Write) -> None:
         "import numpy as np\ndef make(split): return [(np.zeros((3, 32, 32), np.uint8), 0)] * 60\n"
     )
     (line,) = problems(write({"data.source": "mine.py:make", "data.path": None}))
-    assert "test sample 0: image must be (height, width, 3)" in line
+    rule = "data.mean, data.std: must have one value for each of the image's 32 channels, its last axis"
+    assert line.endswith(f"{rule}, got 3 (CIFAR's, since none are stated) for train sample 0")
 
 
 LABELS = """
@@ -102,7 +103,7 @@ def test_labels_that_are_not_those_of_the_samples(
     path = write({"data.source": "mine.py:make", "data.path": None})
     (tmp_path / "mine.py").write_text(LABELS.format(known=known, wrong=wrong, split=split))
     (line,) = problems(path)
-    rule = "label must be the same with its image as alone, or in labels or targets, got"
+    rule = "label must be the same with its input as alone, or in labels or targets, got"
     assert re.fullmatch(rf"{path}: data.source: {split} sample \d+: {rule} \d+ and \d+", line)
 
 

@@ -70,17 +70,18 @@ def test_prepared_samples_are_those_of_the_source(
     planned = plan.make_plan(config, whole_checkpoint=False)
     assert is_worth_it(config.data)
     assert prepare_main([str(config_file), "--out", str(folder)]) == 0
-    selection, images, inputs = Prepared(folder).open(identity.data_digest(planned.manifest))
+    opened = Prepared(folder).open(identity.data_digest(planned.manifest))
+    selection, kept = opened.selection, opened.kept
     for name in ("sample_index", "split", "label", "member", "group"):
         np.testing.assert_array_equal(getattr(selection, name), getattr(planned.selection, name))
     rows = np.arange(len(selection))
     direct = batches.batches(config.data, planned.selection, rows, 16)
-    mapped = batches.batches(config.data, selection, rows, 16, read=lambda part: (images[part], inputs[part]))
+    mapped = batches.batches(config.data, selection, rows, 16, read=opened.read)
     for one, other in zip(direct, mapped, strict=True):
-        for name, here, there in zip(("rows", "images", "labels", "inputs"), one, other, strict=True):
+        for name, here, there in zip(("rows", "inputs", "labels", "kept"), one, other, strict=True):
             np.testing.assert_array_equal(here, there, err_msg=name)
-    assert set(inputs["statistics"][:, STATISTICS.index("height")]) == {32, 40}  # as read, not as resized
-    assert len(np.unique(inputs["content"], axis=0)) == 150  # members and non-members are the same 150 images
+    assert set(kept["statistics"][:, STATISTICS.index("height")]) == {32, 40}  # as read, not as resized
+    assert len(np.unique(kept["content"], axis=0)) == 150  # members and non-members are the same 150 images
 
 
 @pytest.mark.parametrize("torn_more", ["more", "fewer"])
@@ -100,6 +101,67 @@ def test_a_stopped_preparation_goes_on_and_ends_the_same(
     before = os.stat(whole.images).st_mtime_ns
     assert prepare_main([config_file, "--out", str(whole.folder)]) == 0
     assert os.stat(whole.images).st_mtime_ns == before
+
+
+ARRAYS = """
+import numpy as np
+
+class Items:
+    labels = np.arange(150) % 10
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __len__(self):
+        return 150
+
+    def __getitem__(self, i):
+        rng = np.random.default_rng(i)
+        ids = rng.integers(1, 99, rng.integers(3, 12))
+        items = {"vector": rng.normal(size=7), "tuple": (ids, ids > 50), "dict": {"mask": ids > 50, "ids": ids}}
+        return items[self.kind], i % 10
+
+def make(split, kind):
+    return Items(kind)
+
+def double(x):
+    return 2 * x
+"""
+
+
+@pytest.fixture
+def array_config(tmp_path: Path, write_config: Write) -> Write:
+    """A config of arrays of one kind."""
+    (tmp_path / "items.py").write_text(ARRAYS)
+    own = {"data.source": "items.py:make", "data.path": None, "data.preprocess": "none"}
+    pads = {"vector": {}, "tuple": {"data.pad": 0}, "dict": {"data.pad": 0, "data.pad_to": 15}}
+    return lambda kind, **more: write_config({**own, "data.kwargs": {"kind": kind}, **pads[kind], **more})
+
+
+@pytest.mark.parametrize("kind", ["vector", "tuple", "dict", "function"])
+def test_prepared_arrays_are_those_of_the_source_also_after_a_kill(
+    tmp_path: Path, array_config: Write, kind: str
+) -> None:
+    changes = {"data.preprocess": "items.py:double"} if kind == "function" else {}
+    config_file = array_config("vector" if kind == "function" else kind, **changes)
+    config, whole, torn = load_config(config_file), Prepared(tmp_path / "whole"), Prepared(tmp_path / "torn")
+    planned = plan.make_plan(config, whole_checkpoint=False)
+    assert prepare_main([str(config_file), "--out", str(whole.folder)]) == 0
+    opened, rows = whole.open(identity.data_digest(planned.manifest)), np.arange(300)
+    assert len(opened.inputs.columns) == (2 if kind in ("tuple", "dict") else 1)
+    direct = batches.batches(config.data, planned.selection, rows, 16)
+    mapped = batches.batches(config.data, opened.selection, rows, 16, read=opened.read)
+    for one, other in zip(direct, mapped, strict=True):
+        for here, there in zip((one[0], *one[1], *one[2:]), (other[0], *other[1], *other[2:]), strict=True):
+            assert here.dtype == there.dtype
+            np.testing.assert_array_equal(here, there)
+    torn.folder.mkdir()
+    files = whole.arrays(opened.inputs.kind, len(opened.inputs.columns))
+    for i, file in enumerate((*files, whole.inputs)):
+        (torn.folder / file.name).write_bytes(file.read_bytes()[: file.stat().st_size * (40 + i) // 100 + 1])
+    assert prepare_main([str(config_file), "--out", str(torn.folder)]) == 0
+    for file in whole.files():
+        assert (torn.folder / file.name).read_bytes() == file.read_bytes()
 
 
 def test_what_the_version_before_has_prepared_is_prepared_anew(tmp_path: Path, source_config: Write) -> None:
@@ -129,7 +191,7 @@ def test_bytes_and_floats_do_not_mix(
     tmp_path: Path, source_config: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prepare_main([str(source_config("mixed")), "--out", str(tmp_path / "prepared")]) == 2
-    assert "must all be uint8 or all float, got float32 and uint8" in capsys.readouterr().err
+    assert "image must be uint8, as the first sample's is, got float32" in capsys.readouterr().err
     assert not Prepared(tmp_path / "prepared").is_complete()
 
 
@@ -140,6 +202,6 @@ def test_a_label_that_is_another_with_its_image_is_one_line(
     config = source_config("relabelled")
     assert prepare_main([str(config), "--out", str(tmp_path / "prepared")]) == 2
     *_, line = capsys.readouterr().err.splitlines()
-    rule = "label must be the same with its image as alone, or in labels or targets, got 2 and 1"
+    rule = "label must be the same with its input as alone, or in labels or targets, got 2 and 1"
     assert line == f"mia-batch: {config}: data.source: train sample 141: {rule}"
     assert not Prepared(tmp_path / "prepared").is_complete()

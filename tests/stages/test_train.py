@@ -196,6 +196,69 @@ def test_stopped_and_resumed_is_bit_equal_to_unbroken(config_file: Path, looks: 
     assert not files.state.exists()
 
 
+TOKENS = """
+import numpy as np
+import mindspore as ms
+from mindspore import nn
+
+class Network(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.classifier = nn.Embedding(50, 16), nn.Dense(16, 3)
+    def construct(self, ids, mask):
+        return self.classifier((self.embedding(ids) * mask.astype(ms.float32).expand_dims(-1)).sum(axis=1))
+
+def build(): return Network()
+
+class Items(list):
+    def __getitem__(self, i):
+        ids = np.random.default_rng(i).integers(1, 50, 3 + i % (len(self) // 5))
+        return {"mask": np.ones(len(ids), bool), "ids": ids}, i % 3
+
+def make(split):
+    if split == "gone": raise FileNotFoundError("no such split")
+    return Items(range(30 if split == "train" else 60))
+
+def seen_as_floats(given): return given["ids"], given["mask"].astype(np.float64)
+"""
+
+
+def tokens_config(folder: Path, **data: Any) -> Config:
+    (folder / "tokens.py").write_text(TOKENS)
+    path = write_config(folder, model={"factory": "tokens.py:build"}, train={"epochs": 40, "learning_rate": 0.3}, data={
+        "source": "tokens.py:make", "preprocess": "none", "pad": 0, **data,
+    })  # fmt: skip
+    raw = yaml.safe_load(path.read_text())
+    for key in ("path", "image_size"):
+        del raw["data"][key]
+    path.write_text(yaml.safe_dump(raw))
+    return load(path)
+
+
+def test_it_trains_on_padded_tokens_with_masks_by_name_or_through_a_function(config_file: Path) -> None:
+    for preprocess in ("none", "tokens.py:seen_as_floats"):
+        config = tokens_config(config_file.parent, preprocess=preprocess)
+        assert train.train(config, StopRequest(), Ranks()) == 40
+        files = Files(config.model.checkpoint)
+        record = json.loads(files.provenance.read_text())
+        assert record["accuracy"] > 0.9
+        assert record["identity"]["data.preprocess"] == preprocess.rpartition(":")[2]
+        assert record["identity"]["data.pad"] == 0
+        files.checkpoint.unlink()
+
+
+def test_training_pads_to_what_the_audit_pads_to(config_file: Path) -> None:
+    """The longest member has 8 tokens, the longest non-member 14."""
+    trainer = training.Trainer(tokens_config(config_file.parent), Ranks())
+    assert [array.shape for array in trainer.form.arrays] == [(14,), (14,)]
+    config = tokens_config(config_file.parent, nonmembers={"split": "gone"})
+    with pytest.raises(InputError) as caught:
+        training.Trainer(config, Ranks())
+    assert caught.value.problems[0].startswith("data.pad_to: is required to train where non-members cannot be read")
+    config = tokens_config(config_file.parent, nonmembers={"split": "gone"}, pad_to=9)
+    assert [array.shape for array in training.Trainer(config, Ranks()).form.arrays] == [(9,), (9,)]
+
+
 def test_fewer_members_than_a_batch(config_file: Path) -> None:
     data = {"members": {"split": "train", "num_samples": 3}}
     config = load(write_config(config_file.parent, data=data, train={"epochs": 2}))
