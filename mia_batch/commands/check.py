@@ -18,6 +18,7 @@ from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import OK
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import SOURCES, AttackConfig, Config, DataConfig, MethodConfig
+from mia_batch.stages.arguments import add_config_arguments
 from mia_batch.stages.plan import make_plan
 from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
@@ -27,12 +28,16 @@ if TYPE_CHECKING:  # it imports SciPy
 
 # sample_index, label, member, group, done, loss, what is kept of the input; logits and split come on top
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1 + 8 + INPUT_DTYPE.itemsize
+EXAMPLES = (
+    "mia-batch check audit.yaml",
+    "mia-batch check audit.yaml --ranks 8 --set extract.batch_size=128",
+)
 ATTACK_BYTES_PER_ROW = 8 + 1 + 4 + 1  # score, decision, by which split, member
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG, and what changes the plan."""
-    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    add_config_arguments(parser)
     parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
     parser.add_argument("--ranks", metavar="N", type=int, default=1, help="MPI ranks of the extraction (default 1)")
 
@@ -41,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the resolved config and the plan."""
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
-    config = load_config(args.config, checkpoint=args.checkpoint)
+    config = load_config(args.config, checkpoint=args.checkpoint, changes=args.changes)
     plan = make_plan(config)
     print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
     print("\n".join(["", *data_lines(config.data, plan.selection), *plan_lines(config, plan.selection, args.ranks)]))

@@ -22,6 +22,10 @@ from mia_batch.stages.plan import make_plan
 from mia_batch.stages.reduce import reduce
 
 log = logging.getLogger(__name__)
+EXAMPLES = (
+    "mia-batch run audit.yaml --out runs/one --ranks 2",
+    "mia-batch run audit.yaml --out runs/two --set attack.seed=2",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     # As one word each: a name may begin with a dash.
     arguments = [args.config, f"--out={args.out}"]
     arguments += [f"--checkpoint={args.checkpoint}"] if args.checkpoint else []
+    arguments += [f"--set={change}" for change in config.changes]
     arguments += ["--verbose"] if args.verbose else []
     for stage, command in _commands(args.ranks, arguments, left_to_do(stages)):
         log.info("stage %s", stage)

@@ -84,7 +84,8 @@ def submit_run(
     _refuse_backslash(paths)
     manifest = in_force(paths, make_plan(config).manifest)
     left = left_to_do(read_state(paths, manifest))
-    steps = plan_chain(Request(config.path, paths.root, site, tuple(words), left.stages, left.attacks))
+    words = (*words, *_changed(config))
+    steps = plan_chain(Request(config.path, paths.root, site, words, left.stages, left.attacks))
     if dry_run:
         return Submission(steps)
     refuse_active([paths])  # before the directory becomes this run's: they may be of the one before
@@ -94,6 +95,11 @@ def submit_run(
         attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(left.attacks)}
         record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)
     return Submission(steps, job_ids)
+
+
+def _changed(config: Config) -> list[str]:
+    """What --set has changed, as words for the scripts."""
+    return [f"set={change}" for change in config.changes]
 
 
 def _refuse_backslash(paths: RunPaths) -> None:
@@ -142,10 +148,9 @@ def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, d
     stages = tuple(stage for stage in STAGES if any(stage in each.stages for each in left))
     array = out / ".arrays" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
     prepared = array if "extract" in stages and is_worth_it(config.data) else None
-    request = Request(
-        config.path, out, site, (f"list={array / 'list'}",), (("prepare",) if prepared else ()) + stages,
-        n_tasks=len(runs), prepared=prepared,
-    )  # fmt: skip
+    words = (f"list={array / 'list'}", *_changed(config))
+    stages = (("prepare",) if prepared else ()) + stages
+    request = Request(config.path, out, site, words, stages, n_tasks=len(runs), prepared=prepared)
     steps = plan_chain(request)
     if dry_run:
         return Submission(steps)
