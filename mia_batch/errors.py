@@ -38,7 +38,8 @@ def did_you_mean(value: object, choices: Iterable[str]) -> str:
     if not isinstance(value, str) or not value or value in names:
         return ""
     folded = {_folded(name): name for name in reversed(names)}
-    found = difflib.get_close_matches(_folded(value), folded, n=1, cutoff=CLOSE)
+    found = [name for name in folded if sorted(name) == sorted(_folded(value))]  # letters change places in short names
+    found = found or difflib.get_close_matches(_folded(value), folded, n=1, cutoff=CLOSE)
     if not found and len(value) >= ABBREVIATED:
         begun = [name for name in folded if name.startswith(_folded(value))]
         found = begun if len(begun) == 1 else []

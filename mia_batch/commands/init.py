@@ -13,7 +13,6 @@ import yaml
 from mia_batch.errors import InputError
 from mia_batch.files import shipped, write_text
 from mia_batch.process.exit_codes import OK
-from mia_batch.scheduler.site import find_site
 from mia_batch.stages.arguments import named_folder
 
 EXAMPLES = (
@@ -101,8 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--kind, --site and --out."""
     kinds = "of what is audited: a network on images, on vectors or on tokens, or outputs that are there already"
     parser.add_argument("--kind", choices=list(KINDS), required=True, help=kinds)
-    site = "site file, or one of configs/sites (default cpu)"
-    parser.add_argument("--site", metavar="SITE", default="cpu", help=site)
+    sites = sorted(path.stem for path in (shipped("configs") / "sites").glob("*.yaml"))
+    parser.add_argument("--site", choices=sites, default="cpu", help="of the cluster (default cpu)")
     parser.add_argument("--out", metavar="DIR", default=".", help="where the files go (default here)")
 
 
@@ -110,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the files, say which, and what comes next."""
     named_folder("--out", args.out)
     out = Path(args.out)
-    site = find_site(args.site)
+    site = shipped("configs") / "sites" / f"{args.site}.yaml"
     files = copies(args.kind, site, out)
     for path in write(files):
         print(f"wrote {path}")

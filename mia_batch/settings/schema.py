@@ -326,7 +326,7 @@ class MethodConfig(Section):
     def _expand_grid(cls, raw: Any) -> Any:
         if not isinstance(raw, Mapping) or not isinstance(raw.get("params", {}), Mapping):
             return raw
-        problems: list[str] = []
+        problems = ["notes unknown key; valid keys: method, params"] if "notes" in raw else []  # it is not a user's
         notes: list[str] = []
         params = {}
         for name, values in raw.get("params", {}).items():

@@ -73,6 +73,7 @@ def said_of(capsys: pytest.CaptureFixture[str], name: str | None, *words: str) -
         (["check", "c.yaml", "extra", "--chekpoint", "x"], "--checkpoint"),
         (["submit", "c.yaml", "--out", "d", "--dryrun"], "--dry-run"),
         (["history", "runs", "--format", "tabel"], "table"), (["init", "--kind", "Images"], "image"),
+        (["init", "--kind", "text", "--site", "gup"], "gpu"),
     ],
 )  # fmt: skip
 def test_an_unknown_word_is_answered_with_the_one_meant(
