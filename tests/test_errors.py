@@ -10,7 +10,8 @@ from mia_batch.errors import did_you_mean
 @pytest.mark.parametrize(
     ("value", "choices", "meant"),
     [
-        ("gup", ["cpu", "gpu"], "gpu"), ("rl", ["lr", "rf"], "lr"), ("statsu", ["run", "status", "submit"], "status"), ("LR", ["lr", "rf"], "lr"), ("c", ["C", "dual"], "C"),
+        ("gup", ["cpu", "gpu"], "gpu"), ("rl", ["lr", "rf"], "lr"),
+        ("statsu", ["run", "status", "submit"], "status"), ("LR", ["lr", "rf"], "lr"), ("c", ["C", "dual"], "C"),
         ("batch-size", ["batch_size"], "batch_size"), ("dev", ["device", "batch_size"], "device"),
         ("n_neighbours", ["n_jobs", "n_neighbors"], "n_neighbors"), ("--rnaks", ["--ranks", "--out"], "--ranks"),
     ],

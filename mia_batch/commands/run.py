@@ -18,6 +18,7 @@ from mia_batch.rundir.crashes import crash_of, note_crash
 from mia_batch.rundir.state import Left, left_to_do, read_state
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, forget_verdict, load_run
+from mia_batch.stages.estimates import batch_bytes
 from mia_batch.stages.plan import make_plan
 from mia_batch.stages.reduce import reduce
 
@@ -70,8 +71,7 @@ def check_memory(config: Config, ranks: int) -> None:
         InputError: they need more.
     """
     height, width = config.data.image_size
-    batch = 2 * 4 * 3 * height * width * config.extract.batch_size  # float32: the images, and MindSpore's copy
-    needed, there = ranks * (RANK_BYTES + batch), available_memory()
+    needed, there = ranks * (RANK_BYTES + batch_bytes(config)), available_memory()
     if needed > there:
         raise InputError(
             f"--ranks, extract.batch_size: {ranks} rank(s) with batches of {config.extract.batch_size} images of "

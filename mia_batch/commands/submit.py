@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
         log.info("nothing to do: every checkpoint has its verdict in %s", out)
         show_nothing(args)
     elif args.checkpoints:
-        show(args, submit_runs(config, runs, out, site, dry_run=args.dry_run), runs)
+        show(args, site, submit_runs(config, runs, out, site, dry_run=args.dry_run), runs)
     else:
         words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
-        show(args, submit_run(config, out, site, words=words, dry_run=args.dry_run), runs)
+        show(args, site, submit_run(config, out, site, words=words, dry_run=args.dry_run), runs)
     return OK

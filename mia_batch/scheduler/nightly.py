@@ -101,5 +101,5 @@ def run(args: argparse.Namespace) -> int:
         if not args.dry_run:
             release(new)
         raise
-    show(args, submission, new)
+    show(args, site, submission, new)
     return OK
