@@ -8,8 +8,6 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mia_batch.errors import InputError
 from mia_batch.files import shipped, write_text
 from mia_batch.process.exit_codes import OK
@@ -20,6 +18,10 @@ EXAMPLES = (
     "mia-batch init --kind image --site gpu --out first",
 )
 KINDS = {"image": "resnet", "tabular": "tabular", "text": "text", "outputs": "outputs"}  # and each one's config
+# Before everything else there is to do, of kinds whose config does not train a network.
+FIRST = {"outputs": "python {folder}/outputs/data.py   # an example's outputs, in place of yours"}
+# What a shipped config says of its own place: runs are beside `configs`, and the repository's jobs.
+PLACES = {"../runs/": "runs/", "python jobs/train.py configs/": "python -m mia_batch.jobs.train ", " configs/": " "}
 SCHEMA = "schema.json"  # beside configs, and beside site files: their first line names it
 
 
@@ -60,7 +62,10 @@ def copies(kind: str, site: Path, out: Path) -> list[Copy]:
         raise InputError(f"--kind: must be one that this version ships, got {kind}, but there is no {sources[0]}")
     below = {source: source.relative_to(configs) for source in sources}
     below |= {site: Path("sites") / site.name, configs / "sites" / SCHEMA: Path("sites") / SCHEMA}
-    return [Copy(out / place, source.read_text(encoding="utf-8")) for source, place in below.items()]
+    texts = {place: source.read_text(encoding="utf-8") for source, place in below.items()}
+    for said, here in PLACES.items():
+        texts[below[sources[0]]] = texts[below[sources[0]]].replace(said, here)
+    return [Copy(out / place, text) for place, text in texts.items()]
 
 
 def write(files: list[Copy]) -> list[Path]:
@@ -84,14 +89,13 @@ def write(files: list[Copy]) -> list[Path]:
     return [file.path for file in missing]
 
 
-def next_commands(config: Path, site: Path) -> list[str]:
+def next_commands(kind: str, config: Path, site: Path) -> list[str]:
     """What to do now: the training, where the config has one, then the audit here or on a cluster."""
-    audit, text = shlex.quote(str(config)), config.read_text(encoding="utf-8")
-    sections = yaml.safe_load(text)
-    run = shlex.quote(str(config.parent / "runs" / config.stem))
-    lines = [f"python -m mia_batch.jobs.train {audit}"] if "train" in sections else []
+    audit, folder = shlex.quote(str(config)), shlex.quote(str(config.parent))
+    run = shlex.quote(str(config.parent / "runs" / "first"))
+    first = FIRST[kind].format(folder=folder) if kind in FIRST else f"python -m mia_batch.jobs.train {audit}"
     return [
-        *lines, f"mia-batch check {audit}", f"mia-batch run {audit} --out {run}",
+        first, f"mia-batch check {audit}", f"mia-batch run {audit} --out {run}",
         f"mia-batch submit {audit} --out {run} --site {shlex.quote(str(site))}   # instead of run, on a cluster",
     ]
 
@@ -114,6 +118,6 @@ def run(args: argparse.Namespace) -> int:
     for path in write(files):
         print(f"wrote {path}")
     print("next:")
-    for line in next_commands(out / f"{KINDS[args.kind]}.yaml", out / "sites" / site.name):
+    for line in next_commands(args.kind, out / f"{KINDS[args.kind]}.yaml", out / "sites" / site.name):
         print(f"  {line}")
     return OK

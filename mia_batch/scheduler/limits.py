@@ -23,11 +23,12 @@ def warnings(site: Site, found: Iterable[Estimate]) -> list[str]:
         time, memory = limit_seconds(ask.time), limit_bytes(ask.memory)
         if time is not None and estimate.seconds is not None and time < estimate.seconds:
             after = "" if estimate.stage == "reduce" else ": the job will go back to the queue and go on"
-            lines.append(f"site: {estimate.stage}.time: {ask.time} is less than {time_words(estimate)}{after}")
+            needs = time_words(estimate)
+            lines.append(f"site: {estimate.stage}.time: {ask.time} is below the estimate, {needs}{after}")
         of_node = estimate.memory * (ask.tasks_per_node if estimate.stage == "extract" else 1)
         if memory is not None and memory < of_node:
             needs = memory_words(estimate, of_node)
-            lines.append(f"site: {estimate.stage}.memory: {ask.memory} of a node is less than {needs}")
+            lines.append(f"site: {estimate.stage}.memory: {ask.memory} of a node is below the estimate, {needs}")
     return lines
 
 

@@ -119,7 +119,7 @@ def site_schema() -> dict[str, Any]:
         return {"anyOf": [{"type": "string", "minLength": 1}, schema]}
 
     forms = {"Site.container": line_or_list, "Site.launcher": line_or_list}
-    return editor_schema(Site, "Site file of mia_batch", [StageSite], forms)
+    return editor_schema(Site, "Site file of mia_batch", forms)
 
 
 def find_site(name: str | None) -> Path:

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from mia_batch.settings.grids import MAX_VALUES
 from mia_batch.settings.schema import (
-    SECTIONS,
     SOURCES,
     Config,
-    MethodConfig,
-    RuleConfig,
-    SampleBlock,
     gate_metrics,
     measures,
     report_metrics,
@@ -75,28 +71,24 @@ FORMS: dict[str, Form] = {
 
 def config_schema() -> Json:
     """The schema of a configuration."""
-    models: list[type[BaseModel]] = [*SECTIONS.values(), SampleBlock, MethodConfig, RuleConfig]
-    schema = editor_schema(Config, "Configuration of a mia_batch audit", models, FORMS)
+    schema = editor_schema(Config, "Configuration of a mia_batch audit", FORMS)
     gate = schema["properties"]["gate"]
     schema["properties"]["gate"] = {"description": gate["description"], "anyOf": [{"const": "tutorial"}, gate]}
     _tell_methods(schema["$defs"])
     return schema
 
 
-def editor_schema(
-    root: type[BaseModel], title: str, models: list[type[BaseModel]], forms: Mapping[str, Form]
-) -> Json:
+def editor_schema(root: type[BaseModel], title: str, forms: Mapping[str, Form]) -> Json:
     """The schema of a file that `root` reads.
 
     Args:
         root: the whole of it.
         title: of the schema.
-        models: every other model in it.
         forms: by model and key, how its schema differs from what pydantic makes of its type.
     """
     schema = _tidied(root.model_json_schema())
     parts = schema.pop("$defs")
-    for model in models:
+    for model in models_in(root) - {root}:
         _describe(parts[model.__name__], model, forms)
     _describe(schema, root, forms)
     for name, key in schema["properties"].items():
@@ -104,6 +96,24 @@ def editor_schema(
         if reference:  # its keys have the defaults
             schema["properties"][name] = {"$ref": key["$ref"], "description": parts[reference]["description"]}
     return {"$schema": DRAFT, "title": title, **schema, "$defs": parts}
+
+
+def models_in(root: type[BaseModel]) -> set[type[BaseModel]]:
+    """A model and all those that its keys are of."""
+    found, left = set[type[BaseModel]](), [root]
+    while left:
+        model = left.pop()
+        found.add(model)
+        for field in model.model_fields.values():
+            left += [each for each in _types_in(field.annotation) if issubclass(each, BaseModel) and each not in found]
+    return found
+
+
+def _types_in(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _types_in(part)
 
 
 def _describe(schema: Json, model: type[BaseModel], forms: Mapping[str, Form]) -> None:

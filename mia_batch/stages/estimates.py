@@ -28,7 +28,7 @@ from mia_batch.settings.schema import AttackConfig, Config
 MEASURED = "costs measured on one core of an AMD EPYC"
 ATTACK_START_S = 6.0  # the imports of the stage and of its workers
 REDUCE_START_S, REDUCE_S_PER_ROW = 2.0, 1.6e-4
-REDUCE_BYTES, REDUCE_BYTES_PER_ROW = 250 << 20, 1500
+REDUCE_BYTES, REDUCE_BYTES_PER_ROW = 190 << 20, 2048
 SHORT_RUN = 1000  # rows: a rate from fewer is of little use
 LATEST = 50  # runs of a folder that are looked at
 
@@ -228,7 +228,7 @@ def attack_estimate(
     refused = f"attack.memory_gib: must be at least {needed:.2f} for these samples and grids, got {attack.memory_gib}"
     return Estimate(
         "attack", seconds, shared + n_workers * each, f"on {n_workers} core(s)", f"{what}; {MEASURED}",
-        warning="" if fitting else refused,
+        warning="" if fitting >= 1 else refused,
     )  # fmt: skip
 
 

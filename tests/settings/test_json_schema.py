@@ -17,10 +17,10 @@ from mia_batch.commands.schema import text_of
 from mia_batch.errors import InputError
 from mia_batch.files import shipped
 from mia_batch.report.summary import json_schema as summary_schema
-from mia_batch.scheduler.site import Site, StageSite, load_site, site_schema
-from mia_batch.settings.json_schema import config_schema, documented
+from mia_batch.scheduler.site import Site, load_site, site_schema
+from mia_batch.settings.json_schema import config_schema, documented, models_in
 from mia_batch.settings.loading import load_config
-from mia_batch.settings.schema import SECTIONS, MethodConfig, RuleConfig, SampleBlock, shown_keys
+from mia_batch.settings.schema import Config
 
 CONFIGS = shipped("configs")
 Write = Callable[..., Path]
@@ -83,13 +83,15 @@ def test_the_shipped_copies_are_these() -> None:
         assert without_parameters(json.loads(text)) == without_parameters(schema), "make schemas"
 
 
-@pytest.mark.parametrize(
-    "model", [*SECTIONS.values(), SampleBlock, MethodConfig, RuleConfig, Site, StageSite], ids=lambda m: m.__name__
-)
+MODELS = sorted(models_in(Config) | models_in(Site), key=lambda model: model.__name__)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_every_key_has_its_words(model: Any) -> None:
     _, words = documented(model)
     hidden = [name for name, field in model.model_fields.items() if field.exclude]
-    assert set(words) - set(hidden) == set(shown_keys(model))
+    assert set(words) - set(hidden) == set(model.model_fields) - set(hidden)
+    assert len(MODELS) > 10
 
 
 def test_every_key_of_the_schema_says_what_it_means(config: Draft202012Validator, site: Draft202012Validator) -> None:
