@@ -30,8 +30,10 @@ Form = Callable[[Json], Json]
 
 
 def one_or_list(schema: Json) -> Json:
-    """One item, or the list of them."""
-    return {"anyOf": [schema["items"], schema]}
+    """One item, or the list of them; null where that is allowed."""
+    choices = schema.get("anyOf", [schema])
+    items = [choice["items"] for choice in choices if "items" in choice]
+    return {"anyOf": [*items, *choices]}
 
 
 def one_of(names: Callable[[], Any]) -> Form:

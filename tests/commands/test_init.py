@@ -106,7 +106,7 @@ def test_each_shipped_kind_is_whole(kind: str, tmp_path: Path) -> None:
     assert main(["init", "--kind", kind, "--out", str(out)]) == 0
     path = out / f"{init.KINDS[kind]}.yaml"
     load_config(path, need=())
-    assert not re.search(r"\.\./|configs/|jobs/", path.read_text())
+    assert not re.search(r"\.\./| configs/|python jobs/", path.read_text())
     folder = shipped("configs") / init.KINDS[kind]
     assert {file.name for file in (out / init.KINDS[kind]).glob("*")} == {file.name for file in folder.glob("*.py")}
     for named in re.findall(r"[\w/.-]+\.py(?=:)", yaml.safe_dump(yaml.safe_load(path.read_text()))):
