@@ -1,7 +1,7 @@
 # make demo    set up and run the main job, small    make cluster       start four Slurm nodes on this host
 # make test    set up and pass every check           make cluster-down  end them
 # make bench   compare the attack stage with stock grid search, and measure how often intervals and the gate are right
-.PHONY: demo test lint bench scripts cluster cluster-down clean
+.PHONY: demo test lint bench scripts schemas cluster cluster-down clean
 
 BIN := .venv/bin
 export PYTHON
@@ -32,6 +32,11 @@ scripts:
 	@for stage in prepare extract attack reduce; do \
 		sed -i '/^# --- slurm\/body.bash/,$$d' slurm/$$stage.sbatch && cat slurm/body.bash >>slurm/$$stage.sbatch; \
 	done
+
+# Writes the JSON schemas that the first line of each shipped config and site file names.
+schemas:
+	@$(BIN)/mia-batch schema >configs/schema.json
+	@$(BIN)/mia-batch schema --site >configs/sites/schema.json
 
 cluster:
 	@.ci/install cpu,test

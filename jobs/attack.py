@@ -6,7 +6,8 @@ from mia_batch.process.exit_codes import run_stoppable
 from mia_batch.stages.arguments import stage_parser
 from mia_batch.stages.attack import run_attack_stage
 
+parser = stage_parser("attack", __doc__, "audit.yaml --out runs/one --method lr")
+parser.add_argument("--method", metavar="NAME", help="fit this attack alone (default: all of the config)")
+
 if __name__ == "__main__":
-    parser = stage_parser("attack", __doc__)
-    parser.add_argument("--method", metavar="NAME", help="fit this attack alone (default: all of the config)")
     sys.exit(run_stoppable(run_attack_stage, parser.parse_args()))

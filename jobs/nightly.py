@@ -1,13 +1,14 @@
 """Queue the audits of new checkpoints; what slurm/nightly.sbatch runs every night."""
 
-import argparse
 import sys
 
 from mia_batch.process.exit_codes import run_main
 from mia_batch.scheduler import nightly
+from mia_batch.stages.arguments import job_parser
+
+parser = job_parser("nightly", __doc__, "audit.yaml --watch checkpoints --runs nights")
+nightly.add_arguments(parser)
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="nightly.py", description=__doc__)
-    nightly.add_arguments(parser)
     args = parser.parse_args()
     sys.exit(run_main(lambda: nightly.run(args)))

@@ -9,8 +9,9 @@ from mia_batch.process.exit_codes import run_main
 from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
 from mia_batch.stages.reduce import reduce
 
+parser = stage_parser("reduce", __doc__, "audit.yaml --out runs/one --junit verdict.xml")
+add_verdict_arguments(parser)
+
 if __name__ == "__main__":
-    parser = stage_parser("reduce", __doc__)
-    add_verdict_arguments(parser)
     args = parser.parse_args()
     sys.exit(run_main(lambda: reduce(args), verbose=args.verbose))

@@ -1,13 +1,14 @@
 """Train the network on the members of a configuration; a second call goes on where the first was stopped."""
 
-import argparse
 import sys
 
 from mia_batch.process.exit_codes import run_stoppable
+from mia_batch.stages.arguments import add_config_arguments, job_parser
 from mia_batch.stages.train import run_train_stage
 
+parser = job_parser("train", __doc__, "audit.yaml --set train.epochs=5")
+add_config_arguments(parser, "; writes its model.checkpoint")
+parser.add_argument("--verbose", action="store_true", help="log more")
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="train.py", description=__doc__)
-    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML); writes its model.checkpoint")
-    parser.add_argument("--verbose", action="store_true", help="log more")
     sys.exit(run_stoppable(run_train_stage, parser.parse_args(), prefix="train"))

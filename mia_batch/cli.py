@@ -1,4 +1,7 @@
-"""The `mia-batch` command: each sub-command is a module of commands/ with `add_arguments(parser)` and `run(args)`."""
+"""The `mia-batch` command: each sub-command is a module of commands/.
+
+It has `add_arguments(parser)`, `run(args)`, and `EXAMPLES`: command lines that end its help.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import mia_batch
+from mia_batch.process.command_line import Parser
 from mia_batch.process.exit_codes import run_main
 
 COMMANDS = {
+    "init": "write a first config, with its code and a site file",
     "run": "extract, attack and reduce on this machine",
     "check": "validate a config and show what each stage will do",
     "status": "what of a run is done, running or missing",
@@ -19,23 +24,32 @@ COMMANDS = {
     "nightly": "queue the audits of new checkpoints",
     "history": "list the audits below a folder by training, oldest first",
     "doctor": "what this node offers, and what will be slow or fail",
+    "schema": "print the JSON schema of a config, a site file or summary.json",
     "demo": "train a small network on handwritten digits and audit it",
 }
+EXAMPLES = (
+    "mia-batch init --kind tabular --out first   # a config that runs as it is",
+    "mia-batch check audit.yaml                  # what each stage will do",
+    "mia-batch run audit.yaml --out runs/one     # exit code: the verdict",
+    "mia-batch status runs/one",
+)
+CODES = (
+    "exit codes: 0 no leak above the gate's levels, 3 leak found, 4 inconclusive or not evaluable, 2 bad input, "
+    "75 stopped and can be resumed, 130 Ctrl-C, 1 anything else"
+)
 
 
 def make_parser(command: str | None) -> argparse.ArgumentParser:
     """The parser; only the module of `command` is imported, so that every other one starts fast."""
-    parser = argparse.ArgumentParser(
-        prog="mia-batch", description="Tells whether a trained model leaks who was in its training data.",
-        epilog="exit codes: 0 no leak above the gate's levels, 3 leak found, 4 inconclusive or not evaluable, "
-        "2 bad input, 75 stopped and can be resumed, 130 Ctrl-C, 1 anything else",
-    )
+    parser = Parser(prog="mia-batch", description="Tells whether a trained model leaks who was in its training data.")
+    parser.show(EXAMPLES, CODES)
     parser.add_argument("--version", action="version", version=f"mia-batch {mia_batch.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == command:
             _module(name).add_arguments(sub)
+            sub.show(_module(name).EXAMPLES)
     return parser
 
 

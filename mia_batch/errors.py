@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
+
+CLOSE = 0.7  # of difflib's ratio, where 1 is equal: `statsu` has 0.83 to `status`, `TPU` 0.67 to `GPU`
+ABBREVIATED = 3  # characters that a name's beginning must have to stand for it
 
 
 class InputError(ValueError):
@@ -26,3 +30,21 @@ def one_line(error: BaseException) -> str:
     """The exception's type and the first line of its message that says something: MindSpore's may begin with a rule."""
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def did_you_mean(value: object, choices: Iterable[str]) -> str:
+    """What ends a line about an unknown name: `; did you mean seed?`, or nothing where no choice is close."""
+    names = list(dict.fromkeys(choices))
+    if not isinstance(value, str) or not value or value in names:
+        return ""
+    folded = {_folded(name): name for name in reversed(names)}
+    found = [name for name in folded if sorted(name) == sorted(_folded(value))]  # letters change places in short names
+    found = found or difflib.get_close_matches(_folded(value), folded, n=1, cutoff=CLOSE)
+    if not found and len(value) >= ABBREVIATED:
+        begun = [name for name in folded if name.startswith(_folded(value))]
+        found = begun if len(begun) == 1 else []
+    return f"; did you mean {folded[found[0]]}?" if found else ""
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")

@@ -25,6 +25,7 @@ while (($#)) && [[ $1 != -- ]]; do
       ;;
     method=*) methods+=("$value") ;;
     checkpoint=*) options+=(--checkpoint "$value") ;;
+    set=*) options+=(--set "$value") ;;
     prepared=*) options+=(--prepared "$value") ;;
     list=*)
       mapfile -d '' -t runs <"$value" || exit 1

@@ -16,8 +16,19 @@ from mia_batch.errors import InputError
 from mia_batch.inputs import INPUT_DTYPE, NO_GROUP
 from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import OK
+from mia_batch.process.resources import available_cpus
 from mia_batch.settings.loading import load_config
-from mia_batch.settings.schema import SOURCES, AttackConfig, Config, DataConfig, MethodConfig
+from mia_batch.settings.schema import SOURCES, Config, DataConfig, MethodConfig
+from mia_batch.stages.arguments import add_config_arguments, named_folder
+from mia_batch.stages.estimates import (
+    column_widths,
+    earlier_speed,
+    estimate_lines,
+    estimates,
+    n_classes_of,
+    runs_around,
+    splits_of,
+)
 from mia_batch.stages.plan import Plan, make_plan
 from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
@@ -27,25 +38,32 @@ if TYPE_CHECKING:  # it imports SciPy
 
 # sample_index, label, member, group, done, loss, what is kept of the input; logits and split come on top
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1 + 8 + INPUT_DTYPE.itemsize
+EXAMPLES = (
+    "mia-batch check audit.yaml",
+    "mia-batch check audit.yaml --ranks 8 --set extract.batch_size=128",
+)
 ATTACK_BYTES_PER_ROW = 8 + 1 + 4 + 1  # score, decision, by which split, member
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG, and what changes the plan."""
-    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    add_config_arguments(parser)
     parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
     parser.add_argument("--ranks", metavar="N", type=int, default=1, help="MPI ranks of the extraction (default 1)")
+    runs = "estimate time by an earlier run of this network, which is here or in here"
+    parser.add_argument("--runs", metavar="DIR", help=runs)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the resolved config and the plan."""
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
-    config = load_config(args.config, checkpoint=args.checkpoint)
+    config = load_config(args.config, checkpoint=args.checkpoint, changes=args.changes)
     plan = make_plan(config)
     print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
     lines = [*sample_lines(config.data, plan), *data_lines(config.data, plan.selection)]
-    print("\n".join(["", *lines, *plan_lines(config, plan.selection, args.ranks)]))
+    lines += plan_lines(config, plan.selection, args.ranks)
+    print("\n".join(["", *lines, *estimated(config, plan, args.ranks, args.runs)]))
     return OK
 
 
@@ -55,6 +73,13 @@ def sample_lines(data: DataConfig, plan: Plan) -> list[str]:
         return []
     split, index = plan.selection.split[0], plan.selection.sample_index[0]
     return [f"sample:  {split} sample {index}: {plan.form}; label {plan.selection.label[0]}"]
+
+
+def estimated(config: Config, plan: Plan, ranks: int, runs: str | None) -> list[str]:
+    """What each stage will take on this machine."""
+    folders = [] if runs is None else runs_around(named_folder("--runs", runs))
+    speed = earlier_speed(plan.manifest, folders)
+    return estimate_lines(estimates(config, plan.selection, ranks=ranks, n_jobs=available_cpus(), speed=speed))
 
 
 def data_lines(data: DataConfig, selection: Selection) -> list[str]:
@@ -78,12 +103,11 @@ def data_lines(data: DataConfig, selection: Selection) -> list[str]:
 def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
     """What each stage will do, a few lines each."""
     from mia_batch.attacks.grouping import design_effects, group_codes  # scikit-learn takes a second
-    from mia_batch.attacks.split import make_splits
 
     group = group_codes(None, selection.group, len(selection))
-    splits = make_splits(selection.member, group=group, **config.attack.splitting())
+    splits = splits_of(config.attack, selection.member, selection.group)
     n_samples, n_members = len(selection), int(selection.member.sum())
-    n_classes = config.model.kwargs.get("num_classes", int(selection.label.max()) + 1)
+    n_classes = n_classes_of(config, selection.label)
     per_rank = math.ceil(n_samples / ranks)
     batches = math.ceil(per_rank / config.extract.batch_size)
     size = n_samples * (BYTES_PER_ROW + selection.split.dtype.itemsize // 4 + 4 * n_classes)
@@ -96,25 +120,12 @@ def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
         f"attack:  fit on {max(len(split.fit) for split in splits)}{times}, score {len(scored)}, "
         f"search: {config.attack.search}, cv {config.attack.cv}; "
         f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
-        f"{_bytes(8 * n_samples * _n_columns(config.attack, n_classes))} more while it runs",
+        f"{_bytes(8 * n_samples * sum(column_widths(config.attack, n_classes).values()))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
     effects = design_effects(selection.member[scored], group[scored], cross_fitted=len(splits) > 1)
     lines += _gate_lines(config, selection.member[scored], effects)
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
-
-
-def _n_columns(attack: AttackConfig, n_classes: int) -> int:
-    """How many numbers of each sample the attacks and the blind baseline share."""
-    from mia_batch.attacks import blind
-    from mia_batch.attacks.features import n_features
-    from mia_batch.attacks.registry import ATTACKS
-    from mia_batch.signals import NAMES
-
-    needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
-    features = n_features(n_classes) if attack.features == "signals" else 1 + n_classes
-    widths = {"features": features, "signals": len(NAMES), "label": 1}
-    return sum(width for name, width in widths.items() if name in needed) + blind.n_columns(n_classes)
 
 
 def _gate_lines(config: Config, member: NDArray[np.integer], effects: Effects) -> list[str]:

@@ -17,6 +17,7 @@ from mia_batch.process.exit_codes import FAILED, LEAK, OK
 from mia_batch.rundir.paths import RunPaths
 
 log = logging.getLogger(__name__)
+EXAMPLES = ("mia-batch demo --out runs/demo",)
 WRONG_LABELS = 0.4  # digits are so easy that a network generalises; only wrong labels have to be memorised
 SEED = 1
 RANKS = 2
@@ -58,7 +59,8 @@ def write_inputs(root: Path) -> Path:
     for name, half in zip(("train.bin", "test.bin"), halves, strict=True):
         with atomic_path(data / name) as temporary:
             temporary.write_bytes(pack_records(images[half], labels[half]).tobytes())
-    text = (shipped("configs") / "demo.yaml").read_text(encoding="utf-8")
+    text, schema = ((shipped("configs") / name).read_text(encoding="utf-8") for name in ("demo.yaml", "schema.json"))
+    write_text(root / "schema.json", schema)  # which the config's first line names
     config = root / "demo.yaml"
     write_text(config, text.replace("../runs/demo/", "./"))
     return config

@@ -25,6 +25,10 @@ from mia_batch.process.resources import available_cpus, available_memory
 
 GOOD, SLOW, BAD = "ok", "slow", "FAIL"
 PROBE_TIMEOUT_S = 60
+EXAMPLES = (
+    "mia-batch doctor runs",
+    "srun mia-batch doctor /scratch/runs --json   # what a compute node offers",
+)
 GIB = 2**30
 SMALL_SHM = GIB // 4
 LITTLE_SPACE = GIB

@@ -30,6 +30,10 @@ from mia_batch.rundir.trainings import Audited, Training, trainings
 from mia_batch.scheduler.queue import statuses
 
 log = logging.getLogger(__name__)
+EXAMPLES = (
+    "mia-batch history epochs",
+    "mia-batch history epochs --format csv > epochs.csv",
+)
 FORMATS = ("table", "csv", "json")
 SHOWN = 5  # keys in a title, before a count stands for the rest
 NOTE_WIDTH = 20  # of the last column at least, whose text goes on below

@@ -18,10 +18,15 @@ from mia_batch.rundir.crashes import crash_of, note_crash
 from mia_batch.rundir.state import Left, left_to_do, read_state
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, forget_verdict, load_run
+from mia_batch.stages.estimates import batch_bytes
 from mia_batch.stages.plan import make_plan
 from mia_batch.stages.reduce import reduce
 
 log = logging.getLogger(__name__)
+EXAMPLES = (
+    "mia-batch run audit.yaml --out runs/one --ranks 2",
+    "mia-batch run audit.yaml --out runs/two --set attack.seed=2",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     # As one word each: a name may begin with a dash.
     arguments = [args.config, f"--out={args.out}"]
     arguments += [f"--checkpoint={args.checkpoint}"] if args.checkpoint else []
+    arguments += [f"--set={change}" for change in config.changes]
     arguments += ["--verbose"] if args.verbose else []
     for stage, command in _commands(args.ranks, arguments, left_to_do(stages)):
         log.info("stage %s", stage)
@@ -64,13 +70,10 @@ def check_memory(config: Config, ranks: int) -> None:
     Raises:
         InputError: they need more.
     """
-    batch, what = 0, "samples"  # of other inputs than images the size is not known without reading one
-    if config.data.network_size:
-        height, width = config.data.network_size
-        # float32: the images, and MindSpore's copy
-        batch = 2 * 4 * len(config.data.mean) * height * width * config.extract.batch_size
-        what = f"images of {height}x{width}"
-    needed, there = ranks * (RANK_BYTES + batch), available_memory()
+    size, what = config.data.network_size, "samples"
+    if size:
+        what = f"images of {size[0]}x{size[1]}"
+    needed, there = ranks * (RANK_BYTES + batch_bytes(config)), available_memory()
     if needed > there:
         raise InputError(
             f"--ranks, extract.batch_size: {ranks} rank(s) with batches of {config.extract.batch_size} {what} must fit "

@@ -19,6 +19,11 @@ from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.rundir.state import StageStatus, furthest
 from mia_batch.scheduler.queue import statuses
 
+EXAMPLES = (
+    "mia-batch status runs/one",
+    "mia-batch status runs --json",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """DIR."""

@@ -10,14 +10,19 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
 from mia_batch.scheduler.submission import Run, find_checkpoints, name_runs, still_to_do, submit_run, submit_runs
 from mia_batch.settings.loading import load_config
-from mia_batch.stages.arguments import named_folder
+from mia_batch.stages.arguments import add_config_arguments, named_folder
 
 log = logging.getLogger(__name__)
+EXAMPLES = (
+    "mia-batch submit audit.yaml --out runs/one --site gpu --dry-run",
+    "mia-batch submit audit.yaml --out runs/one --site my_site.yaml",
+    "mia-batch submit audit.yaml --out epochs --checkpoints 'ckpt/*.ckpt'",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG --out DIR, and which checkpoints."""
-    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    add_config_arguments(parser)
     out = "run directory; of --checkpoints, the parent of theirs"
     parser.add_argument("--out", metavar="DIR", required=True, help=out)
     which = parser.add_mutually_exclusive_group()
@@ -30,14 +35,15 @@ def run(args: argparse.Namespace) -> int:
     """Check, then queue what is not done."""
     site, out = site_from(args), named_folder("--out", args.out)
     named = name_runs(find_checkpoints(args.checkpoints), out) if args.checkpoints else []
-    config = load_config(args.config, checkpoint=named[0].checkpoint if named else args.checkpoint)
+    checkpoint = named[0].checkpoint if named else args.checkpoint
+    config = load_config(args.config, checkpoint=checkpoint, changes=args.changes)
     runs = still_to_do(config, named or [Run(config.model.checkpoint, RunPaths(out))])
     if not runs:
         log.info("nothing to do: every checkpoint has its verdict in %s", out)
         show_nothing(args)
     elif args.checkpoints:
-        show(args, submit_runs(config, runs, out, site, dry_run=args.dry_run), runs)
+        show(args, site, submit_runs(config, runs, out, site, dry_run=args.dry_run), runs)
     else:
         words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
-        show(args, submit_run(config, out, site, words=words, dry_run=args.dry_run), runs)
+        show(args, site, submit_run(config, out, site, words=words, dry_run=args.dry_run), runs)
     return OK

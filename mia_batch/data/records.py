@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mia_batch.data.forms import Form
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, did_you_mean
 from mia_batch.inputs import Inputs
 from mia_batch.settings.schema import SOURCES
 
@@ -101,7 +101,8 @@ class RecordSource:
 
 def _record_files(folder: Path, record_format: RecordFormat, split: str) -> tuple[Path, ...]:
     if split not in SPLITS:
-        raise InputError(f"data: split must be one of {', '.join(SPLITS)} for {record_format.name}, got {split!r}")
+        rule = f"split must be one of {', '.join(SPLITS)} for {record_format.name}"
+        raise InputError(f"data: {rule}, got {split!r}{did_you_mean(split, SPLITS)}")
     choices: list[tuple[Path, ...]] = [(folder / f"{split}.bin",), (folder / split / f"{split}.bin",)]
     if record_format.name == "cifar10":
         choices += [_cifar10_batches(where, split) for where in (folder, folder / split)]

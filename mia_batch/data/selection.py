@@ -13,7 +13,7 @@ from mia_batch.data.groups import declared_groups
 from mia_batch.data.index_files import read_indices
 from mia_batch.data.records import SPLITS, RecordSource
 from mia_batch.data.sources import Source
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, did_you_mean
 from mia_batch.inputs import HASH_BYTES, NO_GROUP, Column, Inputs, content_of
 from mia_batch.settings.schema import DataConfig, SampleBlock
 
@@ -135,7 +135,8 @@ def select_side(blocks: Sequence[SampleBlock], field: str, source: Source) -> Si
     for number, block in enumerate(blocks):
         where = field if len(blocks) == 1 else f"{field}[{number}]"
         if isinstance(source, RecordSource) and block.split not in SPLITS:
-            raise InputError(f"{where}: split must be one of {', '.join(SPLITS)}, got {block.split!r}")
+            near = did_you_mean(block.split, SPLITS)
+            raise InputError(f"{where}: split must be one of {', '.join(SPLITS)}, got {block.split!r}{near}")
         side.append((block.split, _block_index(block, where, source.size(block.split))))
     _check_once(side, field)
     return side

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 
@@ -17,6 +18,16 @@ def available_cpus(environ: Mapping[str, str] = os.environ) -> int:
     if environ.get("SLURM_CPUS_PER_TASK", "").isdigit():
         limits.append(int(environ["SLURM_CPUS_PER_TASK"]))
     return max(1, math.ceil(min(limits)))
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process has held; None where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(found[0]) << 10 if found else None
 
 
 def available_memory() -> int:

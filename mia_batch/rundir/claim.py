@@ -73,7 +73,7 @@ def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) 
     read = {field: file for field, file in config.data.files().items() if field.startswith(VERDICT_FILES)}
     read |= {"model.checkpoint": config.model.checkpoint} if checkpoint else {}
     digests = known | {field: sha256(file) for field, file in read.items()}
-    here = found.model_copy(update={"config": config.resolved(), "digests": digests})
+    here = found.model_copy(update={"config": config.resolved(), "digests": digests, "changes": config.changes})
     in_force(paths, here)
     unread = {
         name: of_rows(name, found.config[name]) | {key: here.config[name][key] for key in OF_VERDICT.get(name, ())}

@@ -40,6 +40,10 @@ BEFORE: dict[str, Any] = {
 }  # fmt: skip
 CONTENT = "SHA-256 of "
 NOT_TRAINING = frozenset((f"{CONTENT}model.checkpoint", "train.checkpoint_every"))
+# Of features.h5, what is of the samples or the weights and not of the network and how it is run.
+OF_SAMPLES = re.compile(
+    rf"({CONTENT})?(data\.(members|nonmembers|canaries|group|label|path).*|.* in data\.path|model\.checkpoint)"
+)
 NOTHING = object()
 
 
@@ -72,6 +76,11 @@ def training_run_identity(manifest: Manifest) -> dict[str, Any]:
     """Of the training that the checkpoint is of: the features but for its bytes, and the section `train`."""
     found = _of_sections(manifest, "model", "data", "extract", "train")
     return {key: value for key, value in found.items() if key not in NOT_TRAINING}
+
+
+def network_identity(manifest: Manifest) -> dict[str, Any]:
+    """Of how fast rows are extracted: the network, the source, the preprocessing, the batches; not which samples."""
+    return {key: value for key, value in features_identity(manifest).items() if not OF_SAMPLES.fullmatch(key)}
 
 
 def features_digest(manifest: Manifest) -> str:

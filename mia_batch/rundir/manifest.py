@@ -49,6 +49,7 @@ class Manifest(BaseModel):
         versions: of Python, the product and what computes its numbers, when the run was set up.
         launches: how each extraction was started and what was measured, oldest first.
         checkpoint: when the checkpoint was made.
+        changes: of `config_file`, by --set, as they were said: KEY=VALUE. `config` has their values.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,6 +61,7 @@ class Manifest(BaseModel):
     versions: dict[str, str]
     launches: tuple[dict[str, Any], ...] = ()
     checkpoint: CheckpointOrigin = CheckpointOrigin()
+    changes: tuple[str, ...] = ()
 
     @field_validator("config")
     @classmethod

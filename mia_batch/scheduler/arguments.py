@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shlex
 from collections.abc import Sequence
 
 from mia_batch.errors import InputError
+from mia_batch.scheduler.limits import warnings
 from mia_batch.scheduler.sbatch_commands import shell_lines
 from mia_batch.scheduler.site import Site, find_site, load_site
 from mia_batch.scheduler.submission import Run, Submission
+from mia_batch.stages.estimates import estimate_lines
+
+log = logging.getLogger(__name__)
 
 
 def add_site_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +45,12 @@ def site_from(args: argparse.Namespace) -> Site:
     return site.model_copy(update={"extract": site.extract.model_copy(update=changes), "at_once": at_once})
 
 
-def show(args: argparse.Namespace, submission: Submission, runs: Sequence[Run]) -> None:
-    """Print the commands of a dry run, else the jobs."""
+def show(args: argparse.Namespace, site: Site, submission: Submission, runs: Sequence[Run]) -> None:
+    """Print the commands of a dry run, else the jobs; say on standard error what each job will take."""
+    for line in estimate_lines(submission.estimates):
+        log.log(logging.WARNING if line.startswith("WARNING") else logging.INFO, "%s", line.removeprefix("WARNING: "))
+    for line in warnings(site, submission.estimates):
+        log.warning("%s", line)
     if args.dry_run:
         print("\n".join(shell_lines(submission.steps)))
         return

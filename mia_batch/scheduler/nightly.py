@@ -19,9 +19,13 @@ from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, claim, complete_che
 from mia_batch.scheduler.submission import Run, submit_runs
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.settings.schema import Config
-from mia_batch.stages.arguments import named_folder
+from mia_batch.stages.arguments import add_config_arguments, named_folder
 
 log = logging.getLogger(__name__)
+EXAMPLES = (
+    "mia-batch nightly audit.yaml --watch checkpoints --runs nights --site gpu",
+    "mia-batch nightly audit.yaml --watch checkpoints --runs nights --retry",
+)
 
 
 def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
@@ -60,7 +64,7 @@ def _may_continue(config: Config, run: Run) -> bool:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG --watch DIR --runs DIR."""
-    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML); its own checkpoint is not used")
+    add_config_arguments(parser, "; its own checkpoint is not used")
     parser.add_argument("--watch", metavar="DIR", required=True, help="where checkpoints appear (.ckpt, .safetensors)")
     parser.add_argument("--runs", metavar="DIR", required=True, help="where the audits go, one directory for each")
     seconds = f"leave files that changed in the last S seconds for the next time (default {QUIET_S:g})"
@@ -71,7 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _checked_config(args: argparse.Namespace, runs: Path) -> Config:
     """The config; what would be wrong with any checkpoint is refused before one is there."""
-    config = load_config(args.config, checkpoint=args.watch, need=("data",))  # whatever its own would be
+    config = load_config(  # whatever its own checkpoint would be
+        args.config, checkpoint=args.watch, need=("data",), changes=args.changes
+    )
     there = next(folder for folder in (runs, *runs.parents) if folder.exists())
     if not there.is_dir():
         raise InputError(f"{runs}: --runs: must be a directory, got {there}, which is a file")
@@ -95,5 +101,5 @@ def run(args: argparse.Namespace) -> int:
         if not args.dry_run:
             release(new)
         raise
-    show(args, submission, new)
+    show(args, site, submission, new)
     return OK

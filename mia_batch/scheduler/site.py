@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, did_you_mean
 from mia_batch.files import shipped
+from mia_batch.settings.json_schema import editor_schema
 from mia_batch.settings.loading import read_yaml
 from mia_batch.settings.schema import expand
 
@@ -38,7 +39,19 @@ class _Strict(BaseModel):
 
 
 class StageSite(_Strict):
-    """What one stage asks of Slurm; None leaves it to the cluster. `partition` and `account` override the site's."""
+    """What one stage asks of Slurm; null leaves it to the cluster.
+
+    Attributes:
+        nodes: sbatch --nodes.
+        tasks_per_node: sbatch --ntasks-per-node; of extract, MPI ranks.
+        cpus_per_task: sbatch --cpus-per-task.
+        gres: sbatch --gres, such as gpu:8.
+        memory: sbatch --mem, per node, such as 16G.
+        time: sbatch --time, in quotes, such as "01:00:00".
+        partition: instead of the site's.
+        account: instead of the site's.
+        options: more sbatch options, after the site's.
+    """
 
     nodes: Count = 1
     tasks_per_node: Count = 1
@@ -52,7 +65,23 @@ class StageSite(_Strict):
 
 
 class Site(_Strict):
-    """One cluster, as its site file says."""
+    """One cluster, as its site file says; null leaves it to the cluster.
+
+    Attributes:
+        partition: sbatch --partition.
+        account: sbatch --account.
+        options: more sbatch options for every job.
+        modules: module load, in this order.
+        source: shell files sourced after that; relative to the site file.
+        container: words before python, such as [apptainer, exec, image.sif].
+        python: the interpreter that has mia_batch.
+        launcher: starts one rank per task, such as mpirun or srun --mpi=pmix.
+        at_once: of an array over many checkpoints, how many are extracted at the same time.
+        prepare: reads a user's source once, before an array.
+        extract: runs the network, one MPI rank per task.
+        attack: fits the attacks, one task each.
+        reduce: makes metrics and verdict.
+    """
 
     partition: Word | None = None
     account: Word | None = None
@@ -83,6 +112,16 @@ class Site(_Strict):
         return [*launcher, *self.container, self.python]
 
 
+def site_schema() -> dict[str, Any]:
+    """The JSON schema of a site file, for editors."""
+
+    def line_or_list(schema: dict[str, Any]) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string", "minLength": 1}, schema]}
+
+    forms = {"Site.container": line_or_list, "Site.launcher": line_or_list}
+    return editor_schema(Site, "Site file of mia_batch", forms)
+
+
 def find_site(name: str | None) -> Path:
     """The file of a site given by path or by the name of one in configs/sites; None is $MIA_BATCH_SITE, else cpu.
 
@@ -94,8 +133,8 @@ def find_site(name: str | None) -> Path:
     for path in (Path(name), folder / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    raise InputError(f"--site: must be a file or one of {known}, got {name}")
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    raise InputError(f"--site: must be a file or one of {', '.join(known)}, got {name}{did_you_mean(name, known)}")
 
 
 def load_site(path: Path) -> Site:
@@ -115,8 +154,9 @@ def _line(path: Path, item: Any) -> str:
     location = tuple(map(str, item["loc"]))
     field = ".".join(location)
     if item["type"] == "extra_forbidden":
-        section = StageSite if len(location) > 1 else Site
-        return f"{path}: {field}: unknown key; valid keys: {', '.join(section.model_fields)}"
+        keys = (StageSite if len(location) > 1 else Site).model_fields
+        near = did_you_mean(location[-1], keys)
+        return f"{path}: {field}: unknown key; valid keys: {', '.join(keys)}{near}"
     rule = re.sub(r"^(Input|Value|Tuple) should", "must", str(item["msg"])).partition(" after validation")[0]
     rule = rule.replace("a valid string", "text in quotes").replace("a valid tuple", "a list")
     rule = rule.replace("a valid integer", "a number")

@@ -24,14 +24,15 @@ from mia_batch.rundir.claim import claim, in_force, in_force_with
 from mia_batch.rundir.jobs import latest_jobs, record
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.rundir.state import left_to_do, read_state
+from mia_batch.rundir.state import left_to_do, read_rows, read_state
 from mia_batch.scheduler import slurm as scheduler
 from mia_batch.scheduler.queue import refuse_active, states_now
 from mia_batch.scheduler.sbatch_commands import Request, Step, plan_chain
 from mia_batch.scheduler.site import STAGES, Site
 from mia_batch.settings.loading import with_checkpoint
 from mia_batch.settings.schema import Config
-from mia_batch.stages.plan import make_plan
+from mia_batch.stages.estimates import Estimate, earlier_speed, estimates, runs_around
+from mia_batch.stages.plan import Plan, make_plan
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Submission:
-    """What was queued: the steps, and their jobs' ids by stage; no ids after a dry run."""
+    """What was queued: the steps, their jobs' ids by stage (none after a dry run), and what each job will take."""
 
     steps: Sequence[Step]
     job_ids: Mapping[str, str] = field(default_factory=dict)
+    estimates: Sequence[Estimate] = ()
 
 
 @contextmanager
@@ -82,18 +84,39 @@ def submit_run(
     """
     paths = RunPaths(out)
     _refuse_backslash(paths)
-    manifest = in_force(paths, make_plan(config).manifest)
+    plan = make_plan(config)
+    manifest = in_force(paths, plan.manifest)
     left = left_to_do(read_state(paths, manifest))
-    steps = plan_chain(Request(config.path, paths.root, site, tuple(words), left.stages, left.attacks))
+    found = _estimates(config, plan, site, left.stages, [paths, *runs_around(out.parent)], alone=True)
+    words = (*words, *_changed(config))
+    steps = plan_chain(Request(config.path, paths.root, site, words, left.stages, left.attacks))
     if dry_run:
-        return Submission(steps)
+        return Submission(steps, estimates=found)
     refuse_active([paths])  # before the directory becomes this run's: they may be of the one before
     claim(paths, manifest)
     paths.logs.mkdir(exist_ok=True)
     with queued(steps) as job_ids:
         attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(left.attacks)}
         record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)
-    return Submission(steps, job_ids)
+    return Submission(steps, job_ids, found)
+
+
+def _estimates(
+    config: Config, plan: Plan, site: Site, stages: Sequence[str], runs: Sequence[RunPaths], *, alone: bool
+) -> list[Estimate]:
+    """What the jobs will take, of those runs' measurements; `alone`: each attack is a job."""
+    ask, rows = site.extract, read_rows(runs[0]) if runs else None
+    found = estimates(
+        config, plan.selection, ranks=ask.nodes * ask.tasks_per_node, n_jobs=site.attack.cpus_per_task or 1,
+        speed=earlier_speed(plan.manifest, dict.fromkeys(runs)), alone=alone,
+        n_done=rows.done if alone and rows else 0,
+    )  # fmt: skip
+    return [estimate for estimate in found if estimate.stage in stages]
+
+
+def _changed(config: Config) -> list[str]:
+    """What --set has changed, as words for the scripts."""
+    return [f"set={change}" for change in config.changes]
 
 
 def _refuse_backslash(paths: RunPaths) -> None:
@@ -137,18 +160,18 @@ def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, d
         InputError: with a line for every run that cannot be queued; then no run is queued.
     """
     _refuse_backslash(RunPaths(out))
-    manifests = _manifests(config, runs)
+    plan, manifests = _manifests(config, runs)
     left = _each(lambda run: left_to_do(read_state(run.paths, in_force(run.paths, manifests[run]))), runs)
     stages = tuple(stage for stage in STAGES if any(stage in each.stages for each in left))
     array = out / ".arrays" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
     prepared = array if "extract" in stages and is_worth_it(config.data) else None
-    request = Request(
-        config.path, out, site, (f"list={array / 'list'}",), (("prepare",) if prepared else ()) + stages,
-        n_tasks=len(runs), prepared=prepared,
-    )  # fmt: skip
+    words = (f"list={array / 'list'}", *_changed(config))
+    stages = (("prepare",) if prepared else ()) + stages
+    request = Request(config.path, out, site, words, stages, n_tasks=len(runs), prepared=prepared)
     steps = plan_chain(request)
+    found = _estimates(with_checkpoint(config, runs[0].checkpoint), plan, site, stages, runs_around(out), alone=False)
     if dry_run:
-        return Submission(steps)
+        return Submission(steps, estimates=found)
     refuse_active([run.paths for run in runs])
     _each(lambda run: claim(run.paths, manifests[run]), runs)
     remove_old_data(out)
@@ -158,7 +181,7 @@ def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, d
         record(RunPaths(array), job_ids)
         for task, run in enumerate(runs):
             record(run.paths, _jobs_of_task(job_ids, task, config))
-    return Submission(steps, job_ids)
+    return Submission(steps, job_ids, found)
 
 
 def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
@@ -183,9 +206,10 @@ def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict
     return jobs | ({f"attack {name}": attack for name in attacks} if attack else {})
 
 
-def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:
-    """The manifest of each run; the data, which all share, is read once."""
-    shared = make_plan(with_checkpoint(config, runs[0].checkpoint), whole_checkpoint=False).manifest
+def _manifests(config: Config, runs: Sequence[Run]) -> tuple[Plan, dict[Run, Manifest]]:
+    """The plan of the first run and the manifest of each; the data, which all share, is read once."""
+    plan = make_plan(with_checkpoint(config, runs[0].checkpoint), whole_checkpoint=False)
+    shared = plan.manifest
 
     def manifest(run: Run) -> Manifest:
         try:
@@ -197,7 +221,7 @@ def _manifests(config: Config, runs: Sequence[Run]) -> dict[Run, Manifest]:
         origin = origin_of(run.checkpoint)
         return shared.model_copy(update={"config": resolved, "digests": digests, "checkpoint": origin})
 
-    return dict(zip(runs, _each(manifest, runs), strict=True))
+    return plan, dict(zip(runs, _each(manifest, runs), strict=True))
 
 
 def _write_list(listing: Path, runs: Sequence[Run]) -> None:

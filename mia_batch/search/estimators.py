@@ -19,7 +19,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.utils._param_validation import validate_parameter_constraints
+from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
+
+from mia_batch.errors import did_you_mean
 
 # The engine sets threads and seeds; the others only change what is printed or kept.
 RESERVED = frozenset({"n_jobs", "verbose", "warm_start", "random_state", "oob_score"})
@@ -76,7 +78,8 @@ def _check_values(spec: MethodSpec, name: str, values: Sequence[Any]) -> list[st
     if name in RESERVED:
         return [f"params.{name} is set by the engine; valid parameters: {', '.join(spec.parameters)}"]
     if name not in spec.parameters:
-        return [f"params.{name} is unknown; valid parameters: {', '.join(spec.parameters)}"]
+        valid = ", ".join(spec.parameters)
+        return [f"params.{name} is unknown; valid parameters: {valid}{did_you_mean(name, spec.parameters)}"]
     if not values:
         return [f"params.{name} must have at least one value, got []"]
     repeated = [v for i, v in enumerate(values) if any(type(v) is type(w) and v == w for w in values[:i])]
@@ -90,7 +93,8 @@ def _check_value(spec: MethodSpec, name: str, value: Any) -> list[str]:
         validate_parameter_constraints(constraints, {name: value}, caller_name=spec.estimator.__name__)
     except ValueError as error:
         rule = str(error).split(" must be ", 1)[-1].replace(" Got ", " got ").rstrip(".")
-        return [f"params.{name} must be {rule.replace('. got', ', got')}"]
+        words = [word for each in constraints[name] if isinstance(each, StrOptions) for word in each.options]
+        return [f"params.{name} must be {rule.replace('. got', ', got')}{did_you_mean(value, words)}"]
     return []
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
-from mia_batch.errors import InputError, one_line
+from mia_batch.errors import InputError, did_you_mean
+from mia_batch.settings.changes import BLOCKS, OPTION, Change, make_changes, read_changes
 from mia_batch.settings.schema import (
     SECTIONS,
     ColumnsConfig,
@@ -25,13 +23,16 @@ from mia_batch.settings.schema import (
     SampleBlock,
     Section,
     factory_file,
+    shown_keys,
 )
+from mia_batch.settings.yaml_text import parse
 
 REQUIRED = ("model", "data", "attack")
 
 
 def load_config(
-    path: str | Path, *, checkpoint: str | Path | None = None, need: Collection[str] = ("checkpoint", "data")
+    path: str | Path, *, checkpoint: str | Path | None = None, need: Collection[str] = ("checkpoint", "data"),
+    changes: Sequence[str] = (),
 ) -> Config:
     """Read and validate a configuration.
 
@@ -39,14 +40,17 @@ def load_config(
         path: the YAML file. Paths in it may use environment variables and are relative to its folder.
         checkpoint: audited instead of `model.checkpoint`, relative to the current folder.
         need: which of the files it names must be there: "checkpoint", "data".
+        changes: as `--set` takes them, KEY=VALUE; they count as if they stood in the file.
 
     Raises:
         InputError: with every problem found, a line each.
     """
     path = Path(path)
-    raw = read_yaml(path, "configuration", REQUIRED)
+    raw, parsed = read_yaml(path, "configuration", REQUIRED), read_changes(changes)
+    _refuse_checkpoints(parsed, checkpoint)
+    make_changes(raw, parsed)
     if checkpoint is not None and isinstance(raw.get("model"), dict):
-        raw["model"]["checkpoint"] = Path(checkpoint).absolute()
+        raw["model"] = raw["model"] | {"checkpoint": Path(checkpoint).absolute()}
     problems = [f"{path}: {name}: is required" for name in REQUIRED if name not in raw]
     problems += [_unknown(path, str(key), SECTIONS) for key in raw if key not in SECTIONS]
     parts: dict[str, Any] = {}
@@ -58,8 +62,35 @@ def load_config(
                 problems += [line for item in error.errors() for line in _lines(path, name, section, item)]
     problems += _missing_files(path, parts, need)
     if problems:
-        raise InputError(problems)
-    return Config(path=path.absolute(), **parts)
+        raise InputError(_of_changes(problems, path, parsed))
+    return Config(path=path.absolute(), changes=tuple(changes), **parts)
+
+
+def _refuse_checkpoints(changes: Sequence[Change], checkpoint: str | Path | None) -> None:
+    if checkpoint is not None and any(change.path == ("model", "checkpoint") for change in changes):
+        rule = "must not be set where --checkpoint, --checkpoints or --watch names the checkpoint"
+        raise InputError(f"{OPTION}: model.checkpoint: {rule}, got both")
+
+
+def _of_changes(problems: Sequence[str], path: Path, changes: Sequence[Change]) -> list[str]:
+    """The lines, where a field was set on the command line with the option's name in the place of the file's."""
+    lines = []
+    for line in problems:
+        field = line.removeprefix(f"{path}: ")
+        lines.append(f"{OPTION}: {field}" if any(_is_of(change, field) for change in changes) else line)
+    return lines
+
+
+def _is_of(change: Change, line: str) -> bool:
+    """Whether a line is of what was set, or of an unknown key that the setting has made on its way."""
+    unknown = line.partition(": unknown key")[0]
+    within = re.match(rf"{re.escape(_one(change.key))}(?=[.:\[])", _one(line))
+    return within is not None or change.key.startswith(f"{unknown}.")
+
+
+def _one(field: str) -> str:
+    """A field, without the number of the first block, which may be the only one and have none."""
+    return re.sub(rf"^(data\.(?:{'|'.join(BLOCKS)}))\[0\]", r"\1", field)
 
 
 def with_checkpoint(config: Config, checkpoint: str | Path) -> Config:
@@ -75,30 +106,6 @@ def with_checkpoint(config: Config, checkpoint: str | Path) -> Config:
     return config.model_copy(update={"model": changed})
 
 
-class Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number and refuses a key given twice."""
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
-        if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
-        seen.add(key.value)
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
-
-
 def read_yaml(path: Path, kind: str, keys: Collection[str]) -> dict[str, Any]:
     """The mapping in a file of this kind, which has such keys.
 
@@ -106,24 +113,27 @@ def read_yaml(path: Path, kind: str, keys: Collection[str]) -> dict[str, Any]:
         InputError: the file cannot be read, or holds something else.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: must be a {kind} file, got: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be YAML text in UTF-8, got a byte that is not at {error.start}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InputError(f"{path}: {where}YAML: {getattr(error, 'problem', None) or error}") from error
-    except (ValueError, RecursionError) as error:  # a date or a number that is none, or nesting without end
-        raise InputError(f"{path}: YAML: must hold values that can be read, got {one_line(error)}") from error
+    raw = parse(text, str(path))
     if not isinstance(raw, dict):
         raise InputError(f"{path}: must be a mapping with {', '.join(keys)}, got {type(raw).__name__}")
     return raw
 
 
 def _unknown(path: Path, field: str, valid: Collection[str]) -> str:
-    return f"{path}: {field}: unknown key; valid keys: {', '.join(valid)}"
+    name = field.rpartition(".")[2]
+    near = did_you_mean(name, valid) or _elsewhere(name)
+    return f"{path}: {field}: unknown key; valid keys: {', '.join(valid)}{near}"
+
+
+def _elsewhere(name: str) -> str:
+    """The sections' keys of this very name."""
+    found = [f"{where}.{name}" for where, section in SECTIONS.items() if name in shown_keys(section)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def _lines(path: Path, name: str, section: type[Section], item: Any) -> list[str]:
@@ -140,12 +150,19 @@ def _lines(path: Path, name: str, section: type[Section], item: Any) -> list[str
             split = (reason.partition(" ") for reason in reasons)
             return [f"{path}: {field}.{name}: {rule}" for name, _, rule in split]
         shown = "" if isinstance(item["input"], Mapping | Section | tuple) else f", got {_brief(item['input'])}"
-        return [f"{path}: {field}: {reasons}{shown}"]
+        return [f"{path}: {field}: {reasons}{shown}{_near(item)}"]
     rule = re.sub(r"^Input should be", "must be", item["msg"])
     rule = re.sub(r"a valid dictionary or instance of \w+", "a mapping", rule)
     rule = re.sub(r"a valid (tuple|list)", "a list", rule)
     rule = re.sub(r"^\w+ should have at least (\d+) items? .*", r"must have at least \1", rule)
-    return [f"{path}: {field}: {rule[0].lower() + rule[1:]}, got {_brief(item['input'])}"]
+    return [f"{path}: {field}: {rule[0].lower() + rule[1:]}, got {_brief(item['input'])}{_near(item)}"]
+
+
+def _near(item: Any) -> str:
+    """The choice that is close to a value for which there are choices."""
+    context = item.get("ctx", {})
+    quoted = re.findall(r"'([^']*)'", context.get("expected") or context.get("choices") or "")
+    return did_you_mean(item["input"], getattr(context.get("error"), "choices", quoted))
 
 
 def _brief(value: Any) -> str:
@@ -159,7 +176,7 @@ def _keys_at(section: type[Section], location: tuple[Any, ...]) -> list[str]:
         "methods": MethodConfig, "rules": RuleConfig,
     }
     where: type[Section] = next((nested[part] for part in location if part in nested), section)
-    return [name for name, field in where.model_fields.items() if not field.exclude]
+    return shown_keys(where)
 
 
 def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) -> list[str]:

@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from mia_batch.errors import did_you_mean
 from mia_batch.settings.grids import expand_values, normalise_grid
 from mia_batch.verdict.rules import GATE_RULES, RULES, TUTORIAL, Claim, Gate, Rule
 
@@ -143,19 +144,19 @@ def _one_of(names: Callable[[], Collection[str]]) -> Callable[[Any], str]:
 
 
 # The registries import SciPy: only when a configuration names something of theirs.
-def _report_metrics() -> Collection[str]:
+def report_metrics() -> Collection[str]:
     from mia_batch.metrics.registry import groups
 
     return groups()
 
 
-def _measures() -> Collection[str]:
+def measures() -> Collection[str]:
     from mia_batch.verdict.measures import MEASURES
 
     return MEASURES
 
 
-def _gate_metrics() -> Collection[str]:
+def gate_metrics() -> Collection[str]:
     from mia_batch.metrics.registry import in_gate
 
     return in_gate()
@@ -171,6 +172,14 @@ Positive = Annotated[int, Field(ge=1)]
 Kwargs = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
 
 
+class UnknownValueError(ValueError):
+    """A value that is none of the words there are; `choices` are those that it may be a slip of."""
+
+    def __init__(self, rule: str, choices: Collection[str]) -> None:
+        super().__init__(rule)
+        self.choices = choices
+
+
 class Section(BaseModel):
     """A part of the configuration: what cannot be changed, and takes no key that it does not know."""
 
@@ -178,7 +187,14 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The network and the checkpoint that is audited."""
+    """The network and the checkpoint that is audited.
+
+    Attributes:
+        factory: the function that builds the network: package.module:function, or path/to/file.py:function.
+        kwargs: passed to the factory, which gets image_size too if it has a parameter of that name.
+        checkpoint: the audited weights, a .ckpt or .safetensors file.
+        output: what the network gives: logits, or probabilities if it ends with a softmax.
+    """
 
     factory: Annotated[str, BeforeValidator(_resolve_factory)]
     kwargs: Kwargs = {}
@@ -191,7 +207,14 @@ class ModelConfig(Section):
 
 
 class SampleBlock(Section):
-    """Samples of one split, in file order (`num_samples`, `range`) or in the order of an index file."""
+    """Samples of one split, in file order (`num_samples`, `range`) or in the order of an index file.
+
+    Attributes:
+        split: train or test of records; of a source of your own, the name that it is called with.
+        num_samples: the first so many.
+        range: [first, end), by position.
+        indices: a file that lists the samples: .npy, or text with one number a line.
+    """
 
     split: str
     num_samples: Positive | None = None
@@ -217,7 +240,9 @@ IMAGE_KEYS = ("image_size", "mean", "std")  # that go with preprocess: image alo
 class ColumnsConfig(Section):
     """Which columns of a dataset, or entries of a sample that is a dictionary, are what.
 
-    `inputs` is one name, or a list of the network's inputs in their order; None for `image`, or for the one other.
+    Attributes:
+        inputs: one name, or a list of the network's inputs in their order; null for image, or for the one other.
+        label: name of the true class.
     """
 
     inputs: Annotated[str | tuple[str, ...], BeforeValidator(_as_names)] | None = None
@@ -235,7 +260,29 @@ class ColumnsConfig(Section):
 
 
 class DataConfig(Section):
-    """Where samples come from, which are members, and how they are preprocessed."""
+    """Where samples come from, which are members, and how they are preprocessed.
+
+    Attributes:
+        source: records, cifar100 or cifar10; or a function: package.module:function, or path/to/file.py:function.
+        path: the folder of the records, or what the function gets as path.
+        kwargs: passed to a source that is a function.
+        label: which of the two labels of a CIFAR-100 record.
+        columns: which columns or entries of a source's samples are inputs and label.
+        preprocess: image, or none, or a function of a batch: package.module:function, or path/to/file.py:function.
+        image_size: height and width after the bilinear resize.
+        mean: subtracted per channel from pixels / 255.
+        std: divided by, per channel, after that.
+        pad: value that shorter samples are filled with at their ends; null refuses samples that differ in length.
+        pad_to: length of the first axis after padding, or of the first few; null for the largest of all samples.
+        members: what the model was trained on: a block, or a list of blocks.
+        nonmembers: what it has never seen: a block, or a list of blocks.
+        augment_members: whether members alone are cropped and flipped, as MindArmour's tutorial does.
+        group: samples that belong together: the name of a column or attribute, or a file for each split.
+        max_duplicates: share of a side that may have its inputs on the other side too.
+        randomised: whether a fair coin made each sample a member or not.
+        canaries: blocks of the samples of which coins decided, where they decided of some only.
+        nonmembers_used_for: whether the non-members were used for early stopping or tuning.
+    """
 
     source: str
     path: ConfigPath | None = None
@@ -283,7 +330,7 @@ class DataConfig(Section):
             return _resolve_factory(value, info)
         except ValueError:
             rule = f"must be {', '.join(SOURCES)}, package.module:function or path/to/file.py:function"
-            raise ValueError(rule) from None
+            raise UnknownValueError(rule, SOURCES) from None
 
     @model_validator(mode="after")
     def _randomised_all_or_some(self) -> DataConfig:
@@ -352,14 +399,24 @@ class DataConfig(Section):
 
 
 class ExtractConfig(Section):
-    """The forward pass over members and non-members."""
+    """The forward pass over members and non-members.
+
+    Attributes:
+        device: where the network runs; auto takes the card that MindSpore finds, else the CPU.
+        batch_size: samples per forward pass of a rank.
+    """
 
     device: Literal["auto", "Ascend", "GPU", "CPU"] = "auto"
     batch_size: Positive = 64
 
 
 class MethodConfig(Section):
-    """One attack and its grid: every parameter's distinct values."""
+    """One attack and its grid: every parameter's distinct values.
+
+    Attributes:
+        method: the attack.
+        params: its grid: for each parameter a list of values, or {logspace|linspace|range: [...]}.
+    """
 
     method: str
     params: dict[str, Any] = {}
@@ -370,7 +427,7 @@ class MethodConfig(Section):
     def _expand_grid(cls, raw: Any) -> Any:
         if not isinstance(raw, Mapping) or not isinstance(raw.get("params", {}), Mapping):
             return raw
-        problems: list[str] = []
+        problems = ["notes unknown key; valid keys: method, params"] if "notes" in raw else []  # it is not a user's
         notes: list[str] = []
         params = {}
         for name, values in raw.get("params", {}).items():
@@ -391,7 +448,8 @@ def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[s
     from mia_batch.search.estimators import n_candidates
 
     if method not in ATTACKS:
-        return params, [], [f"method must be one of {', '.join(ATTACKS)}, got {method!r}"]
+        near = did_you_mean(method, ATTACKS)
+        return params, [], [f"method must be one of {', '.join(ATTACKS)}, got {method!r}{near}"]
     params, notes = normalise_grid(method, params)
     if n_candidates(params) > MAX_CANDIDATES:
         rule = f"params must give at most {MAX_CANDIDATES} candidates together, got {n_candidates(params)}"
@@ -400,7 +458,22 @@ def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[s
 
 
 class AttackConfig(Section):
-    """Fit and evaluation split, and grid search of the attacks."""
+    """Fit and evaluation split, and grid search of the attacks.
+
+    Attributes:
+        seed: of the split, the folds and the classifiers.
+        eval: cross_fit has every row scored by models that did not see it; holdout scores one part of the rows.
+        eval_fraction: share of the rows that a model scores.
+        max_rows: rows that fit a model, at most.
+        cv: folds of the grid search.
+        features: what classifiers are fitted on.
+        search: how a grid is searched: shared work, plain GridSearchCV (exact), random draws, or halving.
+        n_iter: candidates of search: random.
+        memory_gib: bound on what the search holds, in GiB.
+        backend: this machine's cores (loky), or an existing Dask cluster.
+        scheduler: of backend dask: its address, or the path of a scheduler file.
+        methods: the attacks, each once.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     eval: Literal["cross_fit", "holdout"] = "cross_fit"
@@ -436,18 +509,31 @@ class AttackConfig(Section):
 
 
 class ReportConfig(Section):
-    """What the reducer prints."""
+    """What the reducer prints.
+
+    Attributes:
+        metrics: what is printed for each attack; the summary has all.
+    """
 
     metrics: Annotated[
-        tuple[Annotated[str, BeforeValidator(_one_of(_report_metrics))], ...],
+        tuple[Annotated[str, BeforeValidator(_one_of(report_metrics))], ...],
         BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
     ] = ("precision", "accuracy", "recall")
 
 
 class RuleConfig(Section):
-    """One metric and the level that no attack may exceed."""
+    """One metric and the level that no attack may exceed.
 
-    metric: Annotated[str, BeforeValidator(_one_of(_measures))]
+    Attributes:
+        metric: what is compared.
+        above: the level that no attack may exceed.
+        fpr: the false positive rate of tpr_at_fpr.
+        delta: of epsilon.
+        bound: compare the bounds (lower), or the value itself (point).
+        decides: whether the rule finds a leak, rules one out, or both; the default depends on the metric.
+    """
+
+    metric: Annotated[str, BeforeValidator(_one_of(measures))]
     above: float
     fpr: Annotated[float, Field(gt=0, lt=1)] | None = None
     delta: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -483,6 +569,16 @@ class GateConfig(Section):
 
     The joint rule is what versions before had: `rule`, `threshold`, `metrics` and `bound`, of which one is enough.
     `gate: tutorial` is short for {tutorial: true}: the joint rule of MindArmour's tutorial, and `rules` too.
+
+    Attributes:
+        rules: metrics and levels; without any, those of the manual.
+        alpha: error of the whole audit, over attacks and rules.
+        tutorial: whether the joint rule of MindArmour's tutorial holds too.
+        weak_model: whether a model that is untrained or weak is audited on purpose.
+        rule: of a joint rule: whether all of its metrics or any of them must be above the threshold.
+        threshold: of a joint rule.
+        metrics: of a joint rule.
+        bound: of a joint rule: compare the interval's lower bound, or the value itself (point).
     """
 
     rules: Annotated[
@@ -494,7 +590,7 @@ class GateConfig(Section):
     rule: Annotated[str, BeforeValidator(_one_of(lambda: GATE_RULES))] | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     metrics: Annotated[
-        tuple[Annotated[str, BeforeValidator(_one_of(_gate_metrics))], ...],
+        tuple[Annotated[str, BeforeValidator(_one_of(gate_metrics))], ...],
         BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
     ] | None = None
     bound: Literal["point", "lower"] | None = None
@@ -504,7 +600,7 @@ class GateConfig(Section):
     def _by_name(cls, raw: Any) -> Any:
         if isinstance(raw, str):
             if raw != "tutorial":
-                raise ValueError("must be tutorial, or a mapping")
+                raise UnknownValueError("must be tutorial, or a mapping", ("tutorial",))
             return {"tutorial": True}
         return raw
 
@@ -547,7 +643,12 @@ class GateConfig(Section):
 
 
 class AuditConfig(Section):
-    """What is claimed of the training, for the audit to contradict."""
+    """What is claimed of the training, for the audit to contradict.
+
+    Attributes:
+        claimed_epsilon: the epsilon that the training claims; an audit that contradicts it finds a leak.
+        delta: the delta of that claim.
+    """
 
     claimed_epsilon: Annotated[float, Field(ge=0)] | None = None
     delta: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -568,7 +669,18 @@ class AuditConfig(Section):
 
 
 class TrainConfig(Section):
-    """How `jobs/train.py` trains the network on the members."""
+    """How `jobs/train.py` trains the network on the members.
+
+    Attributes:
+        epochs: passes over the members.
+        batch_size: samples per step of a rank.
+        learning_rate: of the first step.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        schedule: how the learning rate falls.
+        seed: of the weights and of the order of samples.
+        checkpoint_every: epochs between saves of the state that a restart goes on from.
+    """
 
     epochs: Positive = 100
     batch_size: Positive = 64
@@ -581,9 +693,23 @@ class TrainConfig(Section):
 
 
 class Config(Section):
-    """A whole configuration and the file that it came from."""
+    """A whole configuration and the file that it came from.
+
+    Attributes:
+        path: the file.
+        changes: of the file by --set, as they were said.
+        model: the network and its checkpoint.
+        data: the samples.
+        extract: the forward pass.
+        attack: the attacks.
+        report: what is printed.
+        gate: what is a leak.
+        audit: what is claimed.
+        train: jobs/train.py alone.
+    """
 
     path: Path = Field(exclude=True)
+    changes: tuple[str, ...] = Field(default=(), exclude=True)
     model: ModelConfig
     data: DataConfig
     extract: ExtractConfig = ExtractConfig()
@@ -608,3 +734,8 @@ def factory_file(factory: str) -> Path | None:
     """The file of `path/to/file.py:function`; None for `package.module:function` and named sources."""
     location = factory.rpartition(":")[0]
     return Path(location) if location.endswith(".py") else None
+
+
+def shown_keys(section: type[Section]) -> list[str]:
+    """The keys that a user may write in a section."""
+    return [name for name, field in section.model_fields.items() if not field.exclude]

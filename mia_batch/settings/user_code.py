@@ -12,7 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mia_batch.errors import InputError, one_line
+from mia_batch.errors import InputError, did_you_mean, one_line
+
+SHOWN = 10  # functions of a module, in a message
 
 
 def resolve(factory: str, field: str) -> Callable[..., Any]:
@@ -34,7 +36,9 @@ def resolve(factory: str, field: str) -> Callable[..., Any]:
         raise InputError(f"{field}: {location} must be importable, got {one_line(error)}") from error
     function = getattr(module, name, None)
     if function is None:
-        raise InputError(f"{field}: {location} has no function {name!r}; {_valid_names(module)}")
+        names = _functions(module)
+        there = f"it has {', '.join(names[:SHOWN])}" if names else "it has none"
+        raise InputError(f"{field}: {location} has no function {name!r}; {there}{did_you_mean(name, names)}")
     if not callable(function):
         raise InputError(f"{field}: {factory} must be callable, got {type(function).__name__}")
     return function
@@ -107,10 +111,9 @@ def _extend_path(folder: str) -> None:
         sys.path.append(folder)  # last, so that nothing installed is shadowed
 
 
-def _valid_names(module: ModuleType) -> str:
-    names = [
+def _functions(module: ModuleType) -> list[str]:
+    return [
         name
         for name, value in vars(module).items()
         if inspect.isfunction(value) and not name.startswith("_") and value.__module__ == module.__name__
     ]
-    return f"it has {', '.join(names[:10])}" if names else "it has none"

@@ -7,21 +7,35 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mia_batch.errors import InputError
+from mia_batch.process.command_line import Parser
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
 
 
-def stage_parser(stage: str, description: str) -> argparse.ArgumentParser:
+def job_parser(job: str, description: str, *examples: str) -> Parser:
+    """The parser of jobs/<job>.py; each example is what follows its name."""
+    command = f"python -m mia_batch.jobs.{job}"
+    return Parser(prog=f"{job}.py", description=description, examples=[f"{command} {words}" for words in examples])
+
+
+def stage_parser(stage: str, description: str, *examples: str) -> Parser:
     """CONFIG --out DIR, as every stage takes them."""
-    parser = argparse.ArgumentParser(prog=f"{stage}.py", description=description)
+    parser = job_parser(stage, description, "audit.yaml --out runs/one", *examples)
     add_run_arguments(parser)
     return parser
 
 
+def add_config_arguments(parser: argparse.ArgumentParser, note: str = "") -> None:
+    """Add CONFIG, with a note on it, and --set."""
+    parser.add_argument("config", metavar="CONFIG", help=f"configuration file (YAML){note}")
+    change = "change a key of the config, such as attack.seed=2; VALUE is YAML; may be given again"
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="changes", help=change)
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name a run."""
-    parser.add_argument("config", metavar="CONFIG", help="configuration file (YAML)")
+    add_config_arguments(parser)
     parser.add_argument("--out", metavar="DIR", required=True, help="run directory")
     parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
     parser.add_argument("--verbose", action="store_true", help="log more")
@@ -49,7 +63,8 @@ def forget_verdict(args: argparse.Namespace) -> None:
 def load_run(args: argparse.Namespace, *, need: Collection[str] = ()) -> tuple[Config, RunPaths]:
     """The config and the paths of the run that the arguments name."""
     out = named_folder("--out", args.out)
-    return load_config(args.config, checkpoint=args.checkpoint, need=need), RunPaths(out)
+    config = load_config(args.config, checkpoint=args.checkpoint, need=need, changes=args.changes)
+    return config, RunPaths(out)
 
 
 def named_folder(option: str, name: str) -> Path:

@@ -22,7 +22,7 @@ from mia_batch.attacks.features import signal_features
 from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.attacks.registry import ATTACKS, CHECKS
 from mia_batch.attacks.split import check_arrays, make_splits
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, did_you_mean
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.resources import available_cpus
 from mia_batch.process.stop import StopRequest
@@ -210,7 +210,7 @@ def to_do(config: Config, paths: RunPaths, manifest: Manifest, only: str | None)
     """
     names = [*(method.method for method in config.attack.methods), *CHECKS]
     if only is not None and only not in names:
-        raise InputError(f"--method: must be one of {', '.join(names)}, got {only!r}")
+        raise InputError(f"--method: must be one of {', '.join(names)}, got {only!r}{did_you_mean(only, names)}")
     return left_to_do([each for each in attack_statuses(paths, manifest) if only in (None, each.attack)]).attacks
 
 

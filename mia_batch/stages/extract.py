@@ -23,6 +23,7 @@ from mia_batch.mpi.launcher import launched_first
 from mia_batch.mpi.rank_log import labelled
 from mia_batch.mpi.world import World, connect
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME, print_problems
+from mia_batch.process.resources import peak_memory
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.claim import claim
 from mia_batch.rundir.crashes import begin_launch, report_own_crash, rows_before_crash
@@ -136,8 +137,12 @@ def _describe(selection: Selection, row: int) -> str:
     return f"{selection.split[row]} sample {selection.sample_index[row]}"
 
 
-def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outcome:
-    """Load the network on this rank's device and run it over what is left. Collective."""
+def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> tuple[Outcome, float]:
+    """Load the network on this rank's device and run it over what is left. Collective.
+
+    Returns:
+        How it ended, and the seconds of the run without the loading.
+    """
     from mia_batch.mpi import affinity
 
     config = work.config
@@ -165,7 +170,8 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> Outc
         open_store=lambda n_classes: file.open(work, n_classes),
         n_classes=work.n_classes,
     )
-    return extraction.run(work.done, stop)
+    started = time.monotonic()
+    return extraction.run(work.done, stop), time.monotonic() - started
 
 
 def _mapped(work: Work) -> Reader:
@@ -197,10 +203,12 @@ def extract(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
             return OK
         started = time.monotonic()
         with named_in(work.config.path):
-            outcome = compute(work, world, file, stop)
+            outcome, forward = compute(work, world, file, stop)
+        peaks = [peak for peak in world.allgather(peak_memory()) if peak]
         if world.is_root:
             measured = {"rows_done_after": outcome.done, "seconds": round(time.monotonic() - started, 3)}
-            end_launch(work.paths, measured)
+            measured["forward_seconds"] = round(forward, 3)
+            end_launch(work.paths, measured | ({"memory": max(peaks)} if peaks else {}))
     finally:
         file.close()
     if outcome.done < outcome.total:

@@ -126,5 +126,5 @@ def make_manifest(config: Config) -> Manifest:
     return Manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"), config_file=str(config.path),
         config=config.resolved(), digests=digests(config), versions=versions(),
-        checkpoint=origin_of(config.model.checkpoint),
+        checkpoint=origin_of(config.model.checkpoint), changes=config.changes,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -118,7 +119,8 @@ def _missing(config: Config, paths: RunPaths, name: str) -> str:
 
 
 def _command(config: Config, paths: RunPaths, name: str) -> str:
-    return f"python jobs/attack.py {config.path} --out {paths.root} --method {name}"
+    changes = "".join(f" --set {shlex.quote(change)}" for change in config.changes)
+    return f"python jobs/attack.py {config.path} --out {paths.root} --method {name}{changes}"
 
 
 def _foreign(

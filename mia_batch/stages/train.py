@@ -189,7 +189,7 @@ def _finish(trainer: Trainer, files: Files, identity: Mapping[str, Any], results
 
 def run_train_stage(args: argparse.Namespace, stop: StopRequest) -> int:
     """The whole stage; returns the exit code."""
-    config = load_config(args.config, need=("data",))
+    config = load_config(args.config, need=("data",), changes=args.changes)
     from mia_batch.network.placement import place, set_up  # MindSpore
     from mia_batch.network.train import connect_ranks
 

@@ -41,15 +41,20 @@ def open_executor(
     return ProcessExecutor(samples, n_workers, directory, list(preload))
 
 
+def memory_of(samples: Samples, tasks: Iterable[Task]) -> tuple[int, int]:
+    """Bytes that a search takes whatever its workers, and bytes of each worker."""
+    held = sum(array.nbytes for array in samples.arrays().values())
+    each = WORKER_BYTES + held + max((task.memory for task in tasks), default=0)  # with its copy of a fold
+    return WORKER_BYTES + 2 * held, each
+
+
 def workers_within(memory_gib: float, n_jobs: int, samples: Samples, tasks: Iterable[Task]) -> int:
     """As many workers as cores and memory allow.
 
     Raises:
         InputError: the budget does not hold one.
     """
-    held = sum(array.nbytes for array in samples.arrays().values())
-    each = WORKER_BYTES + held + max((task.memory for task in tasks), default=0)  # with its copy of a fold
-    shared = WORKER_BYTES + 2 * held
+    shared, each = memory_of(samples, tasks)
     fitting = int((memory_gib * 2**30 - shared) // each)
     if fitting < 1:
         raise InputError(

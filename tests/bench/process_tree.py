@@ -39,6 +39,32 @@ def run_measured(command: Sequence[str]) -> Usage:
     return Usage(peak / 2**20)
 
 
+def peaks_of(command: Sequence[str | Path], stages: Sequence[str], output: Path) -> tuple[int, dict[str, int]]:
+    """Run `mia-batch run` to its end, its output into a file.
+
+    Returns:
+        The exit code, and the peak of each stage's processes; of "run" that of the command's own process.
+    """
+    peaks = dict.fromkeys((*stages, "run"), 0)
+    with output.open("w") as file, subprocess.Popen([*map(str, command)], stdout=file, stderr=file) as process:
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            peaks["run"] = max(peaks["run"], _pss(process.pid))
+            for child in _descendants(root):
+                stage = next((stage for stage in stages if f"jobs/{stage}.py" in " ".join(_words(child))), None)
+                if stage and not any(f"jobs/{stage}.py" in word for word in _words(child.parent())):
+                    peaks[stage] = max(peaks[stage], proportional_bytes(child))
+            time.sleep(INTERVAL)
+    return process.returncode, peaks
+
+
+def _words(process: psutil.Process | None) -> list[str]:
+    try:
+        return process.cmdline() if process else []
+    except psutil.Error:
+        return []
+
+
 def proportional_bytes(root: psutil.Process) -> int:
     """Memory of a process and its descendants now."""
     return sum(_pss(process.pid) for process in (root, *_descendants(root)))

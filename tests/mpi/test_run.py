@@ -10,9 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from process_tree import peaks_of
 from running import one_line
 
+from mia_batch.process.resources import available_cpus
+from mia_batch.settings.loading import load_config
+from mia_batch.stages.estimates import earlier_speed, estimates, runs_around
+from mia_batch.stages.plan import make_manifest, make_plan
+
 Write = Callable[..., Path]
+SAID = ("attack.seed=2", "extract.batch_size=8")
 METHODS = [{"method": "lr", "params": {"C": [0.1, 1.0]}}, {"method": "knn", "params": {"n_neighbors": [3]}}]
 
 
@@ -21,13 +28,36 @@ def mia_batch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
 
 
+def check_estimates(config: Path, out: Path, peaks: dict[str, int]) -> None:
+    """What was set reached every stage and run.json, and each estimate of memory is right within a factor of two."""
+    record = json.loads((out / "run.json").read_text())
+    assert record["changes"] == list(SAID)
+    assert (record["config"]["attack"]["seed"], record["config"]["extract"]["batch_size"]) == (2, 8)
+    loaded = load_config(config, changes=SAID)
+    selection = make_plan(loaded).selection
+    found = {each.stage: each.memory for each in estimates(loaded, selection, ranks=2, n_jobs=available_cpus())}
+    (launch,) = record["launches"]
+    assert launch["forward_seconds"] <= launch["seconds"]
+    measured = {"extract": launch["memory"], "attack": peaks["attack"], "reduce": peaks["run"]}
+    for stage, peak in measured.items():
+        assert 0.5 < found[stage] / peak < 2, (stage, found, measured)
+    speed = earlier_speed(make_manifest(loaded), runs_around(out.parent))
+    assert speed is not None
+    assert speed.source.startswith("a run's directory (160 rows on 2 rank(s) of ")
+    assert speed.memory == launch["memory"]
+
+
 def test_a_network_that_has_seen_neither_side_is_not_shown_to_leak(tmp_path: Path, net_config: Write) -> None:
     config = net_config({"attack.methods": METHODS, "gate": {"weak_model": True}})
     out = tmp_path / "a run's directory"
-    first = mia_batch("run", config, "--out", out, "--ranks", "2", "--junit", tmp_path / "verdict.xml")
-    assert first.returncode == 4, first.stderr
+    words = ("run", config, "--out", out, "--ranks", "2", *(f"--set={change}" for change in SAID))
+    command = [sys.executable, "-m", "mia_batch.cli", *words, "--junit", tmp_path / "verdict.xml"]
+    code, peaks = peaks_of(command, ["attack"], tmp_path / "output")
+    said = (tmp_path / "output").read_text()
+    assert code == 4, said
+    check_estimates(config, out, peaks)
     assert "<error" in (tmp_path / "verdict.xml").read_text()
-    assert "Method: lr, {'recall': " in first.stdout
+    assert "Method: lr, {'recall': " in said
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["verdict"]["leak"], summary["audited"]["weak_model"]) == (None, True)
     assert (out / "summary.csv").read_text().count("\n") > 10
@@ -38,8 +68,9 @@ def test_a_network_that_has_seen_neither_side_is_not_shown_to_leak(tmp_path: Pat
 
     before = (out / "features.h5").read_bytes()
     started = time.monotonic()
-    second = mia_batch("run", config, "--out", out, "--ranks", "2")
-    assert (second.returncode, second.stdout) == (4, first.stdout)
+    second = mia_batch(*words)
+    assert second.returncode == 4
+    assert said.endswith(second.stdout)
     assert "stage extract" not in second.stderr
     assert "stage attack" not in second.stderr
     assert time.monotonic() - started < 30

@@ -34,10 +34,11 @@ def test_a_script_passes_its_arguments_unchanged(tmp_path: Path, stage: str) -> 
     (tmp_path / "setup me").write_text("export FROM_SETUP=yes\n")
     setup = f"source={tmp_path / 'setup me'}"
     show = ("sh", "-c", 'printf "<%s>" "$FROM_SETUP" "$@"')
-    done = run_script(tmp_path, stage, odd, odd, setup, f"checkpoint={odd}", "--", *show)
+    done = run_script(tmp_path, stage, odd, odd, setup, f"checkpoint={odd}", f"set=a.b={odd}", "set=c=", "--", *show)
     assert done.returncode == 0, done.stderr
     said = (tmp_path / odd / "logs" / f"{stage}-1.log").read_text()
-    assert said.endswith(f"<yes><mia_batch.jobs.{stage}><{odd}><--out><{odd}><--checkpoint><{odd}>")
+    changes = f"<--set><a.b={odd}><--set><c=>"
+    assert said.endswith(f"<yes><mia_batch.jobs.{stage}><{odd}><--out><{odd}><--checkpoint><{odd}>{changes}")
 
 
 def test_a_task_of_an_array_takes_its_own_run_or_method(tmp_path: Path) -> None:

@@ -357,3 +357,73 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, write_config: W
     submit.add_arguments(parser)
     with pytest.raises(InputError, match="--out: must name a directory, got ''"):
         submit.run(parser.parse_args([str(write_config()), "--out", "", "--dry-run"]))
+
+
+# --- --set and estimates ----------------------------------------------------------------------------------------------
+
+
+def submit_one(config: Path, out: Path, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    submit.add_arguments(parser)
+    return submit.run(parser.parse_args([str(config), "--out", str(out), *words]))
+
+
+CHANGES = ("attack.seed=2", "attack.methods[0].params.C=[1, 10]", "data.members={split: train, num_samples: 80}")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_was_set_travels_with_every_job(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str], many: bool
+) -> None:
+    checkpoint = tmp_path / "net.ckpt"
+    checkpoint.write_bytes(one_entry(b"w"))
+    words = [f"--set={change}" for change in CHANGES]
+    queue = submit_all if many else submit_one
+    assert queue(write_config(), tmp_path / "runs", *words, "--dry-run") == 0
+    for line in capsys.readouterr().out.splitlines():
+        command = shlex.split(line.partition("=$(")[2].removesuffix(")"))
+        assert [word for word in command if word.startswith("set=")] == [f"set={change}" for change in CHANGES]
+    assert not (tmp_path / "runs").exists()
+    assert queue(write_config(), tmp_path / "runs", *words) == 0
+    (run,) = runs_in(tmp_path / "runs") if many else [RunPaths(tmp_path / "runs")]
+    manifest = in_force(run)
+    assert manifest.changes == CHANGES
+    assert manifest.config["attack"]["seed"] == 2
+    edited = load_config(write_config({
+        "attack.seed": 2, "attack.methods": [{"method": "lr", "params": {"C": [1, 10]}}],
+        "data.members": {"split": "train", "num_samples": 80},
+    }, name="edited.yaml"))  # fmt: skip
+    assert manifest.config == edited.resolved()
+
+
+def test_another_value_is_another_run_as_if_the_file_had_it(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs"
+    monkeypatch.setattr(submission, "refuse_active", lambda _: None)
+    assert submit_all(write_config(), out, "--set", "attack.seed=2") == 0
+    (run,) = runs_in(out)
+    finish(run, in_force(run))
+    calls.unlink()
+    assert submit_all(write_config({"attack.seed": 2}), out) == 0  # the same by its values
+    assert not calls.exists()
+    assert submit_all(write_config(), out, "--set", "attack.seed=3") == 0
+    assert [line.partition("mia-")[2].split()[0] for line in calls.read_text().splitlines()] == ["attack", "reduce"]
+    assert in_force(run).changes == ("attack.seed=3",)
+    with pytest.raises(InputError, match=r"holds another run: data\.image_size was \[32, 32\] and is now \[64, 64\];"):
+        submit_all(write_config(), out, "--set", "data.image_size=[64, 64]")
+
+
+def test_what_jobs_will_take_is_said_and_what_the_site_does_not_give(
+    tmp_path: Path, write_config: WriteConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "net.ckpt").write_bytes(one_entry(b"w"))
+    site = site_file(tmp_path, "extract: {memory: 100M, tasks_per_node: 2}\nattack: {time: '0:01', memory: 64G}")
+    with caplog.at_level("INFO"):
+        assert submit_one(write_config(), tmp_path / "run", "--site", str(site), "--dry-run") == 0
+    said = [record.message for record in caplog.records]
+    assert [line.split(": ")[1] for line in said if line.startswith("estimate: ")] == ["extract", "attack", "reduce"]
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "site: extract.memory: 100M of a node is below the estimate, at least 0.83 GiB",
+        next(line for line in said if line.startswith("site: attack.time: 0:01 is below the estimate, about ")),
+    ]

@@ -1,0 +1,123 @@
+"""`mia-batch init`: a first config that runs as it is: the shipped one of a kind, with its code and a site file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from mia_batch.errors import InputError
+from mia_batch.files import shipped, write_text
+from mia_batch.process.exit_codes import OK
+from mia_batch.stages.arguments import named_folder
+
+EXAMPLES = (
+    "mia-batch init --kind tabular",
+    "mia-batch init --kind image --site gpu --out first",
+)
+KINDS = {"image": "resnet", "tabular": "tabular", "text": "text", "outputs": "outputs"}  # and each one's config
+# Before everything else there is to do, of kinds whose config does not train a network.
+FIRST = {"outputs": "python {folder}/outputs/data.py   # an example's outputs, in place of yours"}
+# What a shipped config says of its own place: runs are beside `configs`, and the repository's jobs.
+PLACES = {"../runs/": "runs/", "python jobs/train.py configs/": "python -m mia_batch.jobs.train ", " configs/": " "}
+SCHEMA = "schema.json"  # beside configs, and beside site files: their first line names it
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file to be written, and its text."""
+
+    path: Path
+    text: str
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file has this text already.
+
+        Raises:
+            InputError: something else is there, which is never overwritten.
+        """
+        try:
+            if not os.path.lexists(self.path):
+                return False
+            if self.path.read_text(encoding="utf-8") == self.text:
+                return True
+        except (OSError, ValueError):  # a folder, a link to nowhere, bytes
+            pass
+        rule = "must not be there, or be the file that would be written"
+        raise InputError(f"{self.path}: --out: {rule}, got another; it is not overwritten: choose another --out")
+
+
+def copies(kind: str, site: Path, out: Path) -> list[Copy]:
+    """The config of a kind, its code, the site file, and the schemas that they name; each as `out` will have it.
+
+    Raises:
+        InputError: this version ships none of the kind.
+    """
+    configs, name = shipped("configs"), KINDS[kind]
+    sources = [configs / f"{name}.yaml", configs / SCHEMA, *sorted((configs / name).glob("*.py"))]
+    if not sources[0].exists():
+        raise InputError(f"--kind: must be one that this version ships, got {kind}, but there is no {sources[0]}")
+    below = {source: source.relative_to(configs) for source in sources}
+    below |= {site: Path("sites") / site.name, configs / "sites" / SCHEMA: Path("sites") / SCHEMA}
+    texts = {place: source.read_text(encoding="utf-8") for source, place in below.items()}
+    for said, here in PLACES.items():
+        texts[below[sources[0]]] = texts[below[sources[0]]].replace(said, here)
+    return [Copy(out / place, text) for place, text in texts.items()]
+
+
+def write(files: list[Copy]) -> list[Path]:
+    """Write what is not there yet, all or nothing; returns what was written.
+
+    Raises:
+        InputError: with a line for each file that is in the way.
+    """
+    problems: list[str] = []
+    missing: list[Copy] = []
+    for file in files:
+        try:
+            missing += [] if file.is_there else [file]
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    for file in missing:
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file.path, file.text)
+    return [file.path for file in missing]
+
+
+def next_commands(kind: str, config: Path, site: Path) -> list[str]:
+    """What to do now: the training, where the config has one, then the audit here or on a cluster."""
+    audit, folder = shlex.quote(str(config)), shlex.quote(str(config.parent))
+    run = shlex.quote(str(config.parent / "runs" / "first"))
+    first = FIRST[kind].format(folder=folder) if kind in FIRST else f"python -m mia_batch.jobs.train {audit}"
+    return [
+        first, f"mia-batch check {audit}", f"mia-batch run {audit} --out {run}",
+        f"mia-batch submit {audit} --out {run} --site {shlex.quote(str(site))}   # instead of run, on a cluster",
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--kind, --site and --out."""
+    kinds = "of what is audited: a network on images, on vectors or on tokens, or outputs that are there already"
+    parser.add_argument("--kind", choices=list(KINDS), required=True, help=kinds)
+    sites = sorted(path.stem for path in (shipped("configs") / "sites").glob("*.yaml"))
+    parser.add_argument("--site", choices=sites, default="cpu", help="of the cluster (default cpu)")
+    parser.add_argument("--out", metavar="DIR", default=".", help="where the files go (default here)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the files, say which, and what comes next."""
+    named_folder("--out", args.out)
+    out = Path(args.out)
+    site = shipped("configs") / "sites" / f"{args.site}.yaml"
+    files = copies(args.kind, site, out)
+    for path in write(files):
+        print(f"wrote {path}")
+    print("next:")
+    for line in next_commands(args.kind, out / f"{KINDS[args.kind]}.yaml", out / "sites" / site.name):
+        print(f"  {line}")
+    return OK

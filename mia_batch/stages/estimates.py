@@ -1,0 +1,327 @@
+"""What each stage will take, in seconds and bytes, before it runs: estimates, with what they are based on.
+
+Sizes come from the plan, the memory of the search from its own budget. Seconds of the attacks come from the costs by
+which the search orders its tasks, those of the network from an earlier run of the same network, or from nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from mia_batch.data.selection import Selection
+from mia_batch.errors import InputError
+from mia_batch.network.requirements import RANK_BYTES
+from mia_batch.rundir.identity import network_identity
+from mia_batch.rundir.manifest import Manifest, read_manifest
+from mia_batch.rundir.paths import RunPaths, runs_in
+from mia_batch.samples import Samples, Split
+from mia_batch.settings.schema import AttackConfig, Config
+
+# Measured with 8,000 to 100,000 rows of 10 classes on one core of an AMD EPYC, as were the costs of the search's tasks.
+MEASURED = "costs measured on one core of an AMD EPYC"
+ATTACK_START_S = 6.0  # the imports of the stage and of its workers
+REDUCE_START_S, REDUCE_S_PER_ROW = 2.0, 1.6e-4
+REDUCE_BYTES, REDUCE_BYTES_PER_ROW = 190 << 20, 2048
+SHORT_RUN = 1000  # rows: a rate from fewer is of little use
+LATEST = 50  # runs of a folder that are looked at
+
+Rows = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one stage will take.
+
+    Attributes:
+        stage: extract, attack or reduce.
+        seconds: of the clock; None where nothing is known.
+        memory: bytes, of extract for each rank.
+        where: what it holds for: "on 2 cores", "for each of 8 ranks".
+        basis: what it is based on.
+        at_least: whether a part of the memory is not known.
+        warning: why the stage would be refused.
+    """
+
+    stage: str
+    seconds: float | None
+    memory: int
+    where: str
+    basis: str
+    at_least: bool = False
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What an earlier extraction of the same network has measured.
+
+    Attributes:
+        rows_per_second: of each rank, the forward pass alone.
+        loading: seconds before it.
+        memory: the most bytes that a rank has held; None where it was not recorded.
+        source: which run, on which host.
+    """
+
+    rows_per_second: float
+    loading: float
+    memory: int | None
+    source: str
+
+
+# --- extract ---------------------------------------------------------------------------------------------------------
+
+
+def extract_estimate(
+    n_rows: int, ranks: int, *, batch_bytes: int, checkpoint_bytes: int, speed: Speed | None = None
+) -> Estimate:
+    """Of the forward pass.
+
+    Args:
+        n_rows: that are left to compute.
+        ranks: MPI ranks that share them.
+        batch_bytes: of a rank's input, MindSpore's copy included.
+        checkpoint_bytes: size of the weights' file.
+        speed: of an earlier run of the same network.
+    """
+    where = f"for each of {ranks} rank(s)"
+    known = RANK_BYTES + batch_bytes + 2 * checkpoint_bytes  # the weights, and what the file is read into
+    if speed is None:
+        basis = "MindSpore on CPU, weights and batches, without what the layers hold"
+        return Estimate("extract", None, known, where, basis, at_least=True)
+    seconds = speed.loading + n_rows / ranks / speed.rows_per_second
+    basis = f"{speed.rows_per_second:.0f} rows/s of a rank in {speed.source}"
+    if speed.memory is None:
+        return Estimate("extract", seconds, known, where, f"{basis}; memory without what the layers hold", True)
+    return Estimate("extract", seconds, speed.memory, where, basis)
+
+
+def earlier_speed(manifest: Manifest, runs: Iterable[RunPaths]) -> Speed | None:
+    """What was measured of the same network: by the newest launch of enough rows, else by the one of most rows."""
+    wanted, found = network_identity(manifest), list[tuple[_Measured, str]]()
+    for paths in runs:
+        other = _manifest_of(paths)
+        if other is None or network_identity(other) != wanted:
+            continue
+        measured = [_Measured.of(launch) for launch in other.launches]
+        found += [(each, paths.root.name) for each in measured if each]
+    if not found:
+        return None
+    newest = [each for each in found if each[0].n_rows >= SHORT_RUN]
+    best = max(newest, key=lambda each: each[0].started) if newest else max(found, key=lambda each: each[0].n_rows)
+    return best[0].speed(best[1])
+
+
+def runs_around(folder: Path) -> list[RunPaths]:
+    """The run in a folder, or else the newest runs in it."""
+    own = RunPaths(folder)
+    if own.manifest.exists():
+        return [own]
+    return sorted(runs_in(folder), key=_changed, reverse=True)[:LATEST]
+
+
+def _changed(paths: RunPaths) -> float:
+    try:
+        return paths.manifest.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _manifest_of(paths: RunPaths) -> Manifest | None:
+    try:
+        return read_manifest(paths)
+    except InputError:  # a damaged run only tells nothing of speed
+        return None
+
+
+class _Measured(BaseModel):
+    """A launch of an extraction in run.json that has computed rows."""
+
+    stage: Literal["extract"]
+    started: str
+    host: str
+    rank_size: Annotated[int, Field(ge=1)]
+    rows_done: Annotated[int, Field(ge=0)]
+    rows_done_after: int
+    seconds: Annotated[float, Field(gt=0)]
+    forward_seconds: Annotated[float, Field(gt=0)] | None = None  # versions before did not tell loading from running
+    memory: Annotated[int, Field(gt=0)] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return self.rows_done_after - self.rows_done
+
+    @classmethod
+    def of(cls, launch: Mapping[str, Any]) -> _Measured | None:
+        """The launch; None for one that was killed, has computed nothing, or is none of an extraction."""
+        try:
+            found = cls.model_validate(launch)
+        except ValidationError:
+            return None
+        return found if found.n_rows > 0 else None
+
+    def speed(self, run: str) -> Speed:
+        forward = min(self.forward_seconds or self.seconds, self.seconds)
+        source = f"{run} ({self.n_rows} rows on {self.rank_size} rank(s) of {self.host})"
+        return Speed(self.n_rows / self.rank_size / forward, self.seconds - forward, self.memory, source)
+
+
+# --- attack ----------------------------------------------------------------------------------------------------------
+
+
+def column_widths(attack: AttackConfig, n_classes: int) -> dict[str, int]:
+    """How many numbers of each sample the attacks and the blind baseline read, by array."""
+    from mia_batch.attacks import blind
+    from mia_batch.attacks.features import n_features
+    from mia_batch.attacks.registry import ATTACKS
+    from mia_batch.signals import NAMES
+
+    needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
+    features = n_features(n_classes) if attack.features == "signals" else 1 + n_classes
+    widths = {"features": features, "signals": len(NAMES), "label": 1}
+    return {name: width for name, width in widths.items() if name in needed} | {"blind": blind.n_columns(n_classes)}
+
+
+def shapes_alone(member: Rows, splits: Sequence[Split], widths: Mapping[str, int]) -> Samples:
+    """Samples for which tasks can be made, without memory for their columns."""
+    samples, zero = Samples(member.astype(np.int8), splits), np.zeros((1, 1))
+    shapes = {name: (len(member), width) for name, width in widths.items()}
+    samples.columns.update({name: np.broadcast_to(zero, shape) for name, shape in shapes.items()})
+    return samples
+
+
+def attack_estimate(
+    attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False
+) -> Estimate:
+    """Of the attacks and the blind baseline.
+
+    Args:
+        attack: which, and their grids.
+        member: membership, shape (n_samples,).
+        splits: of the rows.
+        n_classes: of the network.
+        n_jobs: cores.
+        alone: whether each attack is a job of its own, on as many cores; then the longest counts.
+    """
+    from mia_batch.workers.open_executor import memory_of
+
+    samples = shapes_alone(member, splits, column_widths(attack, n_classes))
+    tasks = _tasks(attack, samples)
+    jobs = list(tasks.values()) if alone else [[task for each in tasks.values() for task in each]]
+    shared, each = memory_of(samples, [task for its in jobs for task in its])
+    core_seconds = max(sum(task.cost for task in its) for its in jobs)
+    if attack.backend == "dask":
+        basis = f"{_seconds(core_seconds)} of one core, shared by the scheduler's workers; {MEASURED}"
+        return Estimate("attack", None, shared, "for the process that asks Dask", basis)
+    fitting = int((attack.memory_gib * 2**30 - shared) // each)
+    n_workers = max(1, min(n_jobs, fitting))
+    longest = max((task.urgency for its in jobs for task in its), default=0.0)
+    seconds = ATTACK_START_S + max(core_seconds / n_workers, longest)
+    what = "the longest of a job for each attack" if alone else f"{len(jobs[0])} tasks"
+    needed = (shared + each) / 2**30
+    refused = f"attack.memory_gib: must be at least {needed:.2f} for these samples and grids, got {attack.memory_gib}"
+    return Estimate(
+        "attack", seconds, shared + n_workers * each, f"on {n_workers} core(s)", f"{what}; {MEASURED}",
+        warning="" if fitting >= 1 else refused,
+    )  # fmt: skip
+
+
+def _tasks(attack: AttackConfig, samples: Samples) -> dict[str, list[Any]]:
+    from mia_batch.attacks.base import AttackSettings
+    from mia_batch.attacks.registry import ATTACKS, CHECKS
+
+    told = {
+        each.method: AttackSettings(each.params, attack.seed, attack.search, attack.n_iter) for each in attack.methods
+    } | {name: AttackSettings(seed=attack.seed) for name in CHECKS}
+    return {name: (ATTACKS | CHECKS)[name].tasks(samples, settings) for name, settings in told.items()}
+
+
+def splits_of(attack: AttackConfig, member: Rows, group: NDArray[np.int64]) -> list[Split]:
+    """How the rows are split, of membership and declared groups, (n_samples,) each."""
+    from mia_batch.attacks.grouping import group_codes
+    from mia_batch.attacks.split import make_splits
+
+    return list(make_splits(member.astype(np.int8), group=group_codes(None, group, len(member)), **attack.splitting()))
+
+
+def n_classes_of(config: Config, label: Rows) -> int:
+    """Columns of the logits, as far as the config tells, else the labels, (n_samples,)."""
+    stated = config.model.kwargs.get("num_classes")
+    return stated if type(stated) is int and stated > 0 else int(label.max()) + 1
+
+
+# --- reduce, and all of them -----------------------------------------------------------------------------------------
+
+
+def reduce_estimate(n_rows: int) -> Estimate:
+    """Of the metrics and the verdict of so many samples."""
+    seconds, memory = REDUCE_START_S + REDUCE_S_PER_ROW * n_rows, REDUCE_BYTES + REDUCE_BYTES_PER_ROW * n_rows
+    return Estimate("reduce", seconds, memory, "on 1 core", MEASURED)
+
+
+def estimates(
+    config: Config, selection: Selection, *, ranks: int, n_jobs: int, speed: Speed | None = None, alone: bool = False,
+    n_done: int = 0,
+) -> list[Estimate]:
+    """Of every stage of a run.
+
+    Args:
+        config: of the run.
+        selection: its samples.
+        ranks: of the extraction.
+        n_jobs: cores of the attacks.
+        speed: what is known of this network.
+        alone: whether each attack is a job of its own.
+        n_done: rows that are extracted already.
+    """
+    member, weights = selection.member, config.model.checkpoint
+    extract = extract_estimate(
+        len(member) - n_done, ranks, batch_bytes=batch_bytes(config), speed=speed,
+        checkpoint_bytes=weights.stat().st_size if weights.exists() else 0,
+    )  # fmt: skip
+    attack = attack_estimate(
+        config.attack, member, splits_of(config.attack, member, selection.group),
+        n_classes_of(config, selection.label), n_jobs=n_jobs, alone=alone,
+    )  # fmt: skip
+    return [extract, attack, reduce_estimate(len(member))]
+
+
+def batch_bytes(config: Config) -> int:
+    """Of a rank's input: float32 images, and MindSpore's copy; 0 of others, whose size only a sample tells."""
+    if config.data.network_size is None:
+        return 0
+    height, width = config.data.network_size
+    return 2 * 4 * len(config.data.mean) * height * width * config.extract.batch_size
+
+
+def estimate_lines(found: Sequence[Estimate]) -> list[str]:
+    """A line for each stage, said to be estimates, and what they warn of."""
+    lines = [
+        f"estimate: {each.stage}: {time_words(each)}, {memory_words(each)} {each.where} ({each.basis})"
+        for each in found
+    ]
+    return lines + [f"WARNING: {each.warning}" for each in found if each.warning]
+
+
+def time_words(estimate: Estimate) -> str:
+    """The time of a stage, in words."""
+    return "time not known before a run" if estimate.seconds is None else f"about {_seconds(estimate.seconds)}"
+
+
+def memory_words(estimate: Estimate, n_bytes: int | None = None) -> str:
+    """The memory of a stage, or of so many bytes that are estimated as it is, in words."""
+    amount = (n_bytes or estimate.memory) / 2**30
+    return f"{'at least' if estimate.at_least else 'about'} {amount:.2f} GiB"
+
+
+def _seconds(seconds: float) -> str:
+    """12 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
