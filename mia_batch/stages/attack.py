@@ -35,7 +35,7 @@ from mia_batch.rundir.manifest import Manifest, launch
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import write_attack
 from mia_batch.rundir.state import accepted_marks, attack_statuses, left_to_do
-from mia_batch.samples import Samples
+from mia_batch.samples import Samples, Split
 from mia_batch.search.folds import check_grids
 from mia_batch.search.order_of_work import Journal as TaskJournal
 from mia_batch.search.order_of_work import OrderOfWork, Stopped, do_all
@@ -213,6 +213,17 @@ def samples_of(features: Features, settings: AttackConfig, checks: Sequence[str]
         left_out=twins(features.content, features.member), **make_columns(features, settings),
         blind=blind_rows(features.label, features.statistics) if BLIND in checks else None,
     )
+
+
+def samples_that_fit(features: Features, settings: AttackConfig, split: Split) -> Samples:
+    """What attackers of rows that come later are fitted on: see `attacks.split.fit_split`.
+
+    Raises:
+        InputError: no classifier can be fitted on these rows.
+    """
+    columns = make_columns(features, settings)
+    check_arrays(columns["features"], features.member)
+    return Samples(features.member, [split], **columns)
 
 
 def make_results(config: Config, features: Features, *, n_jobs: int) -> dict[str, AttackResult]:

@@ -151,7 +151,7 @@ def evaluate_all(
             log.warning("%s: not evaluable: %s", name, result.reason)
             continue
         rows = result.evaluated
-        with _undefined_logged(name):
+        with undefined_logged(name):
             found[name] = evaluate(
                 result.member[rows], result.predicted[rows], result.scores[rows], effects=_effects(result, group)
             )
@@ -159,7 +159,8 @@ def evaluate_all(
 
 
 @contextmanager
-def _undefined_logged(name: str) -> Iterator[None]:
+def undefined_logged(name: str) -> Iterator[None]:
+    """Log metrics that have no value, by method."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UndefinedMetricWarning)
         yield
@@ -246,7 +247,7 @@ def audit_privacy(
     randomised = randomised_samples(coins, features.member, features.split, rows)
     found = {}
     for name, attack in attacks.items():
-        with _undefined_logged(name):
+        with undefined_logged(name):
             found[name] = privacy(attack, delta=delta_of(gate), randomised=randomised)
     judged = judge_claim(
         claim, attacks, randomised, n_attacks=len(results), alpha=gate.alpha, not_evaluable=not_evaluable
