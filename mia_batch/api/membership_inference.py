@@ -146,8 +146,9 @@ class MembershipInference:
             reader.check_dataset(dataset, name)
             if random := reader.random_operations(dataset):
                 log.warning(
-                    "%s: %s make another input of a sample each time: samples of eval that train has seen are not "
-                    "found, and the figures may be too high", name, ", ".join(random),
+                    "%s: %s may give another input of a sample each time: one that train has seen is not found in "
+                    "eval, and if members alone are changed so, that is what the figures may show",
+                    name, ", ".join(random),
                 )
         sides = [reader.read_answers(self._model, dataset, name) for name, dataset in named_sets.items()]
         widths = [side.logits.shape[1] for side in sides]
@@ -171,6 +172,8 @@ class MembershipInference:
             raise InputError(f"must have members and non-members that train has not seen, got {remain}")
         if seen.any():
             log.warning("eval: train has seen %s: left out; the figures are of %s", counted, remain)
+        else:
+            log.info("eval: train has seen %s; the figures are of %s", counted, remain)
         if (read.twin & ~seen).any():
             log.warning("eval: %d samples have an input that is on both sides: left out", (read.twin & ~seen).sum())
         return left

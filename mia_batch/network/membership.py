@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mindspore.dataset import config
 from mindspore.dataset.engine.datasets import Dataset
 from mindspore.train import Model
 from numpy.typing import NDArray
@@ -18,6 +21,8 @@ from mia_batch.network.forward import Predictor
 
 BATCH = 64  # of a data set that gives single samples
 COLUMNS = ("image", "label")
+UNSET_SEED = 5489  # of mindspore.dataset.config, which takes it for "draw anew"
+SEED = 1
 # Names of MindSpore's operations that make another input of a sample each time.
 RANDOM = ("Rand", "AutoAugment", "TrivialAugment", "UniformAugment", "MixUp", "CutMix", "CutOut")
 
@@ -94,7 +99,7 @@ def read_answers(model: Model, dataset: Any, field: str) -> Answers:
         predictor = predictor or Predictor(model.predict_network, len(images))
         for start in range(0, len(images), predictor.batch_size):
             part = images[start : start + predictor.batch_size]
-            found.append((predictor.logits(part), labels[start : start + predictor.batch_size], content(part)))
+            found.append((_logits(predictor, part), labels[start : start + predictor.batch_size], content(part)))
     if not found:
         raise InputError(f"{field}: must give samples, got none")
     logits, label, hashes = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -103,6 +108,15 @@ def read_answers(model: Model, dataset: Any, field: str) -> Answers:
     except ValueError as error:
         raise InputError(f"{field}: {error}") from error
     return Answers(logits, label.astype(np.int32), hashes)
+
+
+def _logits(predictor: Predictor, images: NDArray[Any]) -> NDArray[np.float32]:
+    try:
+        return predictor.logits(images)
+    except InputError:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:  # in PYNATIVE mode they come when the output is read
+        raise InputError(f"model: must take images of shape {images.shape}, got {one_line(error)}") from error
 
 
 def _batches(dataset: Any, field: str) -> Iterator[Batch]:
@@ -123,9 +137,28 @@ def _batches(dataset: Any, field: str) -> Iterator[Batch]:
 
 def _rows(dataset: Any, field: str) -> Iterator[dict[str, NDArray[Any]]]:
     try:
-        yield from dataset.create_dict_iterator(num_epochs=1, output_numpy=True)
+        with _one_draw():
+            yield from dataset.create_dict_iterator(num_epochs=1, output_numpy=True)
     except Exception as error:  # MindSpore's kinds are many, and those of the user's own code
         raise InputError(f"{field}: must be a data set that can be read, got {one_line(error)}") from error
+
+
+@contextmanager
+def _one_draw() -> Iterator[None]:
+    """Have each iteration draw the same, where the user has set no seed.
+
+    Each part of MindSpore's `split` draws anew when it is iterated, so that the parts would have samples in common.
+    """
+    seed, state, numpy_state = config.get_seed(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    if seed == UNSET_SEED:
+        config.set_seed(SEED)  # which seeds the other two as well
+    try:
+        yield
+    finally:
+        if seed == UNSET_SEED:
+            config.set_seed(seed)
+            random.setstate(state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _stacked(single: list[Batch], field: str) -> Batch:
