@@ -1,4 +1,4 @@
-"""`audit`: what `mia-batch attack` and `reduce` do, of arrays in memory."""
+"""`audit`: what the stages attack and reduce do, of arrays in memory."""
 
 from __future__ import annotations
 

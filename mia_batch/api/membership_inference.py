@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,6 @@ from mia_batch.stages.attack import make_columns, samples_that_fit
 from mia_batch.stages.attackers import fit_attackers
 from mia_batch.stages.reduce import undefined_logged
 from mia_batch.verdict.evaluability import evaluability
-
-if TYPE_CHECKING:
-    from mindspore.train import Model
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +51,7 @@ class MembershipInference:
     out, and counted in a warning. `audit` gives a verdict besides.
     """
 
-    def __init__(self, model: Model, n_jobs: int = -1) -> None:
+    def __init__(self, model: Any, n_jobs: int = -1) -> None:
         """Take a trained model.
 
         Args:

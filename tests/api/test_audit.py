@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from running import REPO, code_blocks
 
 import mia_batch
 from mia_batch.api.arrays import as_array, read_rows
@@ -369,6 +370,21 @@ def test_the_json_is_that_of_a_summary(found: AuditResult, tmp_path: Path) -> No
     assert found.summary.provenance["digests"].keys() == {"logits", "label", "member"}
     recall = found.summary.methods["correctness"].metrics["recall"].value
     assert recall == found.metrics["correctness"]["recall"].value
+
+
+# --- the manual ------------------------------------------------------------------------------------------------------
+
+
+def test_the_manuals_examples_run(rows: dict[str, np.ndarray], capsys: pytest.CaptureFixture) -> None:
+    z = rows["logits"].astype(np.float64)
+    names: dict[str, Any] = {name: rows[name] for name in ("logits", "labels", "member")}
+    names["probabilities"] = np.exp(z - np.logaddexp.reduce(z, axis=1)[:, None])
+    examples = [code for code in code_blocks(REPO / "docs" / "python.md") if "audit(" in code]
+    assert len(examples) == 2
+    for code in examples:
+        exec(code, names)
+    assert capsys.readouterr().out.splitlines()[-1]
+    assert set(names["result"].metrics) == {"threshold_loss", "knn"}
 
 
 # --- in a process of its own -----------------------------------------------------------------------------------------

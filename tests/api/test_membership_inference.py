@@ -18,6 +18,7 @@ from mindspore import Tensor, nn
 from mindspore import dataset as ds
 from mindspore.dataset import vision
 from mindspore.train import Model
+from running import REPO, code_blocks
 from sklearn.linear_model import LogisticRegression
 
 import mia_batch
@@ -365,6 +366,17 @@ def test_eval_needs_train_and_something_new(model: Model, trained: MembershipInf
     rule = "eval: must have members and non-members that train has not seen, got 0 members and 500 non-members"
     with pytest.raises(InputError, match=f"^{re.escape(rule)}$"):
         trained.eval(dataset(MEMBERS), dataset(NEW_OTHERS), METRICS)
+
+
+def test_the_manuals_example_runs(model: Model, capsys: pytest.CaptureFixture) -> None:
+    names: dict[str, Any] = {"model": model, "np": np}
+    for name, arrays in {
+        "train_train": MEMBERS, "train_test": OTHERS, "eval_train": NEW_MEMBERS, "eval_test": NEW_OTHERS,
+    }.items():  # fmt: skip
+        names[name] = dataset(arrays)
+    (code,) = (code for code in code_blocks(REPO / "docs" / "python.md") if "MembershipInference" in code)
+    exec(code, names)
+    assert [line[:12] for line in capsys.readouterr().out.splitlines()] == ["Method: lr, ", "Method: knn,"]
 
 
 def test_it_comes_with_the_package() -> None:
