@@ -17,7 +17,7 @@ from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError
 from mia_batch.rundir.manifest import versions
 from mia_batch.settings.schema import Config
-from mia_batch.stages.attack import make_results
+from mia_batch.stages.attack import results_in_memory
 from mia_batch.stages.reduce import conclude
 
 GIVEN_BY_KEYWORD = tuple(name for name in NAMES if name not in ("logits", "labels"))
@@ -69,7 +69,7 @@ def audit(
 
 def conclude_rows(config: Config, rows: Rows, n_jobs: int) -> AuditResult:
     """Make the attacks on these samples, and say what they say."""
-    results = make_results(config, rows.features, n_jobs=n_jobs)
+    results = results_in_memory(config, rows.features, n_jobs=n_jobs)
     blind = results.pop(BLIND)
     found = conclude(config, rows.features, results, blind, origin=_origin(config, rows), command="audit")
     return AuditResult(found.verdict, found.metrics, found.summary, results, config.report.metrics)

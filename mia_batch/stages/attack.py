@@ -226,7 +226,7 @@ def samples_that_fit(features: Features, settings: AttackConfig, split: Split) -
     return Samples(features.member, [split], **columns)
 
 
-def make_results(config: Config, features: Features, *, n_jobs: int) -> dict[str, AttackResult]:
+def results_in_memory(config: Config, features: Features, *, n_jobs: int) -> dict[str, AttackResult]:
     """Every attack's result and every check's, without files.
 
     Raises:

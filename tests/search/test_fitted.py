@@ -50,5 +50,5 @@ def test_nothing_that_can_be_fitted_is_said_so() -> None:
     search = GridSearch("lr", {"C": (1.0,)}, samples, seed=1, search="exact", part=Part("0"))
     failed = {"accuracy": [None], "nonconverged": [False], "failures": {"0": "ValueError: no"}}
     results = {task.key: failed for task in tasks(search)}
-    with pytest.raises(CannotEvaluate, match="lr: no candidate could be fitted: .*ValueError: no"):
+    with pytest.raises(CannotEvaluate, match=r"lr: no candidate could be fitted: .*ValueError: no"):
         attacker(search, results)
