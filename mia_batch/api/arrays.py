@@ -37,8 +37,10 @@ def as_array(value: Any, field: str) -> NDArray[Any]:
         array = np.asarray(_in_memory(value))
     except Exception as error:  # frameworks raise many kinds
         raise InputError(f"{field}: must be an array, got {type(value).__name__}: {one_line(error)}") from error
+    if array.dtype == object and array.size and all(isinstance(each, str) for each in array.flat):
+        array = array.astype(str)  # as pandas keeps words
     if array.dtype.kind not in "biufSU":
-        raise InputError(f"{field}: must be an array of numbers, got {type(value).__name__} of {array.dtype}")
+        raise InputError(f"{field}: must be an array of numbers or words, got {type(value).__name__} of {array.dtype}")
     if np.ma.is_masked(value):
         raise InputError(f"{field}: must have all its values, got some that are masked")
     return array

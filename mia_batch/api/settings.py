@@ -44,7 +44,7 @@ def attack_section(methods: Any, n_jobs: int, **keys: Any) -> AttackConfig:
         InputError: with a line for every problem.
     """
     backend = "serial" if n_jobs == 1 else "loky"
-    section: AttackConfig = read_section("attack", {"methods": _methods(methods), "backend": backend, **keys})
+    section: AttackConfig = read_section("attack", {"methods": _methods(methods), "backend": backend, **_plain(keys)})
     return section
 
 
@@ -68,7 +68,7 @@ def make_config(output: str, attack: AttackConfig, gate: Any, *, weak_model: boo
     return Config(
         path=Path("audit"), attack=attack, gate=section,
         model=ModelConfig(factory="mia_batch:audit", checkpoint=Path("audit"), output=output),  # type: ignore[arg-type]
-        data=read_section("data", {"source": "mia_batch:audit", **sides, **of_images, **data}),
+        data=read_section("data", {"source": "mia_batch:audit", **sides, **of_images, **_plain(data)}),
     )  # fmt: skip
 
 

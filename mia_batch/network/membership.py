@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from mindspore.dataset import config
-from mindspore.dataset.engine.datasets import Dataset
+from mindspore.dataset.engine.datasets import Dataset, RepeatDataset
 from mindspore.train import Model
 from numpy.typing import NDArray
 
@@ -64,19 +64,24 @@ def check_dataset(dataset: Any, field: str) -> None:
         raise InputError(f"{field}: must be a data set that can be opened, got {one_line(error)}") from error
     if not set(COLUMNS) <= set(names):
         raise InputError(f"{field}: must have columns image and label (see rename), got {', '.join(names)}")
+    if any(isinstance(node, RepeatDataset) and node.count in (None, -1) for node in _nodes(dataset)):
+        raise InputError(f"{field}: must end, got repeat without a number")
 
 
 def random_operations(dataset: Any) -> list[str]:
     """Names of the operations of a data set that give another input each time, each once."""
-    found: dict[str, None] = {}
+    names = [type(node).__name__ for node in _nodes(dataset)]
+    return list(dict.fromkeys(name for name in names if name.startswith(RANDOM)))
+
+
+def _nodes(dataset: Any) -> Iterator[Any]:
+    """A data set, all that it is made of, and the operations on the way."""
     waiting = [dataset]
     while waiting:
         node = waiting.pop()
+        yield node
         more = [getattr(node, name, None) or () for name in ("children", "operations", "transforms")]
         waiting += [each for kind in more if isinstance(kind, list | tuple) for each in kind]
-        if type(node).__name__.startswith(RANDOM):
-            found[type(node).__name__] = None
-    return list(found)
 
 
 def read_answers(model: Model, dataset: Any, field: str) -> Answers:

@@ -221,7 +221,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"logits": np.zeros(N)}, r"got float64 \(400,\); make two columns"),
     ({"logits": np.full((N, 2), "a")}, "logits: must be numbers of shape"),
     ({"logits": [[1.0, 2.0], [3.0]]}, "logits: must be an array, got list"),
-    ({"logits": {"a": 1}}, "logits: must be an array of numbers, got dict of object"),
+    ({"logits": {"a": 1}}, "logits: must be an array of numbers or words, got dict of object"),
     ({"logits": np.full((N, CLASSES), np.nan)}, "logits: must be finite, got NaN or infinity at sample 0"),
     ({"logits": np.full((N, CLASSES), 1e300)}, "logits: must be finite"),
     ({"logits": np.ma.masked_less(np.zeros((N, CLASSES)), 1)}, "logits: must have all its values"),
@@ -252,6 +252,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"attacks": ["lrr"]}, r"attack.methods\[0\].method: must be one of .*, got 'lrr'"),
     ({"attacks": []}, "attack.methods: must have at least 1, got"),
     ({"attacks": 5}, "attacks: must be names, or names with their grids, got int"),
+    ({"attacks": [5]}, r"attack.methods\[0\]: must be a mapping, got 5"),
+    ({"attacks": {"lr": 5}}, r"attack.methods\[0\].params: must be a valid dictionary, got 5"),
     ({"attacks": ["lr", "lr"]}, "attack.methods: must name each once"),
     ({"attacks": {"lr": {"C": [-1.0]}}}, r"attack.methods\[0\].params.C: must be a float in the range"),
     ({"attacks": {"lr": {"C": np.array([])}}}, r"attack.methods\[0\].params.C: must have at least one value"),
@@ -375,7 +377,10 @@ def test_the_json_is_that_of_a_summary(found: AuditResult, tmp_path: Path) -> No
 # --- the manual ------------------------------------------------------------------------------------------------------
 
 
-def test_the_manuals_examples_run(rows: dict[str, np.ndarray], capsys: pytest.CaptureFixture) -> None:
+def test_the_manuals_examples_run(
+    rows: dict[str, np.ndarray], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mia_batch.api.settings.available_cpus", lambda: 1)
     z = rows["logits"].astype(np.float64)
     names: dict[str, Any] = {name: rows[name] for name in ("logits", "labels", "member")}
     names["probabilities"] = np.exp(z - np.logaddexp.reduce(z, axis=1)[:, None])

@@ -305,9 +305,11 @@ def test_the_attack_config_is_checked(model: Model, config: Any, line: str) -> N
 
 def test_kinds_of_arguments_are_checked(trained: MembershipInference) -> None:
     data = dataset(MEMBERS)
+    rows = dataset(OTHERS).create_dict_iterator(num_epochs=1)
     for call, line in (
         (lambda: trained.train([1], data, CONFIG), "dataset_train: must be a mindspore.dataset.Dataset, got list"),
         (lambda: trained.train(data, None, CONFIG), "dataset_test: must be a mindspore.dataset.Dataset, got NoneType"),
+        (lambda: trained.train(data, rows, CONFIG), "dataset_test: .* got DictIterator"),
         (lambda: trained.train(data, data, CONFIG[0]), "attack_config: must be a list or a tuple, got dict"),
         (lambda: trained.eval(data, data, "accuracy"), "metrics: must be a list or a tuple, got str"),
     ):
@@ -342,6 +344,7 @@ def with_label(label: Any) -> Any:
     (lambda: dataset(OTHERS, names=("data", "target")), "must have columns image and label .*, got data, target"),
     (lambda: with_label(np.where(np.arange(N) == 99, CLASSES, 0)), r"labels: must be in 0..3, got 4 at sample 99"),
     (lambda: with_label(np.full(N, -1)), r"labels: must be in 0..3, got -1 at sample 0"),
+    (lambda: dataset(OTHERS).repeat(), "must end, got repeat without a number"),
     (lambda: with_label(np.zeros(N)), r"label must be an integer for each sample, got float64 \(64,\)"),
     (lambda: with_label(np.eye(CLASSES, dtype=int)[OTHERS[1]]), r"label must be an integer .*, got int64 \(64, 4\)"),
     (lambda: dataset((np.full((N, 4), np.nan), OTHERS[1])), "logits: must be finite, got NaN or infinity at sample 0"),
