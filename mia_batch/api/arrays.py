@@ -17,6 +17,7 @@ from mia_batch.rundir.features import Features
 NAMES = ("logits", "probabilities", "losses", "labels", "groups", "inputs")  # of a side, or of all samples
 SIDES = ("member", "nonmember")
 OUTPUTS = ("logits", "probabilities")
+LEAST = float(np.finfo(np.float32).smallest_subnormal)  # a probability under it counts as rounded to 0
 
 
 @dataclass(frozen=True)
@@ -120,18 +121,23 @@ def _checked(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _logits(value: Any, name: str, where: str) -> NDArray[np.float32]:
+    """Logits of two columns or more: one logit z is 0 and z, one probability p is 1 - p and p."""
     array = as_array(value, f"{where}{name}")
-    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "fiu":
-        rule = "must be numbers of shape (samples, classes) with 2 classes or more"
-        one = "; make two columns of the one: 0 and z of logits, 1 - p and p of probabilities"
-        more = one if array.ndim == 1 or array.shape[1:] == (1,) else ""
-        raise InputError(f"{where}{name}: {rule}, got {array.dtype} {array.shape}{more}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
-        array = array.astype(np.float32)  # as a network gives them, and as features.h5 keeps them
+    shape, array = array.shape, array[:, np.newaxis] if array.ndim == 1 else array
+    if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiu":
+        rule = "must be numbers of shape (samples, classes), or (samples,) of two classes"
+        raise InputError(f"{where}{name}: {rule}, got {array.dtype} {shape}")
+    if name == "logits":
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+            z = array.astype(np.float32)  # as a network gives them, and as features.h5 keeps them
+        return np.hstack([np.zeros_like(z), z]) if z.shape[1] == 1 else z
+    p = array.astype(np.float64)
+    p = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
     try:
-        return array if name == "logits" else signals.logits_of_probabilities(array)[0]
+        found = signals.logits_of_probabilities(np.where((p >= 0) & (p < LEAST), LEAST, p))[0]
     except ValueError as error:
         raise InputError(f"{where}{error}") from error
+    return found.astype(np.float32)
 
 
 def _groups(value: Any, field: str, n: int) -> NDArray[Any]:

@@ -34,7 +34,7 @@ def audit(
     `{"probabilities": p, "labels": y, "groups": g}`. Arrays may be NumPy's, lists, or tensors of MindSpore or PyTorch.
 
     Args:
-        logits: shape (n_samples, n_classes), 2 classes or more; computed with as float32.
+        logits: shape (n_samples, n_classes), or (n_samples,) where one tells two classes apart; taken as float32.
         labels: true classes, integers, shape (n_samples,).
         member: 1 or True for samples that the model was trained on, else 0, shape (n_samples,).
         nonmember: in the second form, the samples that the model has never seen.
@@ -43,7 +43,7 @@ def audit(
             and `lr`.
         gate: "tutorial", or a mapping with the keys of a configuration's section `gate`; None for the default rules.
         n_jobs: cores; -1 for all that this process may use. With 1 no other process is started.
-        options: `probabilities` instead of logits. `groups`, integers or words (n_samples,): samples of one group stay
+        options: `probabilities` instead of logits, likewise. `groups`, integers or words (n_samples,): samples of one group stay
             together; -1 is none. `inputs`, n_samples arrays: equal ones are found by their hash; those on both sides
             are left out, and images give the baseline without the model more to go by. `weak_model=True`: the
             model is weak or untrained on purpose. Any key of a configuration's section `attack` (`seed`, `eval`, `cv`,

@@ -167,6 +167,19 @@ def test_every_form_is_the_same_rows(rows: dict[str, np.ndarray]) -> None:
             assert getattr(features, name).dtype == getattr(expected, name).dtype
 
 
+def test_one_output_of_two_classes_is_two() -> None:
+    z, labels, member = np.array([-2.0, 0.5, 3.0]), [0, 1, 1], [1, 0, 1]
+    two = read_rows({"logits": np.column_stack([0 * z, z]), "labels": labels}, member, None).features
+    for one in (z, z[:, np.newaxis]):
+        assert np.array_equal(read_rows({"logits": one, "labels": labels}, member, None).features.logits, two.logits)
+    p = 1 / (1 + np.exp(-z))
+    found = read_rows({"probabilities": p, "labels": labels}, member, None).features
+    assert found.loss == pytest.approx(two.loss, rel=1e-5)
+    certain = read_rows({"probabilities": [1.0, 0.0, 1e-60], "labels": labels}, member, None).features
+    assert np.isfinite(certain.logits).all()
+    assert certain.loss[1] == certain.loss[2] > 100
+
+
 def test_two_sides_are_audited(rows: dict[str, np.ndarray], found: AuditResult) -> None:
     member, nonmember = ((rows["logits"][rows["member"] == s], rows["labels"][rows["member"] == s]) for s in (1, 0))
     assert bare(audit(member=member, nonmember=nonmember, **QUICK).summary) == bare(found.summary)
@@ -217,8 +230,11 @@ def test_inputs_that_are_no_images_are_hashed(rows: dict[str, np.ndarray]) -> No
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"logits": None}, "logits: must be given, or probabilities instead, got neither"),
-    ({"logits": np.zeros((N, 1))}, r"logits: must be numbers of shape \(samples, classes\) .*\(400, 1\); make two"),
-    ({"logits": np.zeros(N)}, r"got float64 \(400,\); make two columns"),
+    ({"logits": np.zeros((N, 0))}, r"logits: must be numbers of shape \(samples, classes\), .* got float64 \(400, 0\)"),
+    ({"logits": np.zeros((N, 2, 2))}, r"logits: must be numbers .* got float64 \(400, 2, 2\)"),
+    ({"logits": np.zeros(N)}, "labels: must be in 0..1, got"),
+    ({"logits": None, "probabilities": np.full(N, 1.1)}, "probabilities: must be at least 0 and sum to 1"),
+    ({"logits": None, "probabilities": np.full((N, 2), [-0.1, 1.1])}, "probabilities: must be at least 0"),
     ({"logits": np.full((N, 2), "a")}, "logits: must be numbers of shape"),
     ({"logits": [[1.0, 2.0], [3.0]]}, "logits: must be an array, got list"),
     ({"logits": {"a": 1}}, "logits: must be an array of numbers or words, got dict of object"),
