@@ -15,7 +15,7 @@ from running import REPO
 PACKAGE = REPO / "mia_batch"
 # From the top down: a room imports those below it, and itself.
 ROOMS = (
-    "cli", "commands", "scheduler", "stages", "network", "models", "data", "mpi", "workers", "rundir", "process",
+    "cli", "commands", "api", "scheduler", "stages", "network", "models", "data", "mpi", "workers", "rundir", "process",
     "report", "settings", "attacks", "search", "verdict", "metrics", "samples", "signals", "inputs", "files", "errors",
     "module_path",
 )
@@ -106,7 +106,8 @@ def test_jobs_and_commands_do_not_know_each_other() -> None:
     [
         ("attacks.registry", set()), ("commands.check", set()), ("stages.plan", set()), ("report.text", set()),
         ("workers.open_executor", set()), ("network.checkpoint_bytes", set()), ("commands.run", {"h5py"}),
-        ("stages.attack", {"h5py"}), ("stages.reduce", {"h5py"}), ("stages.extract", {"h5py"}),
+        ("stages.attack", {"h5py"}), ("api.audit", {"h5py"}),
+        ("api.membership_inference", {"h5py"}), ("stages.reduce", {"h5py"}), ("stages.extract", {"h5py"}),
     ],
 )
 def test_a_module_brings_no_edge_that_it_does_not_need(module: str, allowed: set[str]) -> None:

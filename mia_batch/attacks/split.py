@@ -71,6 +71,21 @@ def make_splits(
     return [_split(y, fit, evaluated, group, cv=cv, seed=seed, max_rows=max_rows) for fit, evaluated in pairs]
 
 
+def fit_split(
+    y: NDArray[np.int8], *, cv: int, seed: int, group: NDArray[np.int64] | None = None,
+    left_out: NDArray[np.bool_] | None = None,
+) -> Split:
+    """All rows fit, for rows that come later; none is scored. Arguments as of `make_splits`.
+
+    Raises:
+        InputError: a fold would lack members or non-members.
+    """
+    used = np.arange(len(y)) if left_out is None else np.flatnonzero(~left_out)
+    group = None if group is None or len(np.unique(group[used])) == len(used) else group
+    fit = np.random.default_rng(seed).permutation(used)
+    return _split(y, fit, np.empty(0, dtype=np.int64), group, cv=cv, seed=seed, max_rows=None)
+
+
 def _check_sides(y: NDArray[np.int8], evaluation: str, eval_fraction: float) -> None:
     n_eval = math.ceil(eval_fraction * len(y))
     fewest = int(np.bincount(y, minlength=2).min()) if len(y) else 0

@@ -252,15 +252,19 @@ def _problem(error: ValidationError) -> str:
     return f"{field or 'summary'}: {rule}, got {value if len(value) <= 120 else f'{value[:117]}...'}"
 
 
-def to_csv(summary: Summary) -> str:
-    """Text of summary.csv: a row for each metric and figure of epsilon of each method, numbers in full.
+def metric_rows(summary: Summary) -> list[dict[str, Any]]:
+    """A row for each metric and figure of epsilon of each method, by `COLUMNS`; None is missing or infinite."""
+    return [
+        {"method": method, "metric": metric, **numbers.model_dump()}
+        for method, found in summary.methods.items()
+        for metric, numbers in (found.metrics | (found.epsilon.figures if found.epsilon else {})).items()
+    ]
 
-    One that is missing or infinite is an empty field.
-    """
+
+def to_csv(summary: Summary) -> str:
+    """Text of summary.csv: `metric_rows`, numbers in full. One that is missing or infinite is an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for method, found in summary.methods.items():
-        for metric, numbers in (found.metrics | (found.epsilon.figures if found.epsilon else {})).items():
-            writer.writerow({"method": method, "metric": metric, **numbers.model_dump()})
+    writer.writerows(metric_rows(summary))
     return text.getvalue()

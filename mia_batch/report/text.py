@@ -23,6 +23,12 @@ NARROW_CELL_WIDTH = 7  # gap, ".713", mark: without the interval
 MIN_WIDTH = LABEL_WIDTH + NARROW_CELL_WIDTH
 
 
+def full_text(summary: Summary, metrics: Sequence[str], *, width: int = 80) -> str:
+    """All that the reducer prints: the model itself, a line for each method with these metrics, and `render`."""
+    lines = [method_line(summary, name, metrics) for name in summary.methods]
+    return "\n".join([*wrapped(model_lines(summary), width), *lines, "", render(summary, width=width)])
+
+
 def method_line(summary: Summary, method: str, metrics: Sequence[str]) -> str:
     """The line that MindArmour's tutorial prints for a method: four decimals, nan where there is no value.
 

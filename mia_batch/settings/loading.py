@@ -93,6 +93,20 @@ def _one(field: str) -> str:
     return re.sub(rf"^(data\.(?:{'|'.join(BLOCKS)}))\[0\]", r"\1", field)
 
 
+def read_section(name: str, raw: Any) -> Any:
+    """One section, from what a file would have there. Paths in it are relative to the current folder.
+
+    Raises:
+        InputError: with every problem found, a line each.
+    """
+    section, here = SECTIONS[name], Path("-")
+    try:
+        return section.model_validate(raw, context={"base": Path.cwd()})
+    except ValidationError as error:
+        lines = [line for item in error.errors() for line in _lines(here, name, section, item)]
+        raise InputError(line.removeprefix(f"{here}: ") for line in lines) from None
+
+
 def with_checkpoint(config: Config, checkpoint: str | Path) -> Config:
     """`config` of another checkpoint, relative to the current folder; only what that changes is checked.
 

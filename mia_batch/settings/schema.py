@@ -484,7 +484,7 @@ class AttackConfig(Section):
     search: Literal["shared", "exact", "random", "halving"] = "shared"
     n_iter: Positive = 10
     memory_gib: Annotated[float, Field(gt=0)] = 4.0
-    backend: Literal["loky", "dask"] = "loky"
+    backend: Literal["loky", "dask", "serial"] = "loky"
     scheduler: str | None = None
     methods: Annotated[tuple[MethodConfig, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 

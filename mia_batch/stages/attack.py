@@ -35,7 +35,7 @@ from mia_batch.rundir.manifest import Manifest, launch
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import write_attack
 from mia_batch.rundir.state import accepted_marks, attack_statuses, left_to_do
-from mia_batch.samples import Samples
+from mia_batch.samples import Samples, Split
 from mia_batch.search.folds import check_grids
 from mia_batch.search.order_of_work import Journal as TaskJournal
 from mia_batch.search.order_of_work import OrderOfWork, Stopped, do_all
@@ -202,6 +202,54 @@ def feature_rows(
     return np.column_stack([loss, features.logits]).astype(np.float64)
 
 
+def samples_of(features: Features, settings: AttackConfig, checks: Sequence[str]) -> Samples:
+    """What the attacks and checks of a configuration are made on.
+
+    Raises:
+        InputError: as of `make_columns` and `make_samples`.
+    """
+    return make_samples(
+        features.member, settings, group=group_codes(features.content, features.group, len(features.member)),
+        left_out=twins(features.content, features.member), **make_columns(features, settings),
+        blind=blind_rows(features.label, features.statistics) if BLIND in checks else None,
+    )
+
+
+def samples_that_fit(features: Features, settings: AttackConfig, split: Split) -> Samples:
+    """What attackers of rows that come later are fitted on: see `attacks.split.fit_split`.
+
+    Raises:
+        InputError: no classifier can be fitted on these rows.
+    """
+    columns = make_columns(features, settings)
+    check_arrays(columns["features"], features.member)
+    return Samples(features.member, [split], **columns)
+
+
+def results_in_memory(config: Config, features: Features, *, n_jobs: int) -> dict[str, AttackResult]:
+    """Every attack's result and every check's, without files.
+
+    Raises:
+        InputError: no attack can be made on these samples with these settings.
+    """
+    checks = list(CHECKS)
+    if reasons := look_at_model(config, features).reasons:
+        names = [*(method.method for method in config.attack.methods), *checks]
+        return {name: _unmade(name, features, " ".join(reasons)) for name in names}
+    made = run_attacks(samples_of(features, config.attack, checks), config.attack, n_jobs=n_jobs, checks=checks)
+    return {name: with_origin(result, features) for name, result in made.items()}
+
+
+def with_origin(result: AttackResult, features: Features, **more: Any) -> AttackResult:
+    """The result, with more of its provenance: of the blind baseline, whether it knows the inputs' statistics."""
+    more |= {"statistics": features.statistics is not None} if result.method == BLIND else {}
+    return dataclasses.replace(result, provenance={**result.provenance, **more})
+
+
+def _unmade(name: str, features: Features, reason: str) -> AttackResult:
+    return not_evaluable(name, features.member, f"the audit is not: {reason}")
+
+
 def to_do(config: Config, paths: RunPaths, manifest: Manifest, only: str | None) -> tuple[str, ...]:
     """The attacks that have no result of these features and settings yet; what was not evaluable is tried again.
 
@@ -214,9 +262,9 @@ def to_do(config: Config, paths: RunPaths, manifest: Manifest, only: str | None)
     return left_to_do([each for each in attack_statuses(paths, manifest) if only in (None, each.attack)]).attacks
 
 
-def keep(result: AttackResult, *, paths: RunPaths, more: dict[str, Any], journal: Journal) -> None:
+def keep(result: AttackResult, *, paths: RunPaths, journal: Journal) -> None:
     """Write attacks/<name>.h5; its journal is not needed any more, unless the attack is to be tried again."""
-    write_attack(paths.attack(result.method), dataclasses.replace(result, provenance={**result.provenance, **more}))
+    write_attack(paths.attack(result.method), result)
     if not result.reason:
         journal.remove()
     log.info("%s: written", paths.attack(result.method).name)
@@ -248,7 +296,7 @@ def _refuse(
     log.warning("no attack is made: %s", reason)
     marks = accepted_marks(paths, manifest)
     for name in names:
-        result = not_evaluable(name, features.member, f"the audit is not: {reason}")
+        result = _unmade(name, features, reason)
         write_attack(paths.attack(name), dataclasses.replace(result, provenance={"identity": marks[name][0]}))
     return OK
 
@@ -259,19 +307,14 @@ def fit(
 ) -> int:
     """Do what is left, on all cores of this job."""
     n_jobs = available_cpus()
-    samples = make_samples(
-        features.member, settings, group=group_codes(features.content, features.group, len(features.member)),
-        left_out=twins(features.content, features.member), **make_columns(features, settings),
-        blind=blind_rows(features.label, features.statistics) if BLIND in checks else None,
-    )
+    samples = samples_of(features, settings, checks)
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
     marks = accepted_marks(paths, manifest)
     started = launch("attack", n_jobs=n_jobs)
 
     def on_result(result: AttackResult) -> None:
-        more: dict[str, Any] = {"identity": marks[result.method][0], "launch": started}
-        more |= {"statistics": features.statistics is not None} if result.method == BLIND else {}
-        keep(result, paths=paths, more=more, journal=journals[result.method])
+        result = with_origin(result, features, identity=marks[result.method][0], launch=started)
+        keep(result, paths=paths, journal=journals[result.method])
 
     names = [*(each.method for each in settings.methods), *checks]
     with ExitStack() as stack:

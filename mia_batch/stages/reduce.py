@@ -12,8 +12,9 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from mia_batch.process.exit_codes import BY_OUTCOME
 from mia_batch.report.build import build_summary, with_checks, with_counts
 from mia_batch.report.junit import to_junit
 from mia_batch.report.summary import Summary, to_csv, to_json
-from mia_batch.report.text import method_line, model_lines, render, wrapped
+from mia_batch.report.text import full_text
 from mia_batch.rundir.claim import in_force_with, put_in_force
 from mia_batch.rundir.crashes import refuse_crashed
 from mia_batch.rundir.features import Features, read_features
@@ -57,7 +58,7 @@ from mia_batch.verdict.privacy import (
     randomised_samples,
     with_privacy,
 )
-from mia_batch.verdict.rules import Gate
+from mia_batch.verdict.rules import Gate, Verdict
 from mia_batch.verdict.sentences import of_data
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ def evaluate_all(
             log.warning("%s: not evaluable: %s", name, result.reason)
             continue
         rows = result.evaluated
-        with _undefined_logged(name):
+        with undefined_logged(name):
             found[name] = evaluate(
                 result.member[rows], result.predicted[rows], result.scores[rows], effects=_effects(result, group)
             )
@@ -160,12 +161,22 @@ def evaluate_all(
 
 
 @contextmanager
-def _undefined_logged(name: str) -> Iterator[None]:
+def undefined_logged(name: str) -> Iterator[None]:
+    """Log metrics that have no value, by method."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UndefinedMetricWarning)
         yield
     for warning in caught:
         log.warning("%s: %s", name, warning.message)
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What attacks have said, as a verdict, as numbers and as the summary of both."""
+
+    verdict: Verdict
+    metrics: dict[str, dict[str, Estimate]]  # by attack that is evaluable, and name
+    summary: Summary
 
 
 def summarise(config: Config, paths: RunPaths) -> Summary:
@@ -176,31 +187,50 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     results = read_results(config, paths, manifest, features)
     blind = read_blind(paths, manifest, features)
     put_in_force(paths, manifest)
+    origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
+    return conclude(
+        config, features, results, blind, origin=origin, command=_command(config, paths, BLIND)
+    ).summary  # fmt: skip
+
+
+def conclude(
+    config: Config, features: Features, results: Mapping[str, AttackResult], blind: AttackResult | None, *,
+    origin: Mapping[str, Any], command: str,
+) -> Conclusion:
+    """The verdict of an audit, and its summary. No file is read but index files of `data.canaries`.
+
+    Args:
+        config: of the audit.
+        features: of the samples, n_samples rows.
+        results: of every configured attack, over the same rows.
+        blind: the blind baseline's; None if it was not made.
+        origin: the summary's provenance.
+        command: what makes the baseline.
+    """
     twin, group = twins(features.content, features.member), _groups(features)
     evaluations = evaluate_all(results, group)
     checks = self_checks(
         config, features, twin, results, blind, effects=_effects(blind, group) if blind else INDEPENDENT,
-        command=_command(config, paths, BLIND),
+        command=command,
     )  # fmt: skip
     model = look_at_model(config, features)
     gate, augment_members = config.gate.gate(), config.data.augment_members
     attacks = {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()}
     trusted = not model.reasons and not (checks.baseline and checks.baseline.confounds(True))
     privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=not trusted)
-    verdict = decide(
+    verdict = with_privacy(decide(
         attacks, gate, methods=list(results),
         reasons={name: result.reason for name, result in results.items() if result.reason},
         not_evaluable=" ".join(model.reasons), too_weak=gap_exceeds(model, gate),
         cautions=(*_cautions(config, features, twin, model), *checks.cautions), baseline=checks.baseline,
-    )  # fmt: skip
-    origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
+    ), privacy_audit)  # fmt: skip
     summary = with_checks(build_summary(
-        results, evaluations, with_privacy(verdict, privacy_audit), gate, origin, augment_members=augment_members,
-        model=model, privacy=privacy_audit,
+        results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
+        privacy=privacy_audit,
     ), checks)  # fmt: skip
-    if features.content is None:
-        return summary
-    return with_counts(summary, n_twins=int(twin.sum()), n_groups=len(np.unique(group[~twin])))
+    if features.content is not None:
+        summary = with_counts(summary, n_twins=int(twin.sum()), n_groups=len(np.unique(group[~twin])))
+    return Conclusion(verdict, evaluations, summary)
 
 
 def audit_privacy(
@@ -219,7 +249,7 @@ def audit_privacy(
     randomised = randomised_samples(coins, features.member, features.split, rows)
     found = {}
     for name, attack in attacks.items():
-        with _undefined_logged(name):
+        with undefined_logged(name):
             found[name] = privacy(attack, delta=delta_of(gate), randomised=randomised)
     judged = judge_claim(
         claim, attacks, randomised, n_attacks=len(results), alpha=gate.alpha, not_evaluable=not_evaluable
@@ -269,9 +299,5 @@ def reduce(args: argparse.Namespace) -> int:
         write_text(Path(args.junit), to_junit(summary))
     write_text(paths.summary_json, to_json(summary))  # last: it is what says that the stage is done
     width = shutil.get_terminal_size((80, 24)).columns
-    print("\n".join(wrapped(model_lines(summary), width)))
-    for name in summary.methods:
-        print(method_line(summary, name, config.report.metrics))
-    print()
-    print(render(summary, width=width), flush=True)
+    print(full_text(summary, config.report.metrics, width=width), flush=True)
     return BY_OUTCOME[summary.verdict.outcome]

@@ -10,6 +10,7 @@ from mia_batch.samples import Samples
 from mia_batch.search.tasks import Executor, Task
 from mia_batch.settings.schema import AttackConfig
 from mia_batch.workers.processes import ProcessExecutor
+from mia_batch.workers.serial import SerialExecutor
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ WORKER_BYTES = 300 << 20  # a process that has loaded everything, before it has 
 def open_executor(
     attack: AttackConfig, samples: Samples, tasks: Iterable[Task], *, n_jobs: int, directory: str | None = None
 ) -> Executor:
-    """Processes of this machine within the memory budget, or a Dask scheduler's workers.
+    """Processes of this machine within the memory budget, a Dask scheduler's workers, or this process alone.
 
     Args:
         attack: backend, scheduler and memory_gib.
@@ -35,6 +36,8 @@ def open_executor(
         from mia_batch.workers.dask_cluster import DaskExecutor
 
         return DaskExecutor(samples, str(attack.scheduler))
+    if attack.backend == "serial":
+        return SerialExecutor(samples)
     everything = list(tasks)
     n_workers = workers_within(attack.memory_gib, n_jobs, samples, everything)
     preload = dict.fromkeys(task.preload for task in everything if task.preload)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mia_batch.attacks.split import make_splits, n_splits
+from mia_batch.attacks.split import fit_split, make_splits, n_splits
 from mia_batch.errors import InputError
 from mia_batch.samples import Split
 
@@ -109,3 +109,18 @@ def test_at_most_so_many_rows_fit_and_all_are_scored() -> None:
 def test_impossible_splits_are_refused(options: dict[str, Any], line: str) -> None:
     with pytest.raises(InputError, match=line):
         splits(**options)
+
+
+def test_all_rows_fit_for_rows_that_come_later() -> None:
+    left_out, group = np.arange(105) % 7 == 0, np.arange(105) // 3
+    for together in (None, group):
+        split = fit_split(Y, cv=3, seed=3, group=together, left_out=left_out)
+        assert sorted(split.fit) == list(np.flatnonzero(~left_out))
+        assert len(split.evaluated) == 0
+        assert split.n_folds == 3
+        assert not np.array_equal(split.fit, np.sort(split.fit))
+    for number in range(3):
+        inside = split.fold_of == number
+        assert not set(group[split.fit[inside]]) & set(group[split.fit[~inside]])
+    with pytest.raises(InputError, match=r"attack.cv: must be at most 1, the rows of the rarer class that fit, got 3"):
+        fit_split(np.array([1, 0, 0, 0], dtype=np.int8), cv=3, seed=1)

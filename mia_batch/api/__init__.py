@@ -1,0 +1,1 @@
+"""Audits from Python: `audit` of arrays, and `MembershipInference` with MindArmour's interface."""

@@ -1,0 +1,235 @@
+"""What a caller hands over, as checked NumPy arrays: arrays, lists, and tensors of frameworks that are not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch import signals
+from mia_batch.errors import InputError, one_line
+from mia_batch.inputs import INPUT_DTYPE, NO_GROUP, content, describe
+from mia_batch.rundir.features import Features
+
+NAMES = ("logits", "probabilities", "losses", "labels", "groups", "inputs")  # of a side, or of all samples
+SIDES = ("member", "nonmember")
+OUTPUTS = ("logits", "probabilities")
+LEAST = float(np.finfo(np.float32).smallest_subnormal)  # a probability under it counts as rounded to 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples of an audit, and which of `OUTPUTS` their logits are of."""
+
+    features: Features
+    output: str
+
+
+def as_array(value: Any, field: str) -> NDArray[Any]:
+    """`value` in NumPy: an array, nested lists, a tensor of MindSpore (`asnumpy`) or of PyTorch's kind (`numpy`).
+
+    Raises:
+        InputError: it cannot be one array of numbers or words, or has values that are masked.
+    """
+    try:
+        array = np.asarray(_in_memory(value))
+    except Exception as error:  # frameworks raise many kinds
+        raise InputError(f"{field}: must be an array, got {type(value).__name__}: {one_line(error)}") from error
+    if array.dtype == object and array.size and all(isinstance(each, str) for each in array.flat):
+        array = array.astype(str)  # as pandas keeps words
+    if array.dtype.kind not in "biufSU":
+        raise InputError(f"{field}: must be an array of numbers or words, got {type(value).__name__} of {array.dtype}")
+    if np.ma.is_masked(value):
+        raise InputError(f"{field}: must have all its values, got some that are masked")
+    return array
+
+
+def _in_memory(value: Any) -> Any:
+    """A tensor's values, off its device and without its gradient; anything else as it is."""
+    if hasattr(value, "asnumpy"):
+        return value.asnumpy()
+    if not hasattr(value, "numpy"):
+        return value
+    for step in ("detach", "cpu"):
+        value = getattr(value, step)() if hasattr(value, step) else value
+    try:
+        return value.numpy()
+    except TypeError:  # NumPy has no bfloat16
+        return value.float().numpy()
+
+
+def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> Rows:
+    """The samples of an audit.
+
+    Args:
+        given: of `NAMES`, of all samples; None for what is not given.
+        member: membership of each of them; or, with `nonmember`, what is known of the members: (logits, labels) or a
+            mapping with some of `NAMES`.
+        nonmember: what is known of the non-members, if `member` is of this form; else None.
+
+    Raises:
+        InputError: wrong forms, shapes, types or values.
+    """
+    columns = {name: value for name, value in given.items() if value is not None}
+    if nonmember is None:
+        return _rows(_checked(columns, ""), _membership(member))
+    if columns:
+        raise InputError(
+            f"{next(iter(columns))}: must be in member=... and nonmember=..., where these are the two sides, got both"
+        )
+    sides = [_checked(_side(value, name), f"{name}.") for name, value in zip(SIDES, (member, nonmember), strict=True)]
+    sizes = [len(side["labels"]) for side in sides]
+    return _rows(_joined(sides), np.repeat([1, 0], sizes).astype(np.int8))
+
+
+def _side(value: Any, name: str) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        if unknown := [str(key) for key in value if key not in NAMES]:
+            raise InputError(f"{name}.{unknown[0]}: unknown name; valid names: {', '.join(NAMES)}")
+        return {key: column for key, column in value.items() if column is not None}
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return dict(zip(("logits", "labels"), value, strict=True))
+    got = f"{len(value)} values" if isinstance(value, tuple | list) else type(value).__name__
+    raise InputError(f"{name}: must be (logits, labels) or a mapping with {', '.join(NAMES)}, got {got}")
+
+
+def _checked(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Arrays of one length: labels, logits (of probabilities too), and groups and inputs if they are given."""
+    if "losses" in columns:
+        raise InputError(f"{where}losses: cannot be audited without logits or probabilities yet; give one of these")
+    output = [name for name in OUTPUTS if name in columns]
+    if len(output) != 1:
+        got = "both" if output else "neither"
+        raise InputError(f"{where}logits: must be given, or probabilities instead, got {got}")
+    if "labels" not in columns:
+        raise InputError(f"{where}labels: must be given beside {output[0]}")
+    logits = _logits(columns[output[0]], output[0], where)
+    labels = as_array(columns["labels"], f"{where}labels")
+    try:
+        signals.loss(logits, labels)
+    except ValueError as error:
+        raise InputError(f"{where}{error}") from error
+    found = {"output": output[0], "logits": logits, "labels": labels.astype(np.int32)}
+    if "groups" in columns:
+        found["groups"] = _groups(columns["groups"], f"{where}groups", len(labels))
+    if "inputs" in columns:
+        found["inputs"] = _inputs(columns["inputs"], f"{where}inputs", len(labels))
+    return found
+
+
+def _logits(value: Any, name: str, where: str) -> NDArray[np.float32]:
+    """Logits of two columns or more: one logit z is 0 and z, one probability p is 1 - p and p."""
+    array = as_array(value, f"{where}{name}")
+    shape, array = array.shape, array[:, np.newaxis] if array.ndim == 1 else array
+    if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiu":
+        rule = "must be numbers of shape (samples, classes), or (samples,) of two classes"
+        raise InputError(f"{where}{name}: {rule}, got {array.dtype} {shape}")
+    if name == "logits":
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+            z = array.astype(np.float32)  # as a network gives them, and as features.h5 keeps them
+        return np.hstack([np.zeros_like(z), z]) if z.shape[1] == 1 else z
+    p = array.astype(np.float64)
+    p = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
+    try:
+        found = signals.logits_of_probabilities(np.where((p >= 0) & (p < LEAST), LEAST, p))[0]
+    except ValueError as error:
+        raise InputError(f"{where}{error}") from error
+    return found.astype(np.float32)
+
+
+def _groups(value: Any, field: str, n: int) -> NDArray[Any]:
+    names = as_array(value, field)
+    if names.shape != (n,) or names.dtype.kind not in "iuSU":
+        raise InputError(f"{field}: must be integers or words of shape ({n},), got {names.dtype} {names.shape}")
+    return names
+
+
+def _inputs(value: Any, field: str, n: int) -> NDArray[Any]:
+    """What is kept of each input, (n,) of `INPUT_DTYPE`; of what is no image, statistics of 0."""
+    try:
+        size = len(value)
+    except TypeError:
+        size = None
+    if size != n:
+        raise InputError(f"{field}: must be an array or a list of {n} arrays, got {size or type(value).__name__}")
+    whole = None if isinstance(value, list | tuple) else as_array(value, field)
+    inputs = [as_array(each, f"{field}[{i}]") for i, each in enumerate(value)] if whole is None else whole
+    for i, each in enumerate(inputs):
+        if not np.size(each):
+            raise InputError(f"{field}[{i}]: must have values, got shape {np.shape(each)}")
+    if all(_is_image(each) for each in inputs):
+        return describe(inputs)
+    found = np.zeros(n, INPUT_DTYPE)
+    found["content"], found["statistics"] = content(inputs), np.nan
+    return found
+
+
+def _is_image(value: NDArray[Any]) -> bool:
+    return value.ndim == 3 and value.shape[2] == 3 and (
+        value.dtype == np.uint8 or (value.dtype.kind == "f" and bool(np.isfinite(value).all()) and value.min() >= 0)
+    )
+
+
+def _membership(member: Any) -> NDArray[np.int8]:
+    if member is None:
+        raise InputError("member: must be given: 1 for members, 0 for non-members; or member=... and nonmember=...")
+    array = as_array(member, "member")
+    if array.ndim != 1 or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        got = f"{array.dtype} of shape {array.shape}"
+        if array.ndim == 1 and array.dtype.kind in "biuf":
+            got = str(array[~np.isin(array, (0, 1))][0])
+        raise InputError(f"member: must be 0 or 1 for each sample, got {got}")
+    return array.astype(np.int8)
+
+
+def _joined(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Members, then non-members."""
+    first, second = sides
+    for name in first | second:
+        if (name in first) != (name in second):
+            raise InputError(f"{SIDES[name in first]}.{name}: must be given too, as it is of the other side")
+    if first["output"] != second["output"]:
+        raise InputError(f"nonmember: must have {first['output']} as member has, got {second['output']}")
+    if first["logits"].shape[1] != second["logits"].shape[1]:
+        shapes = [side["logits"].shape[1] for side in sides]
+        raise InputError(f"nonmember.{first['output']}: must have {shapes[0]} classes as member has, got {shapes[1]}")
+    if "groups" in first and first["groups"].dtype.kind != second["groups"].dtype.kind:
+        kinds = [side["groups"].dtype for side in sides]
+        raise InputError(f"nonmember.groups: must be {kinds[0]} as member's are, got {kinds[1]}")
+    return {name: first[name] if name == "output" else np.concatenate([first[name], second[name]]) for name in first}
+
+
+def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> Rows:
+    n, kept = len(columns["labels"]), columns.get("inputs")
+    if len(member) != n:
+        raise InputError(f"member: must have shape ({n},) to match labels, got ({len(member)},)")
+    if not np.array_equal(np.unique(member), [0, 1]):
+        raise InputError(f"member: must have both 0 and 1, got {np.unique(member).tolist()}")
+    features = features_of(
+        columns["logits"], columns["labels"], member, group=_codes(columns.get("groups"), n),
+        content=None if kept is None else np.ascontiguousarray(kept["content"]),
+        statistics=None if kept is None or np.isnan(kept["statistics"]).any() else kept["statistics"].copy(),
+    )  # fmt: skip
+    return Rows(features, columns["output"])
+
+
+def features_of(
+    logits: NDArray[np.float32], label: NDArray[np.int32], member: NDArray[np.int8], **known: NDArray[Any] | None
+) -> Features:
+    """Rows of arrays, as those of features.h5; `known` of content, group and statistics."""
+    n = len(label)
+    return Features(
+        sample_index=np.arange(n), split=np.full(n, "row"), label=label, member=member, logits=logits,
+        loss=signals.loss(logits, label), attrs={}, **known,
+    )  # fmt: skip
+
+
+def _codes(names: NDArray[Any] | None, n: int) -> NDArray[np.int64] | None:
+    """Number of each row's group; -1 is no group, as in the files of `data.group`."""
+    if names is None:
+        return None
+    codes = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return np.where(names.astype(str) == str(NO_GROUP), NO_GROUP, codes)

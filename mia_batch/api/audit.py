@@ -1,0 +1,104 @@
+"""`audit`: what the stages attack and reduce do, of arrays in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from mia_batch.api.arrays import NAMES, Rows, read_rows
+from mia_batch.api.result import AuditResult
+from mia_batch.api.settings import ATTACKS, OF_DATA, OPTIONS, attack_section, make_config, n_cores
+from mia_batch.attacks.base import BLIND
+from mia_batch.errors import InputError
+from mia_batch.rundir.manifest import versions
+from mia_batch.settings.schema import Config
+from mia_batch.stages.attack import results_in_memory
+from mia_batch.stages.reduce import conclude
+
+GIVEN_BY_KEYWORD = tuple(name for name in NAMES if name not in ("logits", "labels"))
+
+
+def audit(
+    logits: Any = None, labels: Any = None, member: Any = None, *, nonmember: Any = None, attacks: Any = None,
+    gate: Any = None, n_jobs: int = -1, **options: Any,
+) -> AuditResult:
+    """Whether a model's answers tell who was in its training data.
+
+    Two forms: `audit(logits, labels, member)` with a row for each sample, and
+    `audit(member=(logits, labels), nonmember=(logits, labels))`. A side may also be a mapping, such as
+    `{"probabilities": p, "labels": y, "groups": g}`. Arrays may be NumPy's, lists, or tensors of MindSpore or PyTorch.
+
+    Args:
+        logits: shape (n_samples, n_classes), or (n_samples,) where one tells two classes apart; taken as float32.
+        labels: true classes, integers, shape (n_samples,).
+        member: 1 or True for samples that the model was trained on, else 0, shape (n_samples,).
+        nonmember: in the second form, the samples that the model has never seen.
+        attacks: names, or a mapping of names to grids, or a list of mappings with `method` and `params` as
+            `attack.methods` of a configuration; None for `correctness`, `threshold_loss`, `threshold_modified_entropy`
+            and `lr`.
+        gate: "tutorial", or a mapping with the keys of a configuration's section `gate`; None for the default rules.
+        n_jobs: cores; -1 for all that this process may use. With 1 no other process is started.
+        options: `probabilities` instead of logits, likewise. `groups`, integers or words (n_samples,): samples of one
+            group stay together; -1 is none. `inputs`, n_samples arrays: equal ones are found by their hash; those on
+            both sides are left out, and images give the baseline without the model more to go by. `weak_model=True`:
+            the model is weak or untrained on purpose. Any key of a configuration's section `attack` (`seed`, `eval`,
+            `cv`, `features`, ...), and of `data`: `nonmembers_used_for`, `max_duplicates`.
+
+    Returns:
+        Verdict, metrics and summary.
+
+    Raises:
+        InputError: a ValueError; a line for each problem, with what must be and what was given.
+    """
+    with named("audit"):
+        _check_options(options)
+        cores = n_cores(n_jobs)
+        given = {name: options.pop(name, None) for name in GIVEN_BY_KEYWORD}
+        rows = read_rows({"logits": logits, "labels": labels, **given}, member, nonmember)
+        of_data = {key: options.pop(key) for key in OF_DATA if key in options}
+        weak_model = options.pop("weak_model", False)
+        attack = attack_section(ATTACKS if attacks is None else attacks, cores, **options)
+        config = make_config(rows.output, attack, gate, weak_model=weak_model, **of_data)
+        return conclude_rows(config, rows, cores)
+
+
+def conclude_rows(config: Config, rows: Rows, n_jobs: int) -> AuditResult:
+    """Make the attacks on these samples, and say what they say."""
+    results = results_in_memory(config, rows.features, n_jobs=n_jobs)
+    blind = results.pop(BLIND)
+    found = conclude(config, rows.features, results, blind, origin=_origin(config, rows), command="audit")
+    return AuditResult(found.verdict, found.metrics, found.summary, results, config.report.metrics)
+
+
+@contextmanager
+def named(call: str) -> Iterator[None]:
+    """Put the name of what was called before each problem."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{call}: {line}" for line in error.problems) from None
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    valid = (*GIVEN_BY_KEYWORD, *OPTIONS)
+    if unknown := [name for name in options if name not in valid]:
+        raise InputError(f"{name}: unknown option; valid options: {', '.join(valid)}" for name in unknown)
+
+
+def _origin(config: Config, rows: Rows) -> dict[str, Any]:
+    """Where the summary comes from: settings, versions, and SHA-256 of the arrays."""
+    arrays = {name: getattr(rows.features, name) for name in ("logits", "label", "member", "group", "content")}
+    digests = {
+        name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+        for name, array in arrays.items() if array is not None
+    }
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"), "versions": versions(),
+        "config": {name: found for name, found in config.resolved().items() if name in ("attack", "gate", "report")},
+        "digests": digests, "seeds": {"attack": config.attack.seed},
+    }  # fmt: skip
