@@ -62,6 +62,7 @@ NUMBERS = frozenset(
 # A rate, or the rates of all steps.
 RATE = re.compile(r"(learning_rate\.\d+\.)?learning_rate(_group_\d+)?")
 RANDOM_STATE = "random_op"  # a generator's, as ModelCheckpoint appends it
+UNNAMED, UNNAMED_BESIDE = re.compile(r"Parameter(\$\d+)?"), "afactor_step"  # of AdaFactor without beta1
 # Of thor: its own matrices, and those of its layers beside a layer's weight.
 THOR = re.compile(r"matrix_[ag]_inv_\d+|matrix_max\d+")
 THOR_LAYER = re.compile(r"(?P<layer>.*\.|)(matrix_[ag](_cov)?|[ag]_normalizer)")
@@ -96,7 +97,9 @@ class OptimizerState:
 
     def _is_kept(self, name: str, entry: Entry) -> bool:
         inner = [name.removeprefix(path) for path in self.paths if name.startswith(path)]
-        return any(_is_own(each, entry) for each in inner) or self._is_copy(name, entry) or self._is_thors(name)
+        if any(_is_own(each, entry) for each in inner) or self._is_copy(name, entry) or self._is_thors(name):
+            return True
+        return UNNAMED.fullmatch(name) is not None and UNNAMED_BESIDE in self.entries and entry.is_one_number
 
     def _is_copy(self, name: str, entry: Entry) -> bool:
         return any(

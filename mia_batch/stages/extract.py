@@ -115,11 +115,11 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
         begin_launch(paths, done)
         entry = launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
         manifest = add_launch(paths, entry)
-    width = file.store.n_classes if file.store else _width(config.model)
+    width = file.store.n_classes if file.store else width_of(config.model)
     return Work(config, paths, selection, manifest, done, width, form, prepared)
 
 
-def _width(model: ModelConfig) -> int | None:
+def width_of(model: ModelConfig) -> int | None:
     """The columns that the network is configured for; one makes two, and a function makes what it likes."""
     stated = model.kwargs.get("num_classes")
     return None if model.output not in OUTPUTS else 2 if stated == 1 else stated
