@@ -114,7 +114,7 @@ def _weights(
 
 
 def _proposal(stated: Stated, wanted: Wanted) -> str:
-    """What to write where all parameters are there under one prefix, or, each once, under two."""
+    """What to write where all parameters are there under one prefix, each once under two, or without one."""
     if not wanted.shapes or wanted.rename:
         return ""
     under = _prefixes(stated.entries, wanted.shapes)
@@ -124,7 +124,9 @@ def _proposal(stated: Stated, wanted: Wanted) -> str:
         choices = " or ".join(f"model.prefix: {prefix}" for prefix in chosen)
         return f"which are all there under a prefix; write {choices}"
     if any(len(prefixes) != 1 for prefixes in under.values()):
-        return ""
+        without = _lacking(stated.entries, wanted.shapes)
+        rule = f'which are there without {without}; write {{"*": "{without}*"}} into a model.rename file'
+        return rule if without else ""
     single = sorted(set.union(*under.values()))
     rules = ", ".join(f'"{prefix}*": "*"' for prefix in single)
     return f"which are there under the prefixes {', '.join(single)}; write {{{rules}}} into a model.rename file"
@@ -139,6 +141,17 @@ def _prefixes(entries: Mapping[str, Entry], shapes: Mapping[str, Shape]) -> dict
             if shapes.get(rest) == entry.dims and not _is_copys(prefix):
                 found[rest].add(prefix)
     return found
+
+
+def _lacking(entries: Mapping[str, Entry], shapes: Mapping[str, Shape]) -> str:
+    """The prefix of all the network's names that the file's lack; "" if that is not it."""
+    first = next(iter(shapes))
+    for dot in re.finditer(r"\.", first):
+        prefix = first[: dot.end()]
+        inner = {name.removeprefix(prefix): dims for name, dims in shapes.items() if name.startswith(prefix)}
+        if len(inner) == len(shapes) and all(name in entries and entries[name].dims == inner[name] for name in inner):
+            return prefix
+    return ""
 
 
 def _is_copys(prefix: str) -> bool:

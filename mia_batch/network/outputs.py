@@ -20,7 +20,7 @@ from mia_batch.signals import logits_of_probabilities
 LOGITS, PROBABILITIES = OUTPUTS
 SHOWN = 8  # entries of an output in a message
 FUNCTION = "model.output: FILE.py:function"
-ONE_EACH = f"write {FUNCTION}, which makes one prediction of it for each sample"
+ONE_EACH = f"write {FUNCTION}, which makes one prediction of it for each sample, or import one loss for each"
 SMALLEST = 1e-37  # a probability that training takes the logarithm of: a normal float32
 
 
@@ -106,7 +106,8 @@ class Output:
         rule = f"model.output: {self.kind} must give floating-point logits of shape ({batch_size}, classes) or "
         if values.ndim not in (1, 2) or len(values) != batch_size or values[:1].size == 0 or values.dtype.kind != "f":
             raise InputError(f"{rule}({batch_size},), {got}{_why_not(values.dtype.kind)}")
-        return values.astype(np.float32)
+        with np.errstate(over="ignore"):  # an infinity is refused with the sample's number
+            return values.astype(np.float32)
 
     def _two_columns(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.kind != PROBABILITIES:

@@ -63,6 +63,17 @@ def test_another_prefix_than_the_one_given_is_proposed() -> None:
     assert line.endswith("write model.prefix: network.")
 
 
+@pytest.mark.parametrize("prefix", ["network.", "net._backbone."])
+def test_a_prefix_that_the_networks_own_names_have(tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_parameters(stated(NETWORK), Wanted(under(prefix)), PATH)
+    advice = f'{{"*": "{prefix}*"}}'
+    assert str(caught.value).endswith(f"which are there without {prefix}; write {advice} into a model.rename file")
+    state = under("moments.") | {"global_step": (1,)}
+    found = renamed(rules(tmp_path, advice), NETWORK | state, under(prefix))
+    assert found == {prefix + name: name for name in NETWORK}
+
+
 def test_optimizer_state_is_no_prefix() -> None:
     problems = refused(under("moments."))
     assert "missing: conv.weight" in problems[0]

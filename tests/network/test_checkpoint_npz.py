@@ -110,13 +110,13 @@ def test_other_ways_to_pack(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    """One GiB of zeros in one MiB: no more is read of it than its header, and not that if nobody asks for it."""
-    path, size = tmp_path / "net.npz", 1 << 30
+    """128 MiB of zeros in 128 KiB: no more is read of it than its header, and not that if nobody asks for it."""
+    path, size = tmp_path / "net.npz", 1 << 27
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("w.npy", "w") as stream:
         stream.write(header(f"({size},)", "|i1"))
-        for _ in range(1024):
+        for _ in range(128):
             stream.write(bytes(1 << 20))
-    assert path.stat().st_size < 2 << 20
+    assert path.stat().st_size < 1 << 18
     tracemalloc.start()
     assert stated_entries(path).entries["w"].dims == (size,)
     assert read_npz(path, []) == {}
