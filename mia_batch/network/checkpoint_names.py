@@ -66,7 +66,10 @@ def find_parameters(stated: Stated, wanted: Wanted, path: Path) -> dict[str, str
             f"{name} {shape_words(dims)} for {shape_words(wanted.shapes[name])}" for name, dims in wrong.items()
         ],
     }
-    problems = [f"{where}: must have {rule}: {some(names)}" for rule, names in rules.items() if names]
+    problems = [
+        f"{where}: must have {rule}: {some(names)}{_how_to_leave_out(stated, names)}"
+        for rule, names in rules.items() if names
+    ]
     if missing or wrong:
         problems += _of_one_rank(stated, wrong, wanted.shapes, where, path)
     if problems:
@@ -74,6 +77,12 @@ def find_parameters(stated: Stated, wanted: Wanted, path: Path) -> dict[str, str
     if reading.beside:
         log.warning("%s: model.prefix: leaves out other parameters: %s", path, some(reading.beside))
     return dict(reading.entries)
+
+
+def _how_to_leave_out(stated: Stated, names: Sequence[str]) -> str:
+    """Of numbers that training may have added, and that nothing tells from a weight."""
+    number = next((name for name in names if name in stated.entries and stated.entries[name].is_one_number), None)
+    return f"; if {number} is no weight, write {{{number}: null}} into a model.rename file" if number else ""
 
 
 def some(names: Sequence[str]) -> str:
@@ -156,7 +165,7 @@ def _lacking(entries: Mapping[str, Entry], shapes: Mapping[str, Shape]) -> str:
 
 def _is_copys(prefix: str) -> bool:
     parts = {f"{part}." for part in prefix.split(".")}
-    return bool((parts - {"ema."}) & set(PREFIXES))
+    return bool((parts - {"ema."}) & PREFIXES)
 
 
 def _of_one_rank(

@@ -41,7 +41,8 @@ KEPT_TOGETHER = (
     {"weights_clone."}, {"delta_weight."},  # AdaSum
     {"ema."},  # a moving average
 )
-PREFIXES = tuple(sorted(set().union(*KEPT_TOGETHER)))
+PREFIXES = frozenset().union(*KEPT_TOGETHER)
+GLUED = tuple(sorted(prefix for prefix in PREFIXES if not prefix.endswith(".")))
 # Copies that have another shape than the parameter.
 SHAPES: dict[str, Callable[[Shape], set[Shape]]] = {
     "mu_": lambda shape: {()}, "eta_": lambda shape: {()}, "mu_product_": lambda shape: {()},
@@ -67,6 +68,7 @@ UNNAMED, UNNAMED_BESIDE = re.compile(r"Parameter(\$\d+)?"), "afactor_step"  # of
 THOR = re.compile(r"matrix_[ag]_inv_\d+|matrix_max\d+")
 THOR_LAYER = re.compile(r"(?P<layer>.*\.|)(matrix_[ag](_cov)?|[ag]_normalizer)")
 THOR_WEIGHTS = ("weight", "embedding_table")
+MAX_OPTIMIZERS = 8  # in one checkpoint, so that a hostile one costs no time
 STEPS = ("global_step", "state_step", "step_t")  # every step counter shows where an optimizer's own entries are
 
 
@@ -81,13 +83,15 @@ class OptimizerState:
     def __init__(self, stated: Stated, weights: Mapping[str, Shape]) -> None:
         self.stated, self.weights = stated, weights
         self.entries = stated.entries
-        self.paths = {""} | {
+        around = {
             name.removesuffix(step)
             for name, entry in self.entries.items() if entry.is_one_number
             for step in STEPS if name.endswith(f".{step}")
         }
+        self.paths = ["", *sorted(around, key=len)[:MAX_OPTIMIZERS]]
         self._rows = {name: row for row, name in enumerate(self.entries)}
-        trained = [name for name, entry in self.entries.items() if name in weights or self._is_copy(name, entry)]
+        self._copies = {name for name, entry in self.entries.items() if self._is_copy(name, entry)}
+        trained = [name for name in self.entries if name in weights or name in self._copies]
         self._last = self._rows[trained[-1]] if trained else len(self.entries)
 
     def has(self, name: str) -> bool:
@@ -97,7 +101,7 @@ class OptimizerState:
 
     def _is_kept(self, name: str, entry: Entry) -> bool:
         inner = [name.removeprefix(path) for path in self.paths if name.startswith(path)]
-        if any(_is_own(each, entry) for each in inner) or self._is_copy(name, entry) or self._is_thors(name):
+        if any(_is_own(each, entry) for each in inner) or name in self._copies or self._is_thors(name):
             return True
         return UNNAMED.fullmatch(name) is not None and UNNAMED_BESIDE in self.entries and entry.is_one_number
 
@@ -112,10 +116,11 @@ class OptimizerState:
         """The ways to read a name as path, prefix and the name of a weight."""
         for path in self.paths:
             inner = name.removeprefix(path)
-            for prefix in PREFIXES:
-                rest = inner.removeprefix(prefix)
-                if path + prefix + rest == name and rest in self.weights:
-                    yield path, prefix, rest
+            if path + inner == name:
+                for prefix in (*GLUED, f"{inner.partition('.')[0]}."):
+                    rest = inner.removeprefix(prefix)
+                    if prefix in PREFIXES and rest != inner and rest in self.weights:
+                        yield path, prefix, rest
 
     def _are_there(self, path: str, kept: set[str], rest: str) -> bool:
         return all(path + prefix + rest in self.entries for prefix in kept)

@@ -12,7 +12,7 @@ from mia_batch.errors import InputError, one_line
 from mia_batch.settings.loading import read_yaml
 
 STAR = "*"
-MAX_BYTES = 1 << 23
+MAX_BYTES = 1 << 20  # YAML of that size takes seconds
 MAX_PATTERNS = 100
 MAX_READINGS = 1000  # names that the patterns together make of one
 

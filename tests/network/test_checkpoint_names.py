@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,23 @@ def test_rules_that_multiply_names_end(tmp_path: Path) -> None:
     text = "\n".join(f'"{"a" * i}*": ["{"a" * i}*x", "{"a" * i}*y"]' for i in range(30))
     with pytest.raises(InputError, match=r"a{40}: must become one parameter, could be thousands"):
         renamed(rules(tmp_path, text), {"a" * 40: (1,)}, {"b": (1,)})
+
+
+def test_a_number_that_may_be_a_weight_is_refused_with_how_to_leave_it_out(tmp_path: Path) -> None:
+    shapes = NETWORK | {"accuracy": ()}
+    (line,) = refused(shapes, ordered=False)
+    advice = "{accuracy: null}"
+    assert line.endswith(f"unexpected: accuracy; if accuracy is no weight, write {advice} into a model.rename file")
+    assert len(renamed(rules(tmp_path, advice), shapes, NETWORK)) == 4
+
+
+def test_a_hostile_file_takes_no_time() -> None:
+    """As many entries, and among them optimizers, as a file may have."""
+    shapes = {f"{'a.' * (i % 50)}{i}.global_step": (1,) for i in range(20_000)}
+    shapes |= {f"moments.{i}.conv.weight": (8, 3, 3, 3) for i in range(20_000)}
+    started = time.perf_counter()
+    assert "20000 more" not in "".join(refused(NETWORK | shapes))
+    assert time.perf_counter() - started < 30
 
 
 def test_what_is_left_out_is_not_weighed(tmp_path: Path) -> None:
