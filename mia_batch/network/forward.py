@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import nn
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.network.input_side import Arrays, as_tensors, float_type, words
