@@ -203,8 +203,12 @@ class ModelConfig(Section):
     Attributes:
         factory: the function that builds the network: package.module:function, or path/to/file.py:function.
         kwargs: passed to the factory, which gets image_size too if it has a parameter of that name.
-        checkpoint: the audited weights, a .ckpt or .safetensors file.
-        output: what the network gives: logits, or probabilities if it ends with a softmax.
+        checkpoint: the audited weights, a .ckpt, .safetensors or .npz file.
+        output: what the network gives: logits, probabilities, or the function that makes logits of it.
+        key: which entry of a dict that the network gives.
+        index: which entry of a tuple or list that the network gives, from 0.
+        prefix: what the names of the checkpoint's entries begin with that are audited, such as network.
+        rename: a YAML or JSON file, the names in the checkpoint to the network's.
     """
 
     factory: Annotated[str, BeforeValidator(_resolve_factory)]
