@@ -67,7 +67,7 @@ def make_config(output: str, attack: AttackConfig, gate: Any, *, weak_model: boo
     sides = {"members": ({"split": "row"},), "nonmembers": ({"split": "row"},)}
     return Config(
         path=Path("audit"), attack=attack, gate=section,
-        model=ModelConfig(factory="mia_batch:audit", checkpoint=Path("audit"), output=output),  # type: ignore[arg-type]
+        model=ModelConfig(factory="mia_batch:audit", checkpoint=Path("audit"), output=output),
         data=read_section("data", {"source": "mia_batch:audit", **sides, **of_images, **_plain(data)}),
     )  # fmt: skip
 

@@ -27,12 +27,11 @@ def data_digests(data: DataConfig) -> dict[str, str]:
 
 
 def digests(config: Config) -> dict[str, str]:
-    """SHA-256 of the checkpoint, the data files, index files and factories given as files, by field."""
+    """SHA-256 of the checkpoint, the data files, index files, other named files and functions' files, by field."""
     files: dict[str, Path | None] = {
-        "model.checkpoint": config.model.checkpoint,
-        "model.factory": config.model.factory_file(),
-        "data.source": factory_file(config.data.source),
-        "data.preprocess": factory_file(config.data.preprocess),
+        "model.checkpoint": config.model.checkpoint, **config.model.files(),
+        "data.source": factory_file(config.data.source), "data.preprocess": factory_file(config.data.preprocess),
+        **config.data.files(),
     }
-    found = {field: sha256(file) for field, file in (files | config.data.files()).items() if file}
+    found = {field: sha256(file) for field, file in files.items() if file}
     return found | {f"data:{name}": digest for name, digest in data_digests(config.data).items()}

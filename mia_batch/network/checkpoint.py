@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +13,28 @@ from mindspore import Parameter, nn
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.network.build import build_network
-from mia_batch.network.checkpoint_bytes import check_whole
+from mia_batch.network.checkpoint_bytes import stated_entries
+from mia_batch.network.checkpoint_entry import Stated
+from mia_batch.network.checkpoint_names import Wanted, find_parameters, some
+from mia_batch.network.checkpoint_npz import read_npz
+from mia_batch.network.rename import read_rename
 from mia_batch.settings.schema import ModelConfig
 
-# Prefixes that MindSpore's optimizers give to their copies of a network's parameters, and their own parameters.
-OPTIMIZER_COPIES = {
-    "accum", "accum_update", "adam_m", "adam_v", "exp_avg", "lamb_m", "lamb_v", "linear", "mean_grad",
-    "mean_square", "moment", "moment1", "moment2", "moments", "prev", "stat", "step_size", "vhat",
-}
-OPTIMIZER_OWN = {
-    "beta1_power", "beta2_power", "current_iterator_step", "epoch_num", "fake_lr", "global_step", "growth_tracker",
-    "last_overflow_iterator_step", "learning_rate", "loss_scale", "momentum", "scale_sense", "step_num",
-    "weight_decay",
-}
 FLOATS = frozenset({ms.bfloat16, ms.float16, ms.float32, ms.float64})
+NPZ = ".npz"
 INTEGERS = frozenset({ms.int8, ms.int16, ms.int32, ms.int64, ms.uint8, ms.uint16, ms.uint32, ms.uint64})
-SHOWN = 5  # names in a message, before a count stands for the rest
-
-
-def is_optimizer_state(name: str, network_names: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's entry is an optimizer's: one of its own, or its copy of a parameter of the network."""
-    prefix, _, rest = name.partition(".")
-    return name in OPTIMIZER_OWN or (prefix in OPTIMIZER_COPIES and rest in network_names)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Entries of a checkpoint: parameters, and plain values that training has added.
+    """Entries of a MindSpore checkpoint: parameters, and plain values that training has added.
 
     Raises:
         InputError: not a MindSpore checkpoint, or a damaged one.
     """
-    has_crc = check_whole(path)
+    return _read_all(path, has_crc=stated_entries(path).has_crc)
+
+
+def _read_all(path: Path, *, has_crc: bool) -> dict[str, Any]:
     try:
         entries = ms.load_checkpoint(str(path), format=path.suffix.removeprefix("."), crc_check=has_crc)
     except Exception as error:
@@ -58,57 +49,47 @@ def load_network(model: ModelConfig, image_size: Sequence[int] | None) -> nn.Cel
     Raises:
         InputError: the factory or the checkpoint is bad, or they do not match to the last parameter.
     """
-    entries = read_checkpoint(model.checkpoint)
+    path, stated = model.checkpoint, stated_entries(model.checkpoint)
+    rename = read_rename(model.rename) if model.rename else None
     network = build_network(model, image_size)
-    load_parameters(network, entries, model.checkpoint)
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.parameters_dict().items()}
+    entries = find_parameters(stated, Wanted(shapes, model.prefix or "", rename), path)
+    given = _read(path, stated, entries.values())
+    load_parameters(network, {name: given[entry] for name, entry in entries.items()}, path)
     network.set_train(False)
     return network
 
 
-def load_parameters(network: nn.Cell, entries: Mapping[str, Any], path: Path) -> None:
-    """Put a checkpoint's entries into the network; optimizer state is ignored, all else must match.
+def _read(path: Path, stated: Stated, names: Collection[str]) -> dict[str, Parameter]:
+    """The content of these entries."""
+    if path.suffix == NPZ:
+        return {name: Parameter(ms.Tensor(array), name=name) for name, array in read_npz(path, names).items()}
+    entries = _read_all(path, has_crc=stated.has_crc)
+    return {name: entries[name] for name in names}
+
+
+def load_parameters(network: nn.Cell, given: Mapping[str, Parameter], path: Path) -> None:
+    """Put parameters into the network, each under the network's name and of its shape.
 
     Raises:
-        InputError: with a line each for missing, unexpected, wrongly shaped and not finite parameters, and for integers
-            or bools where the network has floats, or the other way round.
+        InputError: with a line each for parameters that are not finite, and for integers or bools where the network has
+            floats, or the other way round.
     """
     wanted = network.parameters_dict()
-    given = {name: entry for name, entry in entries.items() if isinstance(entry, Parameter)}
-    both = [name for name in wanted if name in given]
-    alike = [name for name in both if _kind(given[name].dtype) == _kind(wanted[name].dtype)]
+    alike = [name for name in wanted if _kind(given[name].dtype) == _kind(wanted[name].dtype)]
     kinds = {
-        "the network's parameters, missing": [name for name in wanted if name not in given],
-        "no other parameters, unexpected": [
-            name for name in given if name not in wanted and not is_optimizer_state(name, wanted)
-        ],
-        "the network's shapes": [
-            f"{name} {_shape(given[name])} for {_shape(wanted[name])}"
-            for name in both
-            if given[name].shape != wanted[name].shape
-        ],
         "the network's kinds of numbers": [
-            f"{name} {given[name].dtype} for {wanted[name].dtype}"
-            for name in both
-            if name not in alike
+            f"{name} {given[name].dtype} for {wanted[name].dtype}" for name in wanted if name not in alike
         ],
         "finite numbers": [name for name in alike if not _fits(given[name], wanted[name].dtype)],
     }
-    problems = [f"{path}: model.checkpoint: must have {rule}: {_some(names)}" for rule, names in kinds.items() if names]
+    problems = [f"{path}: model.checkpoint: must have {rule}: {some(names)}" for rule, names in kinds.items() if names]
     if problems:
         raise InputError(problems)
-    matched = {name: _as_type(given[name], wanted[name].dtype) for name in both}
+    matched = {name: _as_type(given[name], wanted[name].dtype) for name in wanted}
     unloaded, _ = ms.load_param_into_net(network, matched, strict_load=True)
     if unloaded:
         raise RuntimeError(f"load_param_into_net left out {unloaded}")
-
-
-def _shape(parameter: Parameter) -> str:
-    return "x".join(map(str, parameter.shape)) or "scalar"
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more ({len(names)} in all)" if rest > 0 else "")
 
 
 def _kind(dtype: Any) -> frozenset[Any]:

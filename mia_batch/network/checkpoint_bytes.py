@@ -7,17 +7,28 @@ Only lengths, names, types and shapes are read here, so that a large file costs 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mia_batch.errors import InputError
+from mia_batch.network.checkpoint_entry import (
+    MAX_ENTRIES,
+    TEXT,
+    Entry,
+    IncompleteError,
+    MalformedError,
+    Stated,
+    add_entry,
+)
+from mia_batch.network.checkpoint_npz import npz
 
-SUFFIXES = (".ckpt", ".safetensors")
+SUFFIXES = (".ckpt", ".safetensors")  # of what MindSpore writes: these are watched for
+PYTORCH = (".pt", ".pth", ".bin")
+READABLE = (*SUFFIXES, ".npz")
 # Bytes of one number, by the names of the types that MindSpore can load.
 CKPT_TYPES = {
     "Bool": 1, "Int4": 1, "Int8": 1, "UInt8": 1, "Int16": 2, "UInt16": 2, "Float16": 2, "BFloat16": 2, "Int32": 4,
@@ -27,10 +38,6 @@ SAFETENSORS_TYPES = {
     "BOOL": 1, "I8": 1, "U8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8,
     "U64": 8, "F64": 8,
 }
-TEXT = "str"  # of `append_dict`: one in UTF-32
-MAX_ENTRIES = 100_000
-MAX_NAME = 1024  # characters: MindSpore's own limit
-MAX_RANK = 32  # NumPy's
 MAX_TEXT_BYTES = 1 << 20
 MAX_HEADER_BYTES = 1 << 23  # of safetensors: about 60,000 entries
 HEAD_BYTES = 8192  # holds the longest name, shape and type
@@ -39,96 +46,72 @@ VALUE, TAG, TENSOR, MAP_TENSOR = 0x0A, 0x0A, 0x12, 0x1A  # Checkpoint.value; in 
 DIM, TYPE, CONTENT = 0x08, 0x12, 0x1A  # TensorProto's
 VARINT_BYTES = 10
 CRC_MARK, CRC_BYTES = b"crc_num", 17  # what `crc_check=True` puts at the end: the mark and ten bytes
-ENCRYPTED = (0x7F3A5ED8).to_bytes(4, "little")  # the first bytes of what `enc_key` makes
+# The first bytes of what `enc_key` makes: AES-GCM, AES-CBC and SM4-CBC.
+ENCRYPTED = tuple((0x7F3A5E00 + mode).to_bytes(4, "little") for mode in (0xD8, 0xD9, 0xDA))
+PART = re.compile(r"-(\d+)-of-(\d+)$")  # how the parts of large safetensors are named
+STRATEGY = "strategy"  # in the name of what MindSpore writes of a parallel strategy
 
 
-class _MalformedError(Exception):
-    """A rule, and what is there instead."""
+def check_whole(path: Path) -> None:
+    """Refuse what `stated_entries` refuses."""
+    stated_entries(path)
 
 
-class _IncompleteError(Exception):
-    """What the file's bytes are instead of a checkpoint."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor, or a slice of it, as the file states it."""
-
-    name: str
-    kind: str
-    dims: tuple[int, ...]
-    n_bytes: int
-
-    def broken(self, rule: str, got: object) -> _MalformedError:
-        """The rule that this entry breaks."""
-        return _MalformedError(f"entry {self.name[:80]!r}: {rule}, got {str(got)[:80]}")
-
-
-def check_whole(path: Path) -> bool:
-    """Refuse what is no checkpoint, or not all of one, and entries that native code must not see.
-
-    Returns:
-        Whether the file carries a checksum, which this does not compare.
+def stated_entries(path: Path) -> Stated:
+    """The entries of a whole checkpoint, of which no content is read.
 
     Raises:
-        InputError: not a file, another ending, empty, bytes that do not add up to entries, or an entry whose name is
-            empty or there twice, whose type MindSpore does not load, or whose content is not of its shape and type.
+        InputError: not a file, another ending, empty, bytes that do not add up to entries, one part of several, or an
+            entry whose name is empty or there twice, whose type cannot be loaded, or whose content is not of its shape
+            and type.
     """
     where = f"{path}: model.checkpoint"
     if not path.is_file():
         state = "a folder" if path.is_dir() else "nothing there"
         raise InputError(f"{where}: must be a checkpoint file, got {state}")
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{where}: must end in {' or '.join(SUFFIXES)}, got {path.name}")
+    _check_name(path, where)
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
-                raise _MalformedError("must be a complete MindSpore checkpoint, got an empty file")
-            return _check_safetensors(file, size) if path.suffix == ".safetensors" else _check_ckpt(file, size)
+                raise MalformedError("must be a complete MindSpore checkpoint, got an empty file")
+            return _READERS[path.suffix](file, size)
     except OSError as error:
         raise InputError(f"{where}: must be a file that can be read, got: {error.strerror}") from error
-    except _IncompleteError as error:
-        raise InputError(f"{where}: must be a complete MindSpore checkpoint, got {size} bytes {error}") from None
-    except _MalformedError as error:
+    except IncompleteError as error:
+        hint = ", a parallel strategy by its name" if STRATEGY in path.name else ""
+        got = f"{size} bytes {error}{hint}"
+        raise InputError(f"{where}: must be a complete MindSpore checkpoint, got {got}") from None
+    except MalformedError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def _check_entry(entry: Entry, names: set[str], item_bytes: Mapping[str, int]) -> None:
-    """The rules for an entry of either format; `names` are those before it."""
-    if not 0 < len(entry.name) <= MAX_NAME:
-        raise entry.broken(f"its name must have 1 to {MAX_NAME} characters", len(entry.name))
-    if entry.name in names:
-        raise entry.broken("its name must be there once", "a second entry")
-    if entry.kind not in item_bytes:
-        raise entry.broken(f"its type must be one of {', '.join(item_bytes)}", repr(entry.kind))
-    if len(entry.dims) > MAX_RANK:
-        raise entry.broken(f"must have at most {MAX_RANK} dimensions", len(entry.dims))
-    if any(dim < 0 for dim in entry.dims):
-        raise entry.broken("its dimensions must be at least 0", list(entry.dims))
-    needed = math.prod(entry.dims) * item_bytes[entry.kind]
-    if needed != entry.n_bytes:
-        raise entry.broken(f"{_words(entry)} must have {needed} bytes", entry.n_bytes)
-    names.add(entry.name)
+def _check_name(path: Path, where: str) -> None:
+    if path.name.endswith(".safetensors.index.json"):
+        raise InputError(f"{where}: must be one file with all weights, got the index of several; put them into one")
+    if path.suffix not in READABLE:
+        choices = f"{', '.join(READABLE[:-1])} or {READABLE[-1]}"
+        advice = "; save its state_dict in one of these, without pickles" if path.suffix in PYTORCH else ""
+        raise InputError(f"{where}: must end in {choices}, got {path.name}{advice}")
+    part = PART.search(path.stem)
+    if part and int(part[2]) > 1:
+        got = f"part {int(part[1])} of {int(part[2])}"
+        raise InputError(f"{where}: must be one file with all weights, got {got}; put them into one")
 
 
-def _words(entry: Entry) -> str:
-    return f"{'x'.join(map(str, entry.dims)) or 'scalar'} {entry.kind}"
-
-
-def _check_ckpt(file: BinaryIO, size: int) -> bool:
+def _ckpt(file: BinaryIO, size: int) -> Stated:
     file.seek(max(0, size - CRC_BYTES))
     has_crc = file.read(len(CRC_MARK)) == CRC_MARK
-    names: set[str] = set()
+    found: dict[str, Entry] = {}
     for name, group in groupby(_ckpt_entries(file, size - CRC_BYTES * has_crc), key=lambda entry: entry.name):
         parts = list(group)  # a large tensor is cut into several, one after the other, each with the whole shape
         first = parts[0]
         other = next((part for part in parts if (part.kind, part.dims) != (first.kind, first.dims)), None)
         if other:
-            raise other.broken("its name must be there once", f"one {_words(first)} and one {_words(other)}")
+            raise other.broken("its name must be there once", f"one {first.words()} and one {other.words()}")
         n_bytes = sum(part.n_bytes for part in parts)
-        _check_entry(Entry(name, first.kind, first.dims, n_bytes), names, CKPT_TYPES)
-    return has_crc
+        add_entry(found, Entry(name, first.kind, first.dims, n_bytes), CKPT_TYPES)
+    return Stated(found, has_crc)
 
 
 def _ckpt_entries(file: BinaryIO, end: int) -> Iterator[Entry]:
@@ -140,7 +123,7 @@ def _ckpt_entries(file: BinaryIO, end: int) -> Iterator[Entry]:
         entry, used = _ckpt_entry(head, start)
         stop = start + used + entry.n_bytes
         if stop > end:
-            raise _IncompleteError(f"that end within entry {number}, which would end at byte {stop}")
+            raise IncompleteError(f"that end within entry {number}, which would end at byte {stop}")
         if number == MAX_ENTRIES:
             raise entry.broken(f"must be one of at most {MAX_ENTRIES}", "more")
         if entry.kind == TEXT:
@@ -184,10 +167,11 @@ class _Fields:
         self._head, self._start = head, start
         self.at = 0
 
-    def broken(self) -> _IncompleteError:
+    def broken(self) -> IncompleteError | MalformedError:
         if self._start == 0 and self._head.startswith(ENCRYPTED):
-            return _IncompleteError("that are encrypted")
-        return _IncompleteError(f"that are not one from byte {self._start} on")
+            advice = "load it with its dec_key, and save it without enc_key"
+            return MalformedError(f"must not be encrypted, got a file made with enc_key; {advice}")
+        return IncompleteError(f"that are not one from byte {self._start} on")
 
     def peek(self) -> int | None:
         """The next field's key."""
@@ -237,21 +221,21 @@ def _check_text(entry: Entry, content: bytes) -> None:
         raise entry.broken("text must be UTF-32", error.reason) from None
 
 
-def _check_safetensors(file: BinaryIO, size: int) -> bool:
+def _safetensors(file: BinaryIO, size: int) -> Stated:
     header_bytes = int.from_bytes(file.read(8), "little")
     start = 8 + header_bytes
     if start > size:
-        raise _IncompleteError("that are no safetensors file")
+        raise IncompleteError("that are no safetensors file")
     if header_bytes > MAX_HEADER_BYTES:
-        raise _MalformedError(f"header: must have at most {MAX_HEADER_BYTES} bytes, got {header_bytes}")
+        raise MalformedError(f"header: must have at most {MAX_HEADER_BYTES} bytes, got {header_bytes}")
     try:
         header = json.loads(file.read(header_bytes).decode("utf-8"), object_pairs_hook=_unique)
-        metadata = header.pop("__metadata__", {})
+        metadata = dict(header.pop("__metadata__", {}))
         entries = [(_safetensors_entry(name, stated), stated["data_offsets"]) for name, stated in header.items()]
         packed = {name for name in metadata if name in header}  # MindSpore's: such a tensor is of another type
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
-        raise _IncompleteError("that are no safetensors file") from None
-    names: set[str] = set()
+        raise IncompleteError("that are no safetensors file") from None
+    found: dict[str, Entry] = {}
     at = 0
     for entry, offsets in entries:
         if offsets != [at, at + entry.n_bytes] or entry.n_bytes < 0:
@@ -259,11 +243,12 @@ def _check_safetensors(file: BinaryIO, size: int) -> bool:
         if entry.name in packed and (metadata[entry.name], entry.kind) != ("Int4", "I8"):
             got = f"{metadata[entry.name]} of {entry.kind}"
             raise entry.broken("its type in __metadata__ must be Int4 of I8", got)
-        _check_entry(entry, names, SAFETENSORS_TYPES)
+        add_entry(found, entry, SAFETENSORS_TYPES)
         at += entry.n_bytes
     if start + at != size:
-        raise _IncompleteError(f"of {start + at}")
-    return "crc_num" in metadata
+        raise IncompleteError(f"of {start + at}")
+    is_part = metadata.get("remove_redundancy") == "True"
+    return Stated(found, has_crc="crc_num" in metadata, ordered=False, is_part=is_part)
 
 
 def _safetensors_entry(name: str, stated: dict[str, Any]) -> Entry:
@@ -281,3 +266,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise Entry(name, "", (), 0).broken("its name must be there once", "a second entry")
         found[name] = value
     return found
+
+
+_READERS: dict[str, Callable[[BinaryIO, int], Stated]] = {".ckpt": _ckpt, ".safetensors": _safetensors, ".npz": npz}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import mindspore as ms
+from typing import Any
+
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import nn
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.network.input_side import Arrays, as_tensors, float_type, words
-from mia_batch.signals import logits_of_probabilities
+from mia_batch.network.outputs import Output
 
 
 class Predictor:
@@ -18,18 +19,17 @@ class Predictor:
     but not on the other rows. So each row of the data has one place: its number modulo the batch size.
 
     Args:
-        network: takes arrays (batch_size, ...), gives logits (batch_size, n_classes). Floats are given to it in its own
-            type.
+        network: takes arrays (batch_size, ...), gives what `output` says. Floats are given to it in its own type.
         batch_size: at least 1.
-        output: "probabilities" if the network gives those instead; they are turned into logits.
+        output: what the network gives; "logits" and "probabilities" are short for one tensor of them.
     """
 
-    def __init__(self, network: nn.Cell, batch_size: int, *, output: str = "logits") -> None:
+    def __init__(self, network: nn.Cell, batch_size: int, *, output: Output | str = "logits") -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.network = network.set_train(False)
         self.batch_size = batch_size
-        self.output = output
+        self.output = Output(output) if isinstance(output, str) else output
         self._floats = float_type(network)
         self._ran = False
 
@@ -41,7 +41,7 @@ class Predictor:
             rows: numbers of the rows, (n,), distinct modulo the batch size; None for 0 to n - 1.
 
         Returns:
-            float32 (n, n_classes).
+            float32 (n, n_classes), n_classes at least 2.
 
         Raises:
             InputError: the network does not take such inputs, or gives no logits.
@@ -53,22 +53,14 @@ class Predictor:
         places = np.arange(n) if rows is None else np.asarray(rows) % self.batch_size
         if n < self.batch_size or rows is not None:
             arrays = tuple(self._placed(array, places) for array in arrays)
-        return self._as_logits(self._run(arrays)[places])
+        return self.output.logits(self._run(arrays), places, self.batch_size)
 
     def _placed(self, array: np.ndarray, places: np.ndarray) -> np.ndarray:
         placed = np.zeros((self.batch_size, *array.shape[1:]), array.dtype)
         placed[places] = array
         return placed
 
-    def _as_logits(self, given: np.ndarray) -> np.ndarray:
-        if self.output == "logits":
-            return given
-        try:
-            return logits_of_probabilities(given)[0]
-        except ValueError as error:
-            raise InputError(f"model.output: probabilities: {one_line(error)}") from error
-
-    def _run(self, arrays: Arrays) -> np.ndarray:
+    def _run(self, arrays: Arrays) -> Any:
         tensors = as_tensors(arrays, self._floats)
         try:
             output = self.network(*tensors)
@@ -76,11 +68,5 @@ class Predictor:
             if self._ran:  # not its fault: it has taken such inputs before
                 raise
             raise InputError(f"model: must take inputs {words(tensors)}, got {one_line(error)}") from error
-        if not isinstance(output, Tensor):
-            raise InputError(f"model: must give one tensor of logits, got {type(output).__name__}")
-        n = len(arrays[0])
-        if output.ndim != 2 or output.shape[0] != n or output.shape[1] < 2 or not output.is_floating_point():
-            rule = f"must give floating-point logits of shape ({n}, 2 or more)"
-            raise InputError(f"model: {rule}, got {output.dtype} {tuple(output.shape)}")
         self._ran = True
-        return output.astype(ms.float32).asnumpy()
+        return output

@@ -24,11 +24,13 @@ from mia_batch.network.checkpoint import read_checkpoint, write_parameters
 from mia_batch.network.datasets import open_dataset
 from mia_batch.network.forward import Predictor
 from mia_batch.network.input_side import Arrays, as_tensors, float_type
+from mia_batch.network.outputs import Columns, Output
 from mia_batch.network.preprocess import augmented
 from mia_batch.process.stop import StopRequest
 from mia_batch.settings.schema import Config, DataConfig, TrainConfig
 
 WARM_UP = 0.05  # of all steps, in which the learning rate rises from zero
+LOGITS = Output()
 STEPS_AT, STEP_FACTOR = (0.3, 0.6, 0.9), 0.1  # as the tutorial's epochs 30, 60 and 90 of 100
 
 
@@ -71,9 +73,10 @@ def parameter_groups(network: nn.Cell) -> list[dict[str, Any]]:
 class TrainStep(nn.Cell):
     """One step of the optimizer, compiled whole; gives the batch's mean loss and how many it got right."""
 
-    def __init__(self, network: nn.Cell, optimizer: nn.Cell, ranks: Ranks) -> None:
+    def __init__(self, network: nn.Cell, optimizer: nn.Cell, ranks: Ranks, output: Output = LOGITS) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
+        self.columns = Columns(output)
         self.optimizer = optimizer
         self.cross_entropy = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
         self.gradient = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
@@ -81,7 +84,7 @@ class TrainStep(nn.Cell):
 
     def forward(self, *inputs_and_labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and logits of a batch."""
-        logits = self.network(*inputs_and_labels[:-1])
+        logits = self.columns(self.network(*inputs_and_labels[:-1]))
         return self.cross_entropy(logits, inputs_and_labels[-1]), logits
 
     def construct(self, *inputs_and_labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,11 +130,12 @@ class Trainer:
         self.network = build_network(config.model, config.data.network_size)
         self._to_network = to_network(config.data, self.batch_size, self.network)
         self._floats = float_type(self.network)
+        self.output = Output.of(config.model)
         self._check_labels()
         rates = learning_rates(config.train, self.steps_per_epoch).tolist()
         decay, momentum = config.train.weight_decay, config.train.momentum
         self.optimizer = nn.Momentum(parameter_groups(self.network), rates, momentum, weight_decay=decay)
-        self.train_step = TrainStep(self.network, self.optimizer, ranks)
+        self.train_step = TrainStep(self.network, self.optimizer, ranks, self.output)
         self._agreement = Agreement() if ranks.size > 1 else None
 
     @property
@@ -140,7 +144,8 @@ class Trainer:
         return self.step // self.steps_per_epoch
 
     def _check_labels(self) -> None:
-        width = Predictor(self.network, self.batch_size).logits(self._inputs(np.array([0]))).shape[1]
+        predictor = Predictor(self.network, self.batch_size, output=self.output)
+        width = predictor.logits(self._inputs(np.array([0]))).shape[1]
         wrong = np.flatnonzero(self.selection.label >= width)
         if len(wrong):
             where = f"{self.selection.split[wrong[0]]} sample {self.selection.sample_index[wrong[0]]}"
@@ -196,7 +201,7 @@ class Trainer:
 
     def accuracy(self) -> float:
         """Share of the members that the network gets right, without augmentation."""
-        predictor = Predictor(self.network, self.batch_size)
+        predictor = Predictor(self.network, self.batch_size, output=self.output)
         right = 0
         for first in range(0, len(self.selection), self.batch_size):
             rows = np.arange(first, min(first + self.batch_size, len(self.selection)))

@@ -25,7 +25,7 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 # A run that moved to another mount is still the same run: files count by their digests, not by their names. Where the
 # search is computed, and in how much memory, changes no number, so that a run can go on elsewhere.
 NOT_IDENTITY = frozenset(
-    ("model.checkpoint", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
+    ("model.checkpoint", "model.rename", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
 )
 NAMED_FILE = re.compile(r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+)")
 # What only the verdict reads of a section that rows depend on.
@@ -183,7 +183,7 @@ def _file_of(field: str) -> str:
 
 def _identity(sections: Mapping[str, Any]) -> dict[str, Any]:
     flat = _flatten(sections)
-    for key in ("model.factory", "data.source", "data.preprocess"):
+    for key in ("model.factory", "model.output", "data.source", "data.preprocess"):
         location, _, function = str(flat.get(key)).rpartition(":")
         if location.endswith(".py"):
             flat[key] = f"*.py:{function}"

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from mia_batch.settings.grids import MAX_VALUES
 from mia_batch.settings.schema import (
+    OUTPUTS,
     PREPROCESSING,
     SOURCES,
     Config,
@@ -58,6 +59,10 @@ def _preprocess(schema: Json) -> Json:
     return schema | {"anyOf": [{"enum": list(PREPROCESSING)}, {"type": "string", "pattern": FUNCTION}]}
 
 
+def _output(schema: Json) -> Json:
+    return schema | {"anyOf": [{"enum": list(OUTPUTS)}, {"type": "string", "pattern": FUNCTION}]}
+
+
 def _source(schema: Json) -> Json:
     return {"anyOf": [{"enum": list(SOURCES)}, {"type": "string", "pattern": FUNCTION}]}
 
@@ -65,6 +70,7 @@ def _source(schema: Json) -> Json:
 # What validators read from more than the type says, or less.
 FORMS: dict[str, Form] = {
     "ModelConfig.factory": _function,
+    "ModelConfig.output": _output,
     "DataConfig.source": _source,
     "DataConfig.preprocess": _preprocess,
     "DataConfig.pad_to": one_or_list,

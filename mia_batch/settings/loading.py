@@ -198,7 +198,7 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
     wanted: list[tuple[str, Path]] = []
     if "model" in parts:
         model: ModelConfig = parts["model"]
-        wanted += [("model.factory", file)] if (file := model.factory_file()) else []
+        wanted += model.files().items()
         wanted += [("model.checkpoint", model.checkpoint)] if "checkpoint" in need else []
     if "data" in parts:
         factories = {"data.source": parts["data"].source, "data.preprocess": parts["data"].preprocess}

@@ -31,6 +31,7 @@ MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
 RECORD_CHANNELS = 3
 PREPROCESSING = ("image", "none")
+OUTPUTS = ("logits", "probabilities")
 JOINT_KEYS = ("rule", "threshold", "metrics", "bound")
 
 
@@ -56,6 +57,16 @@ def _resolve_factory(value: Any, info: ValidationInfo) -> str:
     if not location or not function.isidentifier():
         raise ValueError("must be package.module:function or path/to/file.py:function")
     return f"{_resolve_path(location, info)}:{function}" if location.endswith(".py") else value
+
+
+def _resolve_output(value: Any, info: ValidationInfo) -> str:
+    if value in OUTPUTS:
+        return str(value)
+    try:
+        return _resolve_factory(value, info)
+    except ValueError:
+        rule = f"must be {', '.join(OUTPUTS)}, package.module:function or path/to/file.py:function"
+        raise ValueError(rule) from None
 
 
 def _as_tuple(value: Any) -> Any:
@@ -192,18 +203,40 @@ class ModelConfig(Section):
     Attributes:
         factory: the function that builds the network: package.module:function, or path/to/file.py:function.
         kwargs: passed to the factory, which gets image_size too if it has a parameter of that name.
-        checkpoint: the audited weights, a .ckpt or .safetensors file.
-        output: what the network gives: logits, or probabilities if it ends with a softmax.
+        checkpoint: the audited weights, a .ckpt, .safetensors or .npz file.
+        output: what the network gives: logits, probabilities, or the function that makes logits of it.
+        key: which entry of a dict that the network gives.
+        index: which entry of a tuple or list that the network gives, from 0.
+        prefix: what the names of the checkpoint's entries begin with that are audited, such as network.
+        rename: a YAML or JSON file, the names in the checkpoint to the network's.
     """
 
     factory: Annotated[str, BeforeValidator(_resolve_factory)]
     kwargs: Kwargs = {}
     checkpoint: ConfigPath
-    output: Literal["logits", "probabilities"] = "logits"
+    output: Annotated[str, BeforeValidator(_resolve_output)] = "logits"
+    key: Annotated[str, Field(min_length=1)] | None = None
+    index: Annotated[int, Field(ge=0)] | None = None
+    prefix: Annotated[str, Field(min_length=1)] | None = None
+    rename: ConfigPath | None = None
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> ModelConfig:
+        if self.key is not None and self.index is not None:
+            raise ValueError("must have one of key (of a dict) and index (of a tuple or list), not both")
+        return self
 
     def factory_file(self) -> Path | None:
         """The file of a factory given as path/to/file.py:function."""
         return factory_file(self.factory)
+
+    def files(self) -> dict[str, Path]:
+        """The files that it names beside the checkpoint, by field."""
+        files = {
+            "model.factory": self.factory_file(), "model.output": factory_file(self.output),
+            "model.rename": self.rename,
+        }
+        return {field: file for field, file in files.items() if file}
 
 
 class SampleBlock(Section):

@@ -8,13 +8,14 @@ from mia_batch.attacks.grouping import twins
 from mia_batch.rundir.features import Features
 from mia_batch.settings.schema import Config
 from mia_batch.verdict.duplicates import too_many_duplicates
-from mia_batch.verdict.evaluability import Evaluability, evaluability
+from mia_batch.verdict.evaluability import OUTPUTS, Evaluability, evaluability
 
 
 def look_at_model(config: Config, features: Features) -> Evaluability:
     """The model's own figures, and why an audit of it, on these samples, would mean nothing."""
+    output = config.model.output if config.model.output in OUTPUTS else "logits"  # what a function gives
     model = evaluability(
-        features.logits, features.label, features.member, output=config.model.output, weak=config.gate.weak_model
+        features.logits, features.label, features.member, output=output, weak=config.gate.weak_model
     )
     twin = twins(features.content, features.member)
     fault = too_many_duplicates(twin, features.member, config.data.max_duplicates)

@@ -33,7 +33,7 @@ from mia_batch.rundir.manifest import Manifest, add_launch, end_launch, launch
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import read_rows
 from mia_batch.settings.loading import named_in
-from mia_batch.settings.schema import Config
+from mia_batch.settings.schema import OUTPUTS, Config, ModelConfig
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.gather import Extraction, Outcome
 from mia_batch.stages.plan import make_manifest, make_plan, warn_of_borrowed
@@ -115,8 +115,14 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
         begin_launch(paths, done)
         entry = launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
         manifest = add_launch(paths, entry)
-    width = file.store.n_classes if file.store else config.model.kwargs.get("num_classes")
+    width = file.store.n_classes if file.store else width_of(config.model)
     return Work(config, paths, selection, manifest, done, width, form, prepared)
+
+
+def width_of(model: ModelConfig) -> int | None:
+    """The columns that the network is configured for; one makes two, and a function makes what it likes."""
+    stated = model.kwargs.get("num_classes")
+    return None if model.output not in OUTPUTS else 2 if stated == 1 else stated
 
 
 def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Form | None, Manifest]:
@@ -150,12 +156,13 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> tupl
     from mia_batch.network.batches import batches, reader
     from mia_batch.network.checkpoint import load_network
     from mia_batch.network.forward import Predictor
+    from mia_batch.network.outputs import Output
     from mia_batch.network.placement import set_up
 
     def load() -> Predictor:
         set_up(_placement(config.extract.device, world))
         network = load_network(config.model, config.data.network_size)
-        return Predictor(network, config.extract.batch_size, output=config.model.output)
+        return Predictor(network, config.extract.batch_size, output=Output.of(config.model))
 
     predictor = world.on_all(load)
     report_own_crash(work.paths)  # not earlier: users' code and MindSpore, loaded now, may ask for their own reports

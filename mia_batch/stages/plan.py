@@ -21,6 +21,7 @@ from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import check_whole
 from mia_batch.network.checkpoint_origin import origin_of
 from mia_batch.network.datasets import open_dataset
+from mia_batch.network.rename import read_rename
 from mia_batch.rundir.manifest import Manifest, versions
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import PREPROCESSING, AttackConfig, Config, DataConfig
@@ -65,6 +66,8 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int
 
     if whole_checkpoint:
         attempt(lambda: check_whole(config.model.checkpoint))
+    if config.model.rename:
+        attempt(partial(read_rename, config.model.rename))
     samples = attempt(lambda: look_at(config.data, n_looked_at))
     if samples is not None:
         attempt(partial(check_attack, config.attack, samples[0]))

@@ -50,6 +50,9 @@ class Files:
         return self.checkpoint.with_name(f"{self.checkpoint.stem}.training.ckpt")
 
 
+LOGITS = "logits"  # what every network gave that had no say in it
+
+
 def training_identity(config: Config, selection: Selection) -> dict[str, Any]:
     """What must be equal for two trainings to be the same, as a flat mapping."""
     resolved = config.resolved()
@@ -58,7 +61,9 @@ def training_identity(config: Config, selection: Selection) -> dict[str, Any]:
         members.update("\n".join(map(str, column)).encode())
     only_members = config.data.model_copy(update={"nonmembers": config.data.members})
     file = config.model.factory_file()
+    form = {key: resolved["model"][key] for key in ("output", "key", "index")}
     return {
+        **{f"model.{key}": value for key, value in form.items() if value not in (None, LOGITS)},  # as versions before
         "model.factory": sha256(file) if file else config.model.factory,
         "model.function": config.model.factory.rpartition(":")[2],
         **{f"model.kwargs.{key}": value for key, value in resolved["model"]["kwargs"].items()},

@@ -126,9 +126,24 @@ def _faults_of_outputs(outputs: NDArray[np.floating], output: str) -> list[str]:
     if probable and len(outputs):
         return [
             "every row of outputs is at least 0 and sums to 1: they are probabilities, and logits are declared. Set "
-            "model.output: probabilities, or take the softmax out of the network."
+            "model.output: probabilities, or take the softmax out of the network, or out of the function of "
+            "model.output."
+        ]
+    if output == "logits" and _is_one_probability(low, high):
+        return [
+            "the one output for each sample is in [0, 1] everywhere: it is a probability, and a logit is declared. Set "
+            "model.output: probabilities, or take the sigmoid out of the network, or out of the function of "
+            "model.output."
         ]
     return []
+
+
+def _is_one_probability(low: NDArray[np.float64], high: NDArray[np.float64]) -> bool:
+    """Whether the one logit z of rows [0, z] is never outside [0, 1].
+
+    A logit that is never negative calls no sample a 0; one that is never above 1 is nowhere surer than 73 %.
+    """
+    return len(low) == 2 and low[0] == high[0] == 0 and low[1] >= 0 and high[1] <= 1
 
 
 def _blocks(outputs: NDArray[np.floating]) -> Iterator[NDArray[np.float64]]:

@@ -186,7 +186,7 @@ def test_other_suffixes(model: ModelConfig, tmp_path: Path) -> None:
     ms.save_checkpoint(network, str(tmp_path / "net.safetensors"), format="safetensors")
     checkpoint.load_network(model.model_copy(update={"checkpoint": tmp_path / "net.safetensors"}), (8, 8))
     (tmp_path / "net.pth").write_bytes(model.checkpoint.read_bytes())
-    with pytest.raises(InputError, match=r"must end in \.ckpt or \.safetensors, got net\.pth"):
+    with pytest.raises(InputError, match=r"must end in \.ckpt, .* or \.npz, got net\.pth; save its state_dict"):
         checkpoint.load_network(model.model_copy(update={"checkpoint": tmp_path / "net.pth"}), (8, 8))
 
 
@@ -212,7 +212,7 @@ def _without(name: str) -> Any:
         ),
         (lambda v: v | {"classifier.bias": np.full(5, 1e39)}, ["finite numbers: classifier.bias$"]),
         (
-            lambda v: {f"net.{key}": value for key, value in v.items()},
+            lambda v: {f"net{key}": value for key, value in v.items()},
             [r"missing: .* and 2 more \(7 in all\)$", r"unexpected: .* and 2 more \(7 in all\)$"],
         ),
     ],
@@ -511,8 +511,10 @@ class Odd(nn.Cell):
         flat = x.reshape(x.shape[0], -1)
         if self.kind == "tuple":
             return flat, flat
-        if self.kind == "one column":
-            return flat[:, :1]
+        if self.kind == "dict":
+            return {"logits": flat, "states": (flat, flat)}
+        if self.kind == "number":
+            return 3
         if self.kind == "integers":
             return flat.astype(ms.int32)
         if self.kind == "one row":
@@ -523,11 +525,12 @@ class Odd(nn.Cell):
 @pytest.mark.parametrize(
     ("kind", "rule"),
     [
-        ("tuple", "must give one tensor of logits, got tuple"),
-        ("one column", r"logits of shape \(4, 2 or more\), got Float32 \(4, 1\)"),
-        ("integers", r"floating-point logits .* got Int32 \(4, 48\)"),
+        ("tuple", r"must give one tensor of logits, got tuple: 0 Float32 4x48, 1 Float32 4x48; write model\.index: N"),
+        ("dict", r"got dict: 'logits' Float32 4x48, 'states' tuple of 2; write model\.key: NAME to choose one"),
+        ("number", r"must give one tensor of logits, got int$"),
+        ("integers", r"floating-point logits .* got Int32 \(4, 48\); classes alone do not say how sure"),
         ("one row", r"got Float32 \(1, 48\)"),
-        ("image", r"got Float32 \(4, 3, 4, 4\)"),
+        ("image", r"got Float32 \(4, 3, 4, 4\); write model\.output: FILE\.py:function, which makes one prediction"),
     ],
 )
 def test_outputs_that_are_no_logits(inputs: np.ndarray, kind: str, rule: str) -> None:

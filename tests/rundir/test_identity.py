@@ -205,6 +205,32 @@ def test_differences_are_words(change: dict[str, Any], phrase: str) -> None:
     assert differences(features_identity(a_manifest()), features_identity(a_manifest(**change))) == [phrase]
 
 
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        ({"model.output": "/x/out.py:last"}, "model.output was logits and is now *.py:last"),
+        ({"model.key": "logits"}, "model.key was null and is now logits"),
+        ({"model.index": 0}, "model.index was null and is now 0"),
+        ({"model.prefix": "ema."}, "model.prefix was null and is now ema."),
+        ({"digests.model.rename": "9" * 64}, "model.rename is read now and was not"),
+        ({"digests.model.output": "9" * 64}, "model.output is read now and was not"),
+    ],
+)
+def test_what_is_taken_of_outputs_and_checkpoint_is_part_of_the_features(change: dict[str, Any], phrase: str) -> None:
+    assert differences(features_identity(a_manifest()), features_identity(a_manifest(**change))) == [phrase]
+
+
+def test_where_a_function_or_a_mapping_lies_does_not_count() -> None:
+    then = a_manifest(**{"model.output": "/x/out.py:last", "model.rename": "/x/names.yaml"})
+    now = a_manifest(**{"model.output": "/y/out.py:last", "model.rename": "/y/names.yaml"})
+    assert features_digest(then) == features_digest(now)
+
+
+def test_a_config_without_the_keys_of_outputs_means_their_defaults() -> None:
+    given = {"model.output": "logits", "model.key": None, "model.index": None, "model.prefix": None}
+    assert features_digest(a_manifest(**given, **{"model.rename": None})) == features_digest(a_manifest())
+
+
 def test_never_two_hashes() -> None:
     (phrase,) = differences({"model.factory": "1" * 64}, {"model.factory": "a:b"})
     assert phrase == "model.factory was a file and is now a:b"

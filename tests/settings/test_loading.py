@@ -96,6 +96,20 @@ LINES = [
     ({**OWN, "data.columns": "x"}, "data.columns: must be a mapping"),
     ({"model.factory": "vgg16"},
      "model.factory: must be package.module:function or path/to/file.py:function, got 'vgg16'"),
+    ({"model.output": "softmax"},
+     "model.output: must be logits, probabilities, package.module:function or path/to/file.py:function, got 'softmax'"),
+    ({"model.output": 3}, "model.output: must be logits, probabilities, package.module:function or path/to/file.py"),
+    ({"model.output": "gone.py:last"}, "model.output: must be a file that can be read, got "),
+    ({"model.output": "$NOT_SET_ANYWHERE/a.py:last"}, "model.output: must be logits, probabilities, package.module"),
+    ({"model.index": -1}, "model.index: must be greater than or equal to 0, got -1"),
+    ({"model.index": "0"}, "model.index: must be a valid integer, got '0'"),
+    ({"model.index": True}, "model.index: must be a valid integer, got True"),
+    ({"model.key": ""}, "model.key: string should have at least 1 character, got ''"),
+    ({"model.key": 0}, "model.key: must be a valid string, got 0"),
+    ({"model.key": "a", "model.index": 0}, "model: must have one of key (of a dict) and index (of a tuple or list)"),
+    ({"model.prefix": ""}, "model.prefix: string should have at least 1 character, got ''"),
+    ({"model.rename": "gone.yaml"}, "model.rename: must be a file that can be read, got "),
+    ({"model.rename": {"a": "b"}}, "model.rename: must be a path"),
     ({"model.checkpoint": None}, "model.checkpoint: is required"),
     ({"model.checkpoint": "$NOT_SET_ANYWHERE/x.ckpt"},
      "model.checkpoint: uses the environment variable NOT_SET_ANYWHERE, which is not set, got"),
@@ -279,6 +293,7 @@ def test_shipped_configs_are_valid_and_every_key_is_there(name: str, monkeypatch
     for section, model in SECTIONS.items():
         if section not in ("gate", "audit"):  # one of several forms; only where something is claimed
             optional = {"scheduler", "kwargs", "output", "canaries", "columns", "pad", "pad_to"}
+            optional |= {"key", "index", "prefix", "rename"}
             assert set(model.model_fields) - set(raw[section]) <= optional, section
     gates = {"demo": Gate(), "vgg16_cifar100": Gate(joint=TUTORIAL, tutorial=True)}
     assert load_config(path, need=()).gate.gate() == gates[name]

@@ -35,6 +35,7 @@ from mia_batch.process.stop import StopRequest  # noqa: E402
 from mia_batch.settings.loading import load_config  # noqa: E402
 from mia_batch.settings.schema import Config, TrainConfig  # noqa: E402
 from mia_batch.stages import train  # noqa: E402
+from mia_batch.stages.extract import width_of  # noqa: E402
 from mia_batch.stages.train import Files  # noqa: E402
 
 NETWORK = '''
@@ -48,6 +49,21 @@ class Small(nn.Cell):
     def construct(self, x):
         return self.classifier(self.flatten(self.layers(x)))
 def build(classes=5): return Small(classes)
+'''
+
+
+ONE = '''
+def build(num_classes): return nn.SequentialCell(Small(num_classes), nn.%s())
+'''
+HALF = '''
+import numpy as np
+class Half:
+    def __init__(self, split):
+        self.labels = np.arange(42) % 2
+    def __len__(self):
+        return 42
+    def __getitem__(self, i):
+        return np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8), self.labels[i]
 '''
 
 
@@ -257,6 +273,24 @@ def test_training_pads_to_what_the_audit_pads_to(config_file: Path) -> None:
     assert caught.value.problems[0].startswith("data.pad_to: is required to train where non-members cannot be read")
     config = tokens_config(config_file.parent, nonmembers={"split": "gone"}, pad_to=9)
     assert [array.shape for array in training.Trainer(config, Ranks()).form.arrays] == [(9,), (9,)]
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_a_network_with_one_output_is_trained_and_loads(config_file: Path, output: str) -> None:
+    """Labels are 0 and 1; `num_classes: 1`, as such networks are made with, is no contradiction to two columns."""
+    (config_file.parent / "half.py").write_text(HALF)
+    last = "Sigmoid" if output == "probabilities" else "Identity"
+    (config_file.parent / "one.py").write_text(NETWORK + ONE % last)
+    data = {"source": "half.py:Half", "mean": [0.5] * 3, "std": [0.25] * 3}
+    model = {"factory": "one.py:build", "kwargs": {"num_classes": 1}, "output": output}
+    content = write_config(config_file.parent, train={"epochs": 40}, model=model, data=data).read_text()
+    config_file.write_text(content.replace("  path: .\n", ""))
+    config = load(config_file)
+    assert train.train(config, StopRequest(), Ranks()) == 40
+    files = Files(config.model.checkpoint)
+    assert json.loads(files.provenance.read_text())["accuracy"] == 1.0
+    assert checkpoint.load_network(config.model, (8, 8)).parameters_dict()["0.classifier.weight"].shape == (1, 128)
+    assert width_of(config.model) == 2
 
 
 def test_fewer_members_than_a_batch(config_file: Path) -> None:

@@ -98,6 +98,41 @@ def test_probabilities_that_are_declared_logits() -> None:
     np.testing.assert_allclose(signals.loss(logits, labels), signals.loss(outputs, labels), rtol=2e-5, atol=1e-7)
 
 
+def binary(seed: int = 1, strength: float = 3.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One logit for each sample, its label and its membership."""
+    rng = np.random.default_rng(seed)
+    labels, member = rng.integers(0, 2, N), np.repeat([1, 0], N // 2)
+    return rng.normal(size=N) + strength * (2 * labels - 1), labels, member
+
+
+def test_one_probability_that_is_declared_a_logit() -> None:
+    z, labels, member = binary()
+    assert evaluability(np.column_stack([np.zeros(N), z]), labels, member).reasons == ()
+    p = 1 / (1 + np.exp(-z))
+    for weak in (False, True):
+        (reason,) = evaluability(np.column_stack([np.zeros(N), p]), labels, member, weak=weak).reasons
+        assert "is in [0, 1] everywhere: it is a probability, and a logit is declared" in reason
+        assert "Set model.output: probabilities, or take the sigmoid out" in reason
+    (reason,) = evaluability(np.column_stack([1 - p, p]), labels, member).reasons
+    assert "sums to 1" in reason
+    logits, _ = signals.logits_of_probabilities(np.column_stack([1 - p, p]))
+    assert evaluability(logits, labels, member, output="probabilities").reasons == ()
+
+
+def test_a_single_logit_is_not_taken_for_a_probability() -> None:
+    """Also of a weak model: one value outside [0, 1] among all is enough. Two-sided, over many models."""
+    for seed in range(200):
+        z, labels, member = binary(seed, strength=0.5)
+        outputs = np.column_stack([np.zeros(N), z])
+        assert not any("probabilit" in reason for reason in evaluability(outputs, labels, member, weak=True).reasons)
+        p = np.column_stack([np.zeros(N), 1 / (1 + np.exp(-z))])
+        assert len(evaluability(p, labels, member, weak=True).reasons) == 1
+        p[seed, 1] = -1e-6
+        assert evaluability(p, labels, member, weak=True).reasons == ()
+    two = np.random.default_rng(0).random((N, 2))  # two columns that are both there are no single probability
+    assert evaluability(two, labels, member, weak=True).reasons == ()
+
+
 def test_probabilities_rounded_to_zero_are_counted() -> None:
     p = np.array([[1, 0, 0], [0.5, 0.5, 0], [0.2, 0.3, 0.5]], dtype=np.float32)
     logits, n_zero = signals.logits_of_probabilities(p)

@@ -1,0 +1,96 @@
+"""Weights in NumPy's .npz: headers first, and no content that is not asked for."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from mia_batch.errors import InputError, one_line
+from mia_batch.network.checkpoint_entry import (
+    MAX_ENTRIES,
+    Entry,
+    IncompleteError,
+    MalformedError,
+    Stated,
+    add_entry,
+)
+
+NPZ_TYPES = {
+    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "int32": 4, "uint32": 4, "float32": 4,
+    "int64": 8, "uint64": 8, "float64": 8,
+}  # fmt: skip
+ENDING = ".npy"
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of np.savez and np.savez_compressed
+IS_ENCRYPTED = 0x1  # in a member's flags
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def npz(file: BinaryIO, size: int) -> Stated:
+    """The arrays that the members' headers state; what they hold is not unpacked.
+
+    Raises:
+        IncompleteError: no zip archive, or not all of one.
+        MalformedError: a member that is no array of numbers, or whose sizes do not agree.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+    except Exception as error:  # zipfile raises many kinds on hostile bytes
+        raise IncompleteError(f"that are no .npz archive: {one_line(error)}") from None
+    members = archive.infolist()
+    if len(members) > MAX_ENTRIES:
+        raise MalformedError(f"must have at most {MAX_ENTRIES} arrays, got {len(members)}")
+    found: dict[str, Entry] = {}
+    for member in members:
+        add_entry(found, _entry(archive, member, size), NPZ_TYPES)
+    return Stated(found, ordered=False)
+
+
+def _entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Entry:
+    entry = Entry(member.filename.removesuffix(ENDING), "", (), member.file_size)
+    if not member.filename.endswith(ENDING):
+        raise entry.broken(f"must be an array, whose name ends in {ENDING}", repr(member.filename))
+    if member.flag_bits & IS_ENCRYPTED or member.compress_type not in METHODS:
+        got = "encrypted" if member.flag_bits & IS_ENCRYPTED else f"method {member.compress_type}"
+        raise entry.broken("must be stored or deflated", got)
+    if member.compress_size > size:
+        raise IncompleteError(f"too few for entry {entry.name[:80]!r}")
+    try:
+        with archive.open(member) as stream:
+            kind, dims, header_bytes = _header(stream)
+    except Exception as error:
+        raise entry.broken("must begin as an array of NumPy does", one_line(error)) from None
+    return Entry(entry.name, kind, dims, member.file_size - header_bytes)
+
+
+def _header(stream: IO[bytes]) -> tuple[str, tuple[int, ...], int]:
+    """Type, shape and bytes of the header; `read_array_header` takes at most 10,000 characters."""
+    version = npy.read_magic(stream)
+    if version not in HEADERS:
+        raise ValueError(f"version {version}")
+    dims, _, dtype = HEADERS[version](stream)
+    return "a pickle" if dtype.hasobject else dtype.name, tuple(map(int, dims)), stream.tell()
+
+
+def read_npz(path: Path, names: Collection[str]) -> dict[str, NDArray]:
+    """The arrays of these names, which `npz` has found to be whole; a member's checksum is compared.
+
+    Raises:
+        InputError: the content of one cannot be unpacked.
+    """
+    found: dict[str, NDArray] = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            try:
+                with archive.open(name + ENDING) as stream:
+                    array = npy.read_array(stream, allow_pickle=False)
+            except Exception as error:
+                rule = f"entry {name[:80]!r}: must hold what its header states"
+                raise InputError(f"{path}: model.checkpoint: {rule}, got {one_line(error)}") from error
+            found[name] = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)
+    return found
