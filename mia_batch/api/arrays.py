@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mia_batch import signals
 from mia_batch.errors import InputError, one_line
-from mia_batch.inputs import INPUT_DTYPE, NO_GROUP, content, describe
+from mia_batch.inputs import NO_GROUP, Inputs, describe_inputs
 from mia_batch.rundir.features import Features
 
 NAMES = ("logits", "probabilities", "losses", "labels", "groups", "inputs")  # of a side, or of all samples
@@ -116,7 +116,7 @@ def _checked(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
     if "groups" in columns:
         found["groups"] = _groups(columns["groups"], f"{where}groups", len(labels))
     if "inputs" in columns:
-        found["inputs"] = _inputs(columns["inputs"], f"{where}inputs", len(labels))
+        found["kind"], found["inputs"] = _inputs(columns["inputs"], f"{where}inputs", len(labels))
     return found
 
 
@@ -147,8 +147,8 @@ def _groups(value: Any, field: str, n: int) -> NDArray[Any]:
     return names
 
 
-def _inputs(value: Any, field: str, n: int) -> NDArray[Any]:
-    """What is kept of each input, (n,) of `INPUT_DTYPE`; of what is no image, statistics of 0."""
+def _inputs(value: Any, field: str, n: int) -> tuple[str, NDArray[Any]]:
+    """What the inputs are, image or array, and what is kept of each, (n,) of `INPUT_DTYPE`."""
     try:
         size = len(value)
     except TypeError:
@@ -158,19 +158,17 @@ def _inputs(value: Any, field: str, n: int) -> NDArray[Any]:
     whole = None if isinstance(value, list | tuple) else as_array(value, field)
     inputs = [as_array(each, f"{field}[{i}]") for i, each in enumerate(value)] if whole is None else whole
     for i, each in enumerate(inputs):
-        if not np.size(each):
-            raise InputError(f"{field}[{i}]: must have values, got shape {np.shape(each)}")
-    if all(_is_image(each) for each in inputs):
-        return describe(inputs)
-    found = np.zeros(n, INPUT_DTYPE)
-    found["content"], found["statistics"] = content(inputs), np.nan
-    return found
+        if not np.size(each) or np.asarray(each).dtype.kind not in "biuf":
+            raise InputError(f"{field}[{i}]: must be numbers, got {np.asarray(each).dtype} of shape {np.shape(each)}")
+    kind = "image" if all(_is_image(each) for each in inputs) else "array"
+    return kind, describe_inputs(Inputs(kind, ("input",), (inputs,)))
 
 
 def _is_image(value: NDArray[Any]) -> bool:
-    return value.ndim == 3 and value.shape[2] == 3 and (
-        value.dtype == np.uint8 or (value.dtype.kind == "f" and bool(np.isfinite(value).all()) and value.min() >= 0)
-    )
+    """Whether it is (height, width, 3) of bytes, or of floats from 0 to 255."""
+    if value.ndim != 3 or value.shape[2] != 3 or value.dtype.kind != "f":
+        return value.ndim == 3 and value.shape[2] == 3 and value.dtype == np.uint8
+    return bool(np.isfinite(value).all() and value.min() >= 0 and value.max() <= 255)
 
 
 def _membership(member: Any) -> NDArray[np.int8]:
@@ -196,10 +194,14 @@ def _joined(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if first["logits"].shape[1] != second["logits"].shape[1]:
         shapes = [side["logits"].shape[1] for side in sides]
         raise InputError(f"nonmember.{first['output']}: must have {shapes[0]} classes as member has, got {shapes[1]}")
+    if first.get("kind") != second.get("kind"):
+        rule = "must be (height, width, 3) of 0 to 255 on both sides or on neither"
+        raise InputError(f"nonmember.inputs: {rule}, got {first['kind']} and {second['kind']}")
     if "groups" in first and first["groups"].dtype.kind != second["groups"].dtype.kind:
         kinds = [side["groups"].dtype for side in sides]
         raise InputError(f"nonmember.groups: must be {kinds[0]} as member's are, got {kinds[1]}")
-    return {name: first[name] if name == "output" else np.concatenate([first[name], second[name]]) for name in first}
+    alike = ("output", "kind")
+    return {name: first[name] if name in alike else np.concatenate([first[name], second[name]]) for name in first}
 
 
 def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> Rows:
@@ -211,7 +213,7 @@ def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> Rows:
     features = features_of(
         columns["logits"], columns["labels"], member, group=_codes(columns.get("groups"), n),
         content=None if kept is None else np.ascontiguousarray(kept["content"]),
-        statistics=None if kept is None or np.isnan(kept["statistics"]).any() else kept["statistics"].copy(),
+        statistics=None if kept is None else kept["statistics"].copy(),
     )  # fmt: skip
     return Rows(features, columns["output"])
 

@@ -45,7 +45,7 @@ def audit(
         n_jobs: cores; -1 for all that this process may use. With 1 no other process is started.
         options: `probabilities` instead of logits, likewise. `groups`, integers or words (n_samples,): samples of one
             group stay together; -1 is none. `inputs`, n_samples arrays: equal ones are found by their hash; those on
-            both sides are left out, and images give the baseline without the model more to go by. `weak_model=True`:
+            both sides are left out, and their statistics go into the baseline without the model. `weak_model=True`:
             the model is weak or untrained on purpose. Any key of a configuration's section `attack` (`seed`, `eval`,
             `cv`, `features`, ...), and of `data`: `nonmembers_used_for`, `max_duplicates`.
 

@@ -169,6 +169,25 @@ def test_a_model_needs_no_loss_and_inputs_need_be_no_images() -> None:
     assert attacker.eval(flat[2], flat[3], ["recall"])[0]["recall"] > 0.7
 
 
+class OfWords(nn.Cell):
+    """Logits are the mean of what its embedding has for each word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, CLASSES)
+
+    def construct(self, image: Tensor) -> Tensor:
+        return self.embedding(image).mean(axis=1)
+
+
+def test_words_stay_integers() -> None:
+    rng = np.random.default_rng(0)
+    parts = [dataset((rng.integers(0, 50, (40, 6)).astype(np.int32), rng.integers(0, CLASSES, 40))) for _ in range(4)]
+    attacker = MembershipInference(Model(OfWords()), n_jobs=1)
+    attacker.train(*parts[:2], CONFIG[:1])
+    assert 0 <= attacker.eval(*parts[2:], ["accuracy"])[0]["accuracy"] <= 1
+
+
 def test_a_metric_without_a_value_is_nan(trained: MembershipInference, said: Callable[[], list[str]]) -> None:
     """Samples of which the model is so unsure that no attacker takes them for members."""
     label = np.arange(8) % CLASSES
