@@ -38,6 +38,12 @@ def plain_config(data: Path, checkpoint: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is as wide as where there is no terminal, unless a test says how wide; who runs it may have set this."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
     """A folder with train.bin (90 records) and test.bin (70)."""
