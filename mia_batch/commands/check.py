@@ -30,6 +30,7 @@ from mia_batch.stages.estimates import (
     splits_of,
 )
 from mia_batch.stages.plan import Plan, make_plan
+from mia_batch.stages.trial import try_in_child
 from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # it imports SciPy
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1 + 8 + INPUT_DTYPE.itemsize
 EXAMPLES = (
     "mia-batch check audit.yaml",
+    "mia-batch check audit.yaml --try",
     "mia-batch check audit.yaml --ranks 8 --set extract.batch_size=128",
 )
 ATTACK_BYTES_PER_ROW = 8 + 1 + 4 + 1  # score, decision, by which split, member
@@ -50,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
     parser.add_argument("--ranks", metavar="N", type=int, default=1, help="MPI ranks of the extraction (default 1)")
+    tried = "run the network on 64 samples on CPU, in a process of its own"
+    parser.add_argument("--try", dest="try_", action="store_true", help=tried)
     runs = "estimate time by an earlier run of this network, which is here or in here"
     parser.add_argument("--runs", metavar="DIR", help=runs)
 
@@ -60,10 +64,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
     config = load_config(args.config, checkpoint=args.checkpoint, changes=args.changes)
     plan = make_plan(config)
+    tried = try_in_child(config, args.changes) if args.try_ else []
     print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
     lines = [*sample_lines(config.data, plan), *data_lines(config.data, plan.selection)]
     lines += plan_lines(config, plan.selection, args.ranks)
-    print("\n".join(["", *lines, *estimated(config, plan, args.ranks, args.runs)]))
+    print("\n".join(["", *lines, *tried, *estimated(config, plan, args.ranks, args.runs)]))
     return OK
 
 

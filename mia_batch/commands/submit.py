@@ -9,8 +9,9 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
 from mia_batch.scheduler.submission import Run, find_checkpoints, name_runs, still_to_do, submit_run, submit_runs
-from mia_batch.settings.loading import load_config
+from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.stages.arguments import add_config_arguments, named_folder
+from mia_batch.stages.trial import print_tried, tried_or_not
 
 log = logging.getLogger(__name__)
 EXAMPLES = (
@@ -28,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
     which.add_argument("--checkpoints", metavar="FILE", nargs="+", help="audit each of these files or globs")
+    tried = "first run the network of one checkpoint on 64 samples on this host's CPU"
+    parser.add_argument("--try", dest="try_", action="store_true", help=tried)
     add_site_arguments(parser)
 
 
@@ -38,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = named[0].checkpoint if named else args.checkpoint
     config = load_config(args.config, checkpoint=checkpoint, changes=args.changes)
     runs = still_to_do(config, named or [Run(config.model.checkpoint, RunPaths(out))])
+    if runs and args.try_:
+        print_tried(tried_or_not(with_checkpoint(config, runs[0].checkpoint), args.changes))
     if not runs:
         log.info("nothing to do: every checkpoint has its verdict in %s", out)
         show_nothing(args)

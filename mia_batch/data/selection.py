@@ -51,6 +51,10 @@ class Selection:
     def __len__(self) -> int:
         return len(self.sample_index)
 
+    def describe(self, row: int) -> str:
+        """The sample of a row, for messages."""
+        return f"{self.split[row]} sample {self.sample_index[row]}"
+
     def rows(self, part: slice) -> Selection:
         """Some of the samples, as a selection of their own."""
         return Selection(*(getattr(self, field.name)[part] for field in fields(self)))

@@ -9,7 +9,7 @@ from mindspore import nn
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.network.input_side import Arrays, as_tensors, float_type, words
-from mia_batch.network.outputs import Output
+from mia_batch.network.outputs import Output, describe
 
 
 class Predictor:
@@ -32,6 +32,7 @@ class Predictor:
         self.output = Output(output) if isinstance(output, str) else output
         self._floats = float_type(network)
         self._ran = False
+        self.seen = ("", "")  # types and shapes that went in and came out first
 
     def logits(self, inputs: np.ndarray | Arrays, rows: np.ndarray | None = None) -> np.ndarray:
         """Run the network.
@@ -68,5 +69,6 @@ class Predictor:
             if self._ran:  # not its fault: it has taken such inputs before
                 raise
             raise InputError(f"model: must take inputs {words(tensors)}, got {one_line(error)}") from error
-        self._ran = True
+        if not self._ran:
+            self._ran, self.seen = True, (words(tensors), describe(output))
         return output

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
+
+import psutil
 
 from mia_batch.files import shipped
 from mia_batch.process.exit_codes import RESUME
 from mia_batch.process.stop import STOP_SIGNALS, handled
 
+WATCHED_EVERY_S = 0.1
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -26,6 +33,53 @@ def end_with_parent() -> None:
     """Have the kernel kill this process when its parent dies: an orphan would keep the next run out."""
     if _libc:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process of limited time and memory has ended: its exit code, what it has printed, and `how` in words."""
+
+    code: int
+    stdout: str
+    stderr: str
+    how: str
+
+
+def run_limited(command: Sequence[str], *, seconds: float, memory: int) -> Ended:
+    """Run a command until it ends, takes longer than `seconds`, or holds more than `memory` bytes."""
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, preexec_fn=end_with_parent
+        )
+        try:
+            how = _watch(process, time.monotonic() + seconds, memory)
+        finally:
+            process.kill()
+            process.wait()
+        said = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            said.append(file.read())
+    return Ended(process.returncode, said[0], said[1], how or _ending(process.returncode))
+
+
+def _watch(process: subprocess.Popen[bytes], deadline: float, memory: int) -> str:
+    """Wait for the process; why it must be killed, or "" once it has ended."""
+    while True:
+        try:
+            process.wait(WATCHED_EVERY_S)
+            return ""
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline:
+                return "it takes longer"
+        with contextlib.suppress(psutil.NoSuchProcess):
+            held = psutil.Process(process.pid).memory_info().rss
+            if held > memory:
+                return f"it holds {held / 2**30:.1f} GiB"
+
+
+def _ending(code: int) -> str:
+    return f"it died of {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
 
 
 def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) -> int:

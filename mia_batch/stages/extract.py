@@ -37,6 +37,7 @@ from mia_batch.settings.schema import OUTPUTS, Config, ModelConfig
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.gather import Extraction, Outcome
 from mia_batch.stages.plan import make_manifest, make_plan, warn_of_borrowed
+from mia_batch.stages.trial import TRIED, Trial, try_out
 
 if TYPE_CHECKING:
     from mia_batch.network.batches import Reader
@@ -86,7 +87,7 @@ class RootFile:
         if len(other):  # of a folder or a function that no digest covers
             row, rule = other[0], "label must be what it was when the run began"
             got = f"got {selection.label[row]}, was {labels[row]}"
-            raise InputError(f"{paths.features}: {_describe(selection, row)}: {rule}, {got}")
+            raise InputError(f"{paths.features}: {selection.describe(int(row))}: {rule}, {got}")
         return self.store.done()
 
     def open(self, work: Work, n_classes: int) -> FeatureStore:
@@ -139,10 +140,6 @@ def _columns(selection: Selection) -> dict[str, NDArray[Any]]:
     return {name: getattr(selection, name) for name in ("sample_index", "split", "label", "member", "group")}
 
 
-def _describe(selection: Selection, row: int) -> str:
-    return f"{selection.split[row]} sample {selection.sample_index[row]}"
-
-
 def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> tuple[Outcome, float]:
     """Load the network on this rank's device and run it over what is left. Collective.
 
@@ -167,18 +164,26 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> tupl
     predictor = world.on_all(load)
     report_own_crash(work.paths)  # not earlier: users' code and MindSpore, loaded now, may ask for their own reports
     read = _mapped(work) if work.prepared else reader(config.data, work.selection, form=work.form)
+    if not work.done.any():  # else the network has run on these samples already
+        n = min(TRIED, predictor.batch_size)
+        world.on_root(lambda: _say(try_out(config, work.selection, predictor, read, n_classes=work.n_classes, n=n)))
     extraction = Extraction(
         world,
         predictor,
         batches=lambda rows: batches(
             config.data, work.selection, rows, config.extract.batch_size, read=read, network=predictor.network
         ),
-        describe=lambda row: _describe(work.selection, row),
+        describe=work.selection.describe,
         open_store=lambda n_classes: file.open(work, n_classes),
         n_classes=work.n_classes,
     )
     started = time.monotonic()
     return extraction.run(work.done, stop), time.monotonic() - started
+
+
+def _say(trial: Trial) -> None:
+    for line in trial.lines():
+        log.info("%s", " ".join(line.split()))
 
 
 def _mapped(work: Work) -> Reader:

@@ -103,7 +103,10 @@ class Extraction:
     def _blocks(self, shard: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
         for rows, inputs, labels, kept in self.batches(shard):
             logits = self.forward.logits(inputs, rows)
-            self._check(rows, logits, labels)
+            check_answers(
+                rows, logits, labels, n_classes=self.n_classes,
+                describe=lambda row: f"{self.describe(row)} on rank {self.world.rank}",
+            )  # fmt: skip
             block = np.empty(len(rows), dtype=block_dtype(logits.shape[1]))
             block["row"], block["logits"], block["loss"] = rows, logits, cross_entropy(logits, labels)
             block["content"], block["statistics"] = kept["content"], kept["statistics"]
@@ -115,21 +118,6 @@ class Extraction:
         except InputError as error:
             return np.empty(0, dtype=block_dtype(1)), error
 
-    def _check(self, rows: NDArray[np.int64], logits: NDArray[np.float32], labels: NDArray[np.int32]) -> None:
-        width = logits.shape[1]
-        if self.n_classes not in (None, width):
-            raise InputError(f"model: output must have {self.n_classes} columns, got {width} on rank {self.world.rank}")
-        wrong = np.flatnonzero((labels < 0) | (labels >= width))
-        if len(wrong):
-            self._refuse(rows[wrong[0]], f"label must be in [0, {width}), got {labels[wrong[0]]}")
-        broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-        if len(broken):
-            value = logits[broken[0]][~np.isfinite(logits[broken[0]])][0]
-            self._refuse(rows[broken[0]], f"logits must be finite, got {value}")
-
-    def _refuse(self, row: np.int64, rule: str) -> None:
-        raise InputError(f"{self.describe(int(row))} on rank {self.world.rank}: {rule}")
-
     def _raise_first_problem(self, headers: NDArray[np.int64], problem: InputError | None) -> None:
         widths = sorted(set(headers[headers[:, 0] > 0, 2].tolist()))
         if len(widths) > 1:
@@ -139,6 +127,34 @@ class Extraction:
 
     def _signal(self, stop: StopRequest) -> int | None:
         return next((signum for signum in self.world.allgather(stop.signal) if signum is not None), None)
+
+
+def check_answers(
+    rows: NDArray[np.int64], logits: NDArray[np.float32], labels: NDArray[np.int32], *, n_classes: int | None,
+    describe: Callable[[int], str],
+) -> None:
+    """Refuse what a network cannot have answered rightly.
+
+    Args:
+        rows: numbers of the rows, (n,).
+        logits: of them, (n, width).
+        labels: their true classes, (n,).
+        n_classes: what the file or the config asks for, if either does.
+        describe: names a row for messages.
+
+    Raises:
+        InputError: another width, a label outside it, or a logit that is not finite.
+    """
+    width = logits.shape[1]
+    if n_classes not in (None, width):
+        raise InputError(f"model: output must have {n_classes} columns, got {width} of {describe(int(rows[0]))}")
+    wrong = np.flatnonzero((labels < 0) | (labels >= width))
+    if len(wrong):
+        raise InputError(f"{describe(int(rows[wrong[0]]))}: label must be in [0, {width}), got {labels[wrong[0]]}")
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(broken):
+        value = logits[broken[0]][~np.isfinite(logits[broken[0]])][0]
+        raise InputError(f"{describe(int(rows[broken[0]]))}: logits must be finite, got {value}")
 
 
 def _header(block: NDArray[Any], left: int, stop: StopRequest, problem: InputError | None) -> NDArray[np.int64]:

@@ -1,0 +1,111 @@
+"""A network tried on a few samples: what is said of it, and each way in which a trial fails."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from audits import Audit
+
+from mia_batch.cli import main
+from mia_batch.process.child import run_limited
+from mia_batch.stages import trial
+from mia_batch.stages.trial import TRIED, draw
+
+NewAudit = Callable[..., Audit]
+FAILURES = '''
+import os, time
+from mindspore import nn
+
+class Wide(nn.Cell):
+    def construct(self, x):
+        return x
+
+def dies(num_classes=10):
+    os.abort()
+
+def raises(num_classes=10):
+    raise RuntimeError("no such layer")
+
+def gives_images(num_classes=10):
+    return Wide()
+'''
+
+
+@pytest.mark.parametrize(("m", "n", "members"), [(500, 500, 32), (10, 500, 10), (500, 3, 61), (5, 6, 5)])
+def test_rows_are_drawn_of_both_sides(m: int, n: int, members: int) -> None:
+    member = np.repeat([1, 0], (m, n))
+    rows = draw(member)
+    assert len(rows) == len(np.unique(rows)) == min(TRIED, m + n)
+    assert member[rows].sum() == members
+    assert np.array_equal(rows, np.sort(rows))
+    assert np.array_equal(rows, draw(member))
+
+
+def test_check_says_what_goes_in_what_comes_out_and_what_is_right(
+    new_audit: NewAudit, capsys: pytest.CaptureFixture
+) -> None:
+    audit = new_audit()
+    assert main(["check", str(audit.config), "--try"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = (i for i, line in enumerate(lines) if line.startswith("tried:"))
+    assert lines[at] == "tried:   inputs float32 (8, 3, 32, 32); outputs Float32 8x10; labels 0 to 9"
+    found = re.fullmatch(r" {9}right on (\d+) of 32 members and (\d+) of 32 non-members", lines[at + 1])
+    assert found
+    assert all(int(right) <= 32 for right in found.groups())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("model.factory={}:dies", "--try: the network must run on 64 samples on CPU within 600 s and "),
+        ("model.factory={}:raises", "raised RuntimeError: no such layer"),
+        ("model.factory={}:gives_images", "model.checkpoint: must have no other parameters"),
+        ("model.kwargs.num_classes=7", "model.checkpoint: must have the network's shapes"),
+    ],
+    ids=["dies", "raises", "other parameters", "other shapes"],
+)
+def test_a_trial_that_fails_is_one_line(
+    new_audit: NewAudit, tmp_path: Path, capsys: pytest.CaptureFixture, change: str, said: str
+) -> None:
+    (tmp_path / "failures.py").write_text(FAILURES)
+    audit = new_audit()
+    command = ["check", str(audit.config), "--try", "--set", change.format(tmp_path / "failures.py")]
+    assert main(command) == 2
+    printed = capsys.readouterr()
+    (line,) = (line for line in printed.err.splitlines() if line.startswith("mia-batch: "))
+    assert said in line
+    assert "died of SIGABRT" in line or "dies" not in change
+    assert printed.out == ""
+
+
+def test_without_mindspore_submit_says_so_and_check_refuses(
+    new_audit: NewAudit, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial.importlib.util, "find_spec", lambda name: None)
+    audit = new_audit()
+    assert main(["check", str(audit.config), "--try"]) == 2
+    assert "--try: needs MindSpore, got none" in capsys.readouterr().err
+    command = ["submit", str(audit.config), "--out", str(audit.config.with_name("run")), "--site", "cpu", "--dry-run"]
+    assert main([*command, "--try"]) == 0
+    assert "not tried: MindSpore is not installed here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "how"),
+    [
+        ("print('said'); raise SystemExit(3)", {}, "it ended with exit code 3"),
+        ("import time; time.sleep(60)", {"seconds": 0.5}, "it takes longer"),
+        ("held = bytearray(b'x' * 2 ** 28); import time; time.sleep(60)", {"memory": 2**26}, "it holds 0."),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", {}, "it died of SIGSEGV"),
+    ],
+    ids=["ends", "time", "memory", "dies"],
+)
+def test_limits_of_a_process(code: str, limits: dict[str, float], how: str) -> None:
+    ended = run_limited([sys.executable, "-c", code], **{"seconds": 60, "memory": 2**40, **limits})
+    assert ended.how.startswith(how)
+    assert ended.stdout == ("said\n" if "said" in code else "")
