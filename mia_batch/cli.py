@@ -18,6 +18,7 @@ from mia_batch.process.exit_codes import run_main
 COMMANDS = {
     "init": "write a first config, with its code and a site file",
     "run": "extract, attack and reduce on this machine",
+    "import": "take a model's outputs from files, of any framework, for an audit",
     "check": "validate a config and show what each stage will do",
     "status": "what of a run is done, running or missing",
     "submit": "queue an audit, or one for each of many checkpoints, on Slurm",
@@ -37,6 +38,7 @@ CODES = (
     "exit codes: 0 no leak above the gate's levels, 3 leak found, 4 inconclusive or not evaluable, 2 bad input, "
     "75 stopped and can be resumed, 130 Ctrl-C, 1 anything else"
 )
+MODULES = {"import": "import_outputs"}  # whose module cannot have the command's name
 
 
 def make_parser(command: str | None) -> argparse.ArgumentParser:
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _module(command: str) -> Any:
-    return importlib.import_module(f"mia_batch.commands.{command}")
+    return importlib.import_module(f"mia_batch.commands.{MODULES.get(command, command)}")
 
 
 if __name__ == "__main__":

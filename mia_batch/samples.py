@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+TABLE, ROW = ":table", ":row"  # behind the name of a `Lookup`, of the arrays that it is made of
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -57,10 +59,26 @@ class Part:
     split: int = 0
 
 
+class Lookup:
+    """A matrix of few different rows: those, and which of them each sample has."""
+
+    def __init__(self, table: NDArray[np.float64], row: NDArray[np.int32]) -> None:
+        """Take the different rows, (n_different, n_columns), and their numbers, (n_samples,)."""
+        self.table, self.row = table, row
+        self.shape = len(row), table.shape[1]
+
+    def __getitem__(self, index: Any) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = self.table[self.row[index]]
+        return found
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
 class View:
     """A matrix and a split of the samples, as a classifier takes them."""
 
-    def __init__(self, X: NDArray[np.float64], member: NDArray[np.int8], split: Split) -> None:
+    def __init__(self, X: NDArray[np.float64] | Lookup, member: NDArray[np.int8], split: Split) -> None:
         """Take the arrays as they are, aligned: (n_samples, n_features) and (n_samples,)."""
         self.X, self.member, self.split = X, member, split
         self._fold: tuple[int, Fold] | None = None
@@ -68,6 +86,14 @@ class View:
     def rows(self, index: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
         """Features and membership of some rows, copied: (n, n_features), (n,)."""
         return self.X[index], self.member[index]
+
+    def scored(self) -> NDArray[np.float64]:
+        """The different rows among those that are scored, of a `Lookup`; else all of them, (n_eval, n_features)."""
+        return self.X.table if isinstance(self.X, Lookup) else self.X[self.split.evaluated]
+
+    def of_evaluated(self, found: NDArray[Any]) -> NDArray[Any]:
+        """Of each row that is scored what was found of the rows of `scored`, (n_eval, ...)."""
+        return found[self.X.row[self.split.evaluated]] if isinstance(self.X, Lookup) else found
 
     def fold(self, number: int) -> Fold:
         """The rows of one fold, copied out; the last one is kept for the next task."""
@@ -81,7 +107,9 @@ class View:
 class Samples:
     """The rows of features.h5 as arrays; the same object in every process that does tasks."""
 
-    def __init__(self, member: NDArray[np.int8], splits: Sequence[Split], **columns: NDArray[Any] | None) -> None:
+    def __init__(
+        self, member: NDArray[np.int8], splits: Sequence[Split], **columns: NDArray[Any] | Lookup | None
+    ) -> None:
         """Take the arrays as they are, aligned.
 
         Args:
@@ -91,8 +119,9 @@ class Samples:
         """
         self.member, self.splits = member, tuple(splits)
         # A network hands arrays over at any byte; numpy computes on such ones by other loops, to other last bits.
-        self.columns = {
-            name: np.require(column, requirements=("C", "A")) for name, column in columns.items() if column is not None
+        self.columns: dict[str, Any] = {
+            name: column if isinstance(column, Lookup) else np.require(column, requirements=("C", "A"))
+            for name, column in columns.items() if column is not None
         }
         self._view: tuple[Part, View] | None = None
 
@@ -113,7 +142,11 @@ class Samples:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Every array by name, as `of_arrays` takes them."""
         splits = {f"{name}/{i}": array for i, split in enumerate(self.splits) for name, array in vars(split).items()}
-        return {"member": self.member, **self.columns, **splits}
+        columns = {name: column for name, column in self.columns.items() if not isinstance(column, Lookup)}
+        for name, column in self.columns.items():
+            if isinstance(column, Lookup):
+                columns |= {f"{name}{TABLE}": column.table, f"{name}{ROW}": column.row}
+        return {"member": self.member, **columns, **splits}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Samples:
@@ -121,5 +154,11 @@ class Samples:
         names = [field.name for field in fields(Split)]
         n_splits = sum(name.startswith(f"{names[0]}/") for name in arrays)
         splits = [Split(*(arrays[f"{name}/{i}"] for name in names)) for i in range(n_splits)]
-        columns = {name: array for name, array in arrays.items() if name != "member" and "/" not in name}
+        columns: dict[str, Any] = {
+            name: array for name, array in arrays.items() if name != "member" and "/" not in name and ":" not in name
+        }
+        columns |= {
+            name.removesuffix(TABLE): Lookup(table, arrays[name.removesuffix(TABLE) + ROW])
+            for name, table in arrays.items() if name.endswith(TABLE)
+        }
         return cls(arrays["member"], splits, **columns)

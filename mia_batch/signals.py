@@ -5,7 +5,7 @@ a memory-mapped array of logits larger than memory is fine, and a row's value do
 any split of the samples over ranks gives the same bits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from functools import wraps
 
 import numpy as np
@@ -21,7 +21,7 @@ _MINDARMOUR_EPSILON = 1e-12
 
 
 def _check_logits(logits: ArrayLike) -> NDArray[np.floating]:
-    z = np.asarray(logits)
+    z = logits if isinstance(logits, np.memmap) else np.asarray(logits)  # one may know how to map a few rows alone
     if z.ndim != 2 or z.shape[1] < 2:
         raise ValueError(f"logits: must have shape (n_samples, n_classes) with n_classes >= 2, got {z.shape}")
     if z.dtype.kind not in "fiu":
@@ -42,10 +42,10 @@ def _check_labels(labels: ArrayLike, n_samples: int, n_classes: int) -> Indices:
     return y.astype(np.int64)
 
 
-def _blocks(z: NDArray[np.floating]) -> list[tuple[slice, NDArray[np.floating]]]:
+def _blocks(z: NDArray[np.floating]) -> Iterator[tuple[slice, NDArray[np.floating]]]:
     """Cut rows into blocks of at most about _BLOCK_VALUES values (at least one row each)."""
     rows = max(1, _BLOCK_VALUES // z.shape[1])
-    return [(slice(start, start + rows), z[start : start + rows]) for start in range(0, len(z), rows)]
+    return ((slice(start, start + rows), z[start : start + rows]) for start in range(0, len(z), rows))
 
 
 def _finite(block: NDArray[np.floating], first_row: int) -> NDArray[np.floating]:
@@ -276,6 +276,21 @@ SIGNALS: dict[str, tuple[Callable[[ArrayLike, ArrayLike], Floats], int]] = {
     "correctness": (correctness, 1),
 }
 NAMES = tuple(SIGNALS)
+
+
+def signal_columns(logits: ArrayLike, labels: ArrayLike, names: Collection[str]) -> dict[str, Floats]:
+    """Some of `SIGNALS` by name, float64, shape (n_samples,) each, in one pass over the logits.
+
+    Args, Raises: see `loss`.
+    """
+    z = _check_logits(logits)
+    y = _check_labels(labels, *z.shape)
+    found = {name: np.empty(len(z)) for name in names}
+    for rows, block in _blocks(z):
+        _finite(block, rows.start)  # whose message counts rows from the first of all
+        for name, column in found.items():
+            column[rows] = SIGNALS[name][0](block, y[rows])
+    return found
 
 
 def signal_matrix(logits: ArrayLike, labels: ArrayLike) -> Floats:

@@ -75,7 +75,9 @@ trap 'ending=1; forward' TERM # cancelled, preempted or requeued: save; what com
 
 echo "$SLURM_JOB_NAME ${SLURM_ARRAY_TASK_ID:+task $SLURM_ARRAY_TASK_ID of }job $SLURM_JOB_ID," \
   "start $((${SLURM_RESTART_COUNT:-0} + 1)), ${SLURM_NTASKS:-1} task(s) on $SLURM_JOB_NODELIST"
-"$@" -m "mia_batch.jobs.$stage" "$config" --out "$dir" "${options[@]}" &
+program=$stage
+[[ $stage != import ]] || program=import_outputs # as `import` is none of Python's names
+"$@" -m "mia_batch.jobs.$program" "$config" --out "$dir" "${options[@]}" &
 child=$!
 [[ -z $warned$ending ]] || forward
 interrupted=1

@@ -98,6 +98,8 @@ class MembershipInference:
             sections = _sections(attack_config, self._n_jobs)
             read = self._read(dataset_train, dataset_test)
             features = read.features
+            assert features.logits is not None
+            assert features.label is not None
             model = evaluability(features.logits, features.label, features.member)
             for reason in model.reasons:
                 log.warning("train: %s", reason)

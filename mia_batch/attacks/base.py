@@ -66,6 +66,7 @@ class AttackResult:
     cv_results: dict[str, list[Any]] = field(default_factory=dict)  # a row per candidate, named as scikit-learn's
     provenance: dict[str, Any] = field(default_factory=dict)  # settings, engine, timings, versions, non-convergence
     reason: str = ""  # why there is no score at all: the attack is not evaluable
+    not_run: bool = False  # with a reason: the samples lack what it needs, so that it is none of the audit's attacks
 
     def __post_init__(self) -> None:
         columns = {name: np.shape(getattr(self, name)) for name in ("scores", "predicted", "scored_by", "member")}
@@ -86,6 +87,15 @@ class AttackResult:
         """The rows that have a score, shape (n_samples,)."""
         return self.scored_by >= 0
 
+    def scored(self, column: NDArray[Any]) -> NDArray[Any]:
+        """A column, (n_samples,), of the evaluated rows; where those are all, no copy of it."""
+        return taken(column, self.evaluated)
+
+
+def taken(column: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:
+    """Some rows of a column, (n_samples,); where those are all, no copy of it."""
+    return column if rows.all() else column[rows]
+
 
 def result_over_all_rows(
     method: str, samples: Samples, scored: Sequence[tuple[NDArray[np.float64], NDArray[np.int8]]], **more: Any
@@ -98,9 +108,9 @@ def result_over_all_rows(
     return AttackResult(method, scores, predicted, scored_by, samples.member, **more)
 
 
-def not_evaluable(method: str, member: NDArray[np.int8], reason: str) -> AttackResult:
+def not_evaluable(method: str, member: NDArray[np.int8], reason: str, *, not_run: bool = False) -> AttackResult:
     """The result of an attack that has come to nothing, on samples of this membership, (n_samples,)."""
-    return AttackResult(method, *_nothing_scored(len(member)), member, reason=reason)
+    return AttackResult(method, *_nothing_scored(len(member)), member, reason=reason, not_run=not_run)
 
 
 def _nothing_scored(n: int) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int32]]:

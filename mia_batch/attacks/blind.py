@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mia_batch.attacks.base import BLIND, AttackResult, AttackSettings, result_over_all_rows
 from mia_batch.attacks.classifiers import parts
 from mia_batch.inputs import STATISTICS
-from mia_batch.samples import Samples
+from mia_batch.samples import Lookup, Samples
 from mia_batch.search.grid_search import Choice, GridSearch
 from mia_batch.search.tasks import Task
 
@@ -27,23 +27,39 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
 MOST_CLASSES = 128  # that have a column each
 
 
-def blind_rows(label: NDArray[np.integer], statistics: NDArray[np.floating] | None) -> NDArray[np.float64]:
+def blind_rows(
+    label: NDArray[np.integer], statistics: NDArray[np.floating] | None
+) -> NDArray[np.float64] | Lookup:
     """What is known of each sample without the model, each column standardised, (n_samples, n_columns).
 
     A column for the class's number and one for each class, if they are at most `MOST_CLASSES`; then the statistics.
 
     Args:
         label: true classes, shape (n_samples,).
-        statistics: of the inputs, shape (n_samples, d); None where they are not known.
+        statistics: of the inputs, shape (n_samples, d); None where they are not known: then there are no more
+            different rows than classes.
     """
+    if statistics is None:
+        return _rows_of_classes(label)
     classes = np.unique(label)
     columns = [label[:, np.newaxis]]
     columns += [label[:, np.newaxis] == classes] if len(classes) <= MOST_CLASSES else []
-    columns += [np.where(np.isfinite(statistics), statistics, 0)] if statistics is not None else []
+    columns += [np.where(np.isfinite(statistics), statistics, 0)]
     rows = np.column_stack(columns).astype(np.float64)
     rows -= rows.mean(axis=0)
     spread = rows.std(axis=0)
     return rows / np.where(spread > 0, spread, 1.0)
+
+
+def _rows_of_classes(label: NDArray[np.integer]) -> Lookup:
+    classes, row, count = np.unique(label, return_inverse=True, return_counts=True)
+    table = classes[:, np.newaxis].astype(np.float64)
+    if len(classes) <= MOST_CLASSES:
+        table = np.hstack([table, np.eye(len(classes))])
+    share = count / len(label)
+    table -= share @ table
+    spread = np.sqrt(share @ table**2)
+    return Lookup(table / np.where(spread > 0, spread, 1.0), row.astype(np.int32))
 
 
 def n_columns(n_classes: int) -> int:

@@ -43,6 +43,8 @@ def group_codes(content: NDArray[np.uint8] | None, group: NDArray[np.int64] | No
     Raises:
         ValueError: an array is not of n rows.
     """
+    if content is None and group is None:
+        return np.arange(n)
     links = [] if content is None else [_first_equal(_keys(content, n))]
     if group is not None:
         if group.shape != (n,):

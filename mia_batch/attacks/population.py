@@ -16,10 +16,8 @@ from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all
 from mia_batch.attacks.thresholds import best_threshold, decision_task, no_parameters
 from mia_batch.samples import Samples, Split
 from mia_batch.search.tasks import Task
-from mia_batch.signals import NAMES
 
 Floats = NDArray[np.float64]
-LOSS = NAMES.index("loss")
 
 
 def n_at_least(population: Floats, loss: Floats) -> NDArray[np.int64]:
@@ -37,7 +35,7 @@ class PopulationAttack:
     """
 
     name: str
-    needs = frozenset({"member", "signals"})
+    needs = frozenset({"member", "loss"})
 
     def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
         """It has no parameters."""
@@ -76,7 +74,7 @@ class _Decisions:
 
 
 def _loss(samples: Samples, rows: NDArray[np.int64]) -> Floats:
-    loss: Floats = samples.columns["signals"][rows, LOSS]
+    loss: Floats = samples.columns["loss"][rows]
     return loss
 
 

@@ -66,8 +66,7 @@ def make_splits(
         fit, evaluated = train_test_split(used, test_size=eval_fraction, stratify=y[used], random_state=seed)
         pairs = [(fit, np.sort(evaluated))]
     else:
-        together = np.arange(len(y)) if group is None else group
-        pairs = list(_parts(y, used, together, evaluation, eval_fraction, seed))
+        pairs = list(_parts(y, used, group, evaluation, eval_fraction, seed))
     return [_split(y, fit, evaluated, group, cv=cv, seed=seed, max_rows=max_rows) for fit, evaluated in pairs]
 
 
@@ -97,15 +96,16 @@ def _check_sides(y: NDArray[np.int8], evaluation: str, eval_fraction: float) -> 
 
 
 def _parts(
-    y: NDArray[np.int8], used: Indices, group: NDArray[np.int64], evaluation: str, eval_fraction: float, seed: int
+    y: NDArray[np.int8], used: Indices, group: NDArray[np.int64] | None, evaluation: str, eval_fraction: float,
+    seed: int,
 ) -> Iterator[tuple[Indices, Indices]]:
     """Of each split: all rows that it does not score in shuffled order, and those that it scores, ascending."""
     n = n_splits(evaluation, eval_fraction)
     scored = [[part] for part in range(n)]
-    if evaluation == "holdout":
+    if evaluation == "holdout" and group is not None:
         n = min(HOLDOUT_PARTS, len(np.unique(group[used])))
         scored = [list(range(min(max(1, round(eval_fraction * n)), n - 1)))]
-    number = _dealt(y[used], group[used], n, seed)
+    number = _dealt_alone(y[used], n, seed) if group is None else _dealt(y[used], group[used], n, seed)
     order = np.random.default_rng(seed).permutation(len(used))
     for parts in scored:
         inside = np.isin(number, parts)
@@ -115,6 +115,15 @@ def _parts(
                 "data.group: must leave members and non-members on both sides of a split; the groups are too large"
             )
         yield fit, evaluated
+
+
+def _dealt_alone(y: NDArray[np.int8], n: int, seed: int) -> NDArray[np.int32]:
+    """`_dealt` of rows that stand alone, which is a draw of each side, dealt in turn."""
+    order, part = np.random.default_rng(seed).permutation(len(y)), np.empty(len(y), dtype=np.int32)
+    for side in (0, 1):
+        alone = order[y[order] == side]
+        part[alone] = np.arange(len(alone)) % n
+    return part
 
 
 def _dealt(y: NDArray[np.int8], group: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int32]:

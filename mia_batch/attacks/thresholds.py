@@ -65,7 +65,8 @@ def no_parameters(name: str, params: Mapping[str, Sequence[Any]]) -> list[str]:
 def decision_task(name: str, samples: Samples, work: Any) -> list[Task]:
     """The one task of an attack that only has to decide where to cut, on every split."""
     n_fit = sum(len(split.fit) for split in samples.splits)
-    return [Task(f"{name}/all", SECONDS_PER_ROW * n_fit, work, memory=BYTES_PER_ROW * len(samples))]
+    most = max(len(split.fit) for split in samples.splits)
+    return [Task(f"{name}/all", SECONDS_PER_ROW * n_fit, work, memory=BYTES_PER_ROW * most)]
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class ThresholdAttack:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The signals, and for thresholds per class the true class."""
-        return frozenset({"member", "signals"} | ({"label"} if self.per_class else set()))
+        """The signal, and for thresholds per class the true class."""
+        return frozenset({"member", self.signal} | ({"label"} if self.per_class else set()))
 
     def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
         """It has no parameters."""
@@ -95,23 +96,23 @@ class ThresholdAttack:
 
     def result(self, samples: Samples, settings: AttackSettings, results: Mapping[str, Any]) -> AttackResult:
         """The scores, and the decisions by the thresholds, which are kept."""
-        thresholds, signal = results[f"{self.name}/all"], self.oriented(samples)
-        scored = []
+        thresholds, scored = results[f"{self.name}/all"], []
         for split, found in zip(samples.splits, thresholds, strict=True):
             rows = split.evaluated
+            signal = self.oriented(samples, rows)
             limit = _of_classes(found, samples.columns["label"][rows]) if self.per_class else found["common"]
-            scores = signal[rows] - limit if self.per_class else signal[rows]
-            scored.append((scores, (signal[rows] >= limit).astype(np.int8)))
+            scores = signal - limit if self.per_class else signal
+            scored.append((scores, (signal >= limit).astype(np.int8)))
         return result_over_all_rows(self.name, samples, scored, provenance={"thresholds": thresholds})
 
-    def oriented(self, samples: Samples) -> Floats:
-        """The signal, high for members, (n_samples,)."""
-        column: Floats = samples.columns["signals"][:, NAMES.index(self.signal)]
+    def oriented(self, samples: Samples, rows: NDArray[np.int64]) -> Floats:
+        """The signal of some rows, high for members, (n,)."""
+        column: Floats = samples.columns[self.signal][rows]
         return np.asarray(column * float(SIGNALS[self.signal][1]))
 
     def fitted(self, samples: Samples, split: Split) -> dict[str, Any]:
         """The common threshold, and those of classes that have others."""
-        scores, member = self.oriented(samples)[split.fit], samples.member[split.fit]
+        scores, member = self.oriented(samples, split.fit), samples.member[split.fit]
         common, _ = best_threshold(scores, member)
         if not self.per_class:
             return {"common": common}

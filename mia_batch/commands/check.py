@@ -17,15 +17,17 @@ from mia_batch.inputs import INPUT_DTYPE, NO_GROUP
 from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import OK
 from mia_batch.process.resources import available_cpus
-from mia_batch.settings.loading import load_config
+from mia_batch.settings.loading import load_config, named_in
 from mia_batch.settings.schema import SOURCES, Config, DataConfig, MethodConfig
 from mia_batch.stages.arguments import add_config_arguments, named_folder
 from mia_batch.stages.estimates import (
+    attack_estimate,
     column_widths,
     earlier_speed,
     estimate_lines,
     estimates,
     n_classes_of,
+    reduce_estimate,
     runs_around,
     splits_of,
 )
@@ -35,6 +37,7 @@ from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
 
 if TYPE_CHECKING:  # it imports SciPy
+    from mia_batch.data.outputs import ImportedSamples, Outputs
     from mia_batch.metrics.base import Effects
 
 # sample_index, label, member, group, done, loss, what is kept of the input; logits and split come on top
@@ -63,13 +66,61 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
     config = load_config(args.config, checkpoint=args.checkpoint, changes=args.changes)
-    plan = make_plan(config)
     tried = try_in_child(config, args.changes) if args.try_ else []
+    lines = import_lines(config) if config.imports else extract_lines(config, args.ranks, args.runs)
     print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
-    lines = [*sample_lines(config.data, plan), *data_lines(config.data, plan.selection)]
-    lines += plan_lines(config, plan.selection, args.ranks)
-    print("\n".join(["", *lines, *tried, *estimated(config, plan, args.ranks, args.runs)]))
+    print("\n".join(["", *lines, *tried]))
     return OK
+
+
+def extract_lines(config: Config, ranks: int, runs: str | None) -> list[str]:
+    """What the stages will do of a network and its samples."""
+    plan = make_plan(config)
+    lines = [*sample_lines(config.data, plan), *data_lines(config.data, plan.selection)]
+    return [*lines, *plan_lines(config, plan.selection, ranks), *estimated(config, plan, ranks, runs)]
+
+
+def import_lines(config: Config) -> list[str]:
+    """What the stages will do of outputs from files, all of which are read."""
+    from mia_batch.stages.import_outputs import check_samples, open_outputs  # h5py takes a while
+
+    with named_in(config.path):
+        outputs = open_outputs(config)
+        samples = outputs.read_samples()
+        for _ in outputs.read_outputs():  # which refuses what the import would
+            pass
+        check_samples(config, samples)
+    n, n_members = len(samples.member), int(samples.member.sum())
+    size = n * (8 + 1 + 8 + 1 + 4 * (samples.label is not None) + 8 * (samples.group is not None))
+    size += 4 * n * (outputs.n_classes or 0)
+    lines = [
+        f"import:  {n} samples ({n_members} members, {n - n_members} non-members): {outputs.describe()}; "
+        f"features.h5 about {_bytes(size)}"
+    ]
+    config, notes = _allowed(config, outputs, samples)
+    n_classes = outputs.n_classes or 2
+    found = [
+        attack_estimate(
+            config.attack, samples.member, splits_of(config.attack, samples.member, samples.group), n_classes,
+            n_jobs=available_cpus(),
+        ),
+        reduce_estimate(n),
+    ]  # fmt: skip
+    return [*lines, *attack_lines(config, samples.member, samples.group, n_classes), *notes, *estimate_lines(found)]
+
+
+def _allowed(config: Config, outputs: Outputs, samples: ImportedSamples) -> tuple[Config, list[str]]:
+    """The configuration with the attacks that these samples allow, and why the others are not run."""
+    from mia_batch.signals import NAMES
+    from mia_batch.stages.attack import lacking
+
+    known = {"member", "loss", *(["label"] if samples.label is not None else [])}
+    known |= {"features", *NAMES} if outputs.n_classes else set()
+    why = {each.method: lacking(each.method, known) for each in config.attack.methods}
+    notes = [f"note:    {name}: not run, because {reason}" for name, reason in why.items() if reason]
+    allowed = tuple(each for each in config.attack.methods if not why[each.method])
+    attack = config.attack.model_copy(update={"methods": allowed or config.attack.methods})
+    return config.model_copy(update={"attack": attack}), notes
 
 
 def sample_lines(data: DataConfig, plan: Plan) -> list[str]:
@@ -107,29 +158,40 @@ def data_lines(data: DataConfig, selection: Selection) -> list[str]:
 
 def plan_lines(config: Config, selection: Selection, ranks: int) -> list[str]:
     """What each stage will do, a few lines each."""
-    from mia_batch.attacks.grouping import design_effects, group_codes  # scikit-learn takes a second
-
-    group = group_codes(None, selection.group, len(selection))
-    splits = splits_of(config.attack, selection.member, selection.group)
     n_samples, n_members = len(selection), int(selection.member.sum())
     n_classes = n_classes_of(config, selection.label)
     per_rank = math.ceil(n_samples / ranks)
     batches = math.ceil(per_rank / config.extract.batch_size)
     size = n_samples * (BYTES_PER_ROW + selection.split.dtype.itemsize // 4 + 4 * n_classes)
+    line = (
+        f"extract: {n_samples} samples ({n_members} members, {n_samples - n_members} non-members) on {ranks} rank(s), "
+        f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "
+        f"features.h5 about {_bytes(size)} for {n_classes} classes"
+    )
+    return [line, *attack_lines(config, selection.member, selection.group, n_classes)]
+
+
+def attack_lines(
+    config: Config, member: NDArray[np.int8], declared: NDArray[np.int64] | None, n_classes: int
+) -> list[str]:
+    """What attack and reduce will do, of membership and declared groups, (n_samples,) each."""
+    from mia_batch.attacks.grouping import design_effects, group_codes  # scikit-learn takes a second
+
+    n_samples = len(member)
+    group = None if declared is None else group_codes(None, declared, n_samples)
+    splits = splits_of(config.attack, member, declared)
     scored = np.concatenate([split.evaluated for split in splits])
     times = f" {len(splits)} times" if len(splits) > 1 else ""
     lines = [
-        f"extract: {n_samples} samples ({n_members} members, {n_samples - n_members} non-members) on {ranks} rank(s), "
-        f"up to {per_rank} each in {batches} batches of {config.extract.batch_size}; "
-        f"features.h5 about {_bytes(size)} for {n_classes} classes",
         f"attack:  fit on {max(len(split.fit) for split in splits)}{times}, score {len(scored)}, "
         f"search: {config.attack.search}, cv {config.attack.cv}; "
         f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
         f"{_bytes(8 * n_samples * sum(column_widths(config.attack, n_classes).values()))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
-    effects = design_effects(selection.member[scored], group[scored], cross_fitted=len(splits) > 1)
-    lines += _gate_lines(config, selection.member[scored], effects)
+    own = None if group is None else group[scored]
+    effects = design_effects(member[scored], own, cross_fitted=len(splits) > 1)
+    lines += _gate_lines(config, member[scored], effects)
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
 
 

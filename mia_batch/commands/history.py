@@ -23,7 +23,7 @@ from mia_batch.metrics.differences import joint_reach
 from mia_batch.process.exit_codes import BY_OUTCOME, INCONCLUSIVE, LEAK, OK
 from mia_batch.report.summary import MetricSummary, Summary, read_summary
 from mia_batch.rundir.identity import CONTENT, attacks_identity, training_run_identity
-from mia_batch.rundir.manifest import read_manifest
+from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.rundir.state import StageStatus, furthest, reduce_status
 from mia_batch.rundir.trainings import Audited, Training, trainings
@@ -132,7 +132,7 @@ def _by_files(paths: RunPaths) -> Found:
         manifest = read_manifest(paths)
         if manifest is None:
             raise InputError(f"{paths.manifest}: must stay there")
-        checkpoint, digest = Path(manifest.config["model"]["checkpoint"]), manifest.digests["model.checkpoint"]
+        checkpoint, digest = _audited(manifest)
         identity = training_run_identity(manifest)
         audited = Audited(paths.root.name, checkpoint, digest, identity, manifest.created, manifest.checkpoint)
         verdict = reduce_status(paths, manifest)
@@ -148,6 +148,17 @@ def _by_files(paths: RunPaths) -> Found:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"run.json or summary.json: must be as a run writes it, got {one_line(error)}"
     return replace(found, entry=replace(found.entry, state="damaged", detail=said))
+
+
+def _audited(manifest: Manifest) -> tuple[Path, str]:
+    """The checkpoint and its SHA-256; where outputs were imported and none is named, their first file's."""
+    if "model" in manifest.config:
+        return Path(manifest.config["model"]["checkpoint"]), manifest.digests["model.checkpoint"]
+    field = next(field for field in manifest.digests if field.startswith("data.files"))
+    files = manifest.config["data"]["files"]
+    for key in field.split(".")[2:]:
+        files = files[key]
+    return Path(files), manifest.digests[field]
 
 
 def _with_verdict(found: Found, summary: Summary, attacks: Mapping[str, Any]) -> Found:

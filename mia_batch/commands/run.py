@@ -13,13 +13,13 @@ from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
 from mia_batch.process.resources import available_memory
-from mia_batch.rundir.claim import claim
+from mia_batch.rundir.claim import claim, in_force
 from mia_batch.rundir.crashes import crash_of, note_crash
 from mia_batch.rundir.state import Left, left_to_do, read_state
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, forget_verdict, load_run
 from mia_batch.stages.estimates import batch_bytes
-from mia_batch.stages.plan import make_plan
+from mia_batch.stages.plan import planned_manifest
 from mia_batch.stages.reduce import reduce
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
     forget_verdict(args)
     config, paths = load_run(args, need=("checkpoint", "data"))
-    check_memory(config, args.ranks)
-    stages = read_state(paths, claim(paths, make_plan(config).manifest))
+    if not config.imports:
+        check_memory(config, args.ranks)
+    manifest = planned_manifest(config)
+    stages = read_state(paths, in_force(paths, manifest) if config.imports else claim(paths, manifest))
     # As one word each: a name may begin with a dash.
     arguments = [args.config, f"--out={args.out}"]
     arguments += [f"--checkpoint={args.checkpoint}"] if args.checkpoint else []
@@ -86,6 +88,8 @@ def _commands(ranks: int, arguments: list[str], left: Left) -> list[tuple[str, l
     commands = []
     if "extract" in left.stages:
         commands.append(("extract", mpirun_command(ranks, stage_command("extract", arguments))))
+    if "import" in left.stages:
+        commands.append(("import", stage_command("import_outputs", arguments)))
     if "attack" in left.stages:
         commands.append(("attack", stage_command("attack", arguments)))
     return commands

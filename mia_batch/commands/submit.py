@@ -9,7 +9,7 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
 from mia_batch.scheduler.submission import Run, find_checkpoints, name_runs, still_to_do, submit_run, submit_runs
-from mia_batch.settings.loading import load_config, with_checkpoint
+from mia_batch.settings.loading import load_config
 from mia_batch.stages.arguments import add_config_arguments, named_folder
 from mia_batch.stages.trial import print_tried, tried_or_not
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, checkpoint=checkpoint, changes=args.changes)
     runs = still_to_do(config, named or [Run(config.model.checkpoint, RunPaths(out))])
     if runs and args.try_:
-        print_tried(tried_or_not(with_checkpoint(config, runs[0].checkpoint), args.changes))
+        print_tried(tried_or_not(config, runs[0].checkpoint, args.changes))
     if not runs:
         log.info("nothing to do: every checkpoint has its verdict in %s", out)
         show_nothing(args)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mia_batch.data.records import FORMATS, RecordSource
 from mia_batch.files import sha256
+from mia_batch.settings.outputs import NoModel
 from mia_batch.settings.schema import Config, DataConfig, factory_file
 
 
@@ -28,10 +29,12 @@ def data_digests(data: DataConfig) -> dict[str, str]:
 
 def digests(config: Config) -> dict[str, str]:
     """SHA-256 of the checkpoint, the data files, index files, other named files and functions' files, by field."""
-    files: dict[str, Path | None] = {
+    files: dict[str, Path | None] = {} if isinstance(config.model, NoModel) else {
         "model.checkpoint": config.model.checkpoint, **config.model.files(),
+    }
+    files |= {
         "data.source": factory_file(config.data.source), "data.preprocess": factory_file(config.data.preprocess),
-        **config.data.files(),
+        **config.data.named_files(),
     }
     found = {field: sha256(file) for field, file in files.items() if file}
     return found | {f"data:{name}": digest for name, digest in data_digests(config.data).items()}

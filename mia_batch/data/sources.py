@@ -11,7 +11,7 @@ from mia_batch.data.records import FORMATS, RecordSource
 from mia_batch.data.user_source import Columns, ObjectSource, OpenDataset
 from mia_batch.errors import InputError
 from mia_batch.inputs import Inputs
-from mia_batch.settings.schema import DataConfig
+from mia_batch.settings.schema import FROM_FILES, DataConfig
 from mia_batch.settings.user_code import call
 
 
@@ -39,8 +39,10 @@ def open_source(data: DataConfig, open_dataset: OpenDataset) -> Source:
         open_dataset: reads what the user's function returns if it is a MindSpore dataset.
 
     Raises:
-        InputError: the folder or the factory cannot be used.
+        InputError: the folder or the factory cannot be used, or the source is none of samples.
     """
+    if data.source == FROM_FILES:
+        raise InputError(f"data.source: must be samples for a network, got {FROM_FILES}, which are imported instead")
     if data.source in FORMATS:
         if data.path is None:
             raise InputError(f"data.path: is required for source {data.source}")

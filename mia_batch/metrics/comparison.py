@@ -91,6 +91,7 @@ class PermutationTest:
         p_value: bounds the probability of so large a statistic by chance; NaN with one class only.
         n_permutations: memberships that were tried.
         reason: why the p-value is NaN.
+        n_drawn: samples that were drawn for it; None where it is of all.
     """
 
     statistic: float
@@ -98,6 +99,7 @@ class PermutationTest:
     p_value: float
     n_permutations: int
     reason: str | None = None
+    n_drawn: int | None = None
 
 
 def cross_fitted_permutation_test(

@@ -361,8 +361,17 @@ def roc_points(member: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
         raise ValueError(f"member: must hold both classes, got {cause}")
     ordered = np.sort(np.concatenate([positives, negatives]), kind="stable")  # two runs to merge
     thresholds = ordered[np.append(True, ordered[1:] != ordered[:-1])][::-1]
-    tpr, fpr = ((len(side) - np.searchsorted(side, thresholds, "left")) / len(side) for side in (positives, negatives))
-    return np.append(0.0, tpr), np.append(0.0, fpr)
+    del ordered  # of very many samples there is not room for everything at once
+    return _rates(positives, thresholds), _rates(negatives, thresholds)
+
+
+def _rates(ordered: Floats, thresholds: Floats) -> Floats:
+    """0, then which share of sorted values is at least each threshold."""
+    rates = np.zeros(len(thresholds) + 1)
+    rates[1:] = np.searchsorted(ordered, thresholds, "left")
+    np.subtract(len(ordered), rates[1:], out=rates[1:])
+    rates[1:] /= len(ordered)
+    return rates
 
 
 @lru_cache

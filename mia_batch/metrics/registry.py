@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -164,18 +164,23 @@ def evaluate(
     Warns:
         UndefinedMetricWarning: for each metric that is NaN, with the cause.
     """
+    wanted = [name for name in METRICS if names is None or name in names]
     found: dict[str, Estimate] = {}
-    looked_at = {True: views(member, scores, effects), False: views(member, predicted, effects)}
+    # One kind after the other: the views of very many samples take much memory.
+    for of_scores, values in ((False, predicted), (True, scores)):
+        own = [name for name in _with_bases(wanted) if METRICS[name].of_scores == of_scores]
+        looked_at = views(member, values, effects) if own else []
+        found |= {name: bounded(partial(METRICS[name].compute, level=level), *looked_at) for name in own}
+    return {name: found[name] if name in found else _of_base(name, found) for name in wanted}
 
-    def estimate(name: str) -> Estimate:
-        metric = METRICS[name]
-        if name not in found and metric.of_metric:
-            found[name] = metric.compute(estimate(metric.of_metric))
-        elif name not in found:
-            found[name] = bounded(partial(metric.compute, level=level), *looked_at[metric.of_scores])
-        return found[name]
 
-    return {name: estimate(name) for name in METRICS if names is None or name in names}
+def _with_bases(names: Collection[str]) -> list[str]:
+    """The metrics that are computed from samples, for these and for those that are made of them, in order."""
+    return list(dict.fromkeys(METRICS[name].of_metric or name for name in names))
+
+
+def _of_base(name: str, found: Mapping[str, Estimate]) -> Estimate:
+    return METRICS[name].compute(found[METRICS[name].of_metric])
 
 
 def views(member: ArrayLike, values: ArrayLike, effects: Effects) -> list[Pair]:

@@ -90,13 +90,13 @@ def with_checks(summary: Summary, checks: Checks) -> Summary:
     )  # fmt: skip
     permutation = PermutationSummary(
         p_value=plain(test.p_value), auc=plain(test.statistic), best=None if test.reason else checks.attacks[test.best],
-        n_permutations=test.n_permutations, reason=test.reason,
+        n_permutations=test.n_permutations, reason=test.reason, n_drawn=test.n_drawn,
     )  # fmt: skip
     block = ChecksSummary(blind=blind, permutation=permutation, parity=checks.parity)
     return summary.model_copy(update={"checks": block})
 
 
-def with_counts(summary: Summary, *, n_twins: int, n_groups: int) -> Summary:
+def with_counts(summary: Summary, *, n_twins: int | None, n_groups: int) -> Summary:
     """The summary with how many samples have a twin on the other side, and how many groups the others make."""
     samples = summary.samples.model_copy(update={"n_twins": n_twins, "n_groups": n_groups})
     return summary.model_copy(update={"samples": samples})
@@ -105,7 +105,7 @@ def with_counts(summary: Summary, *, n_twins: int, n_groups: int) -> Summary:
 def _audited(model: Evaluability) -> ModelSummary:
     return ModelSummary(
         members=_side(model.members), nonmembers=_side(model.nonmembers), reasons=model.reasons,
-        weak_model=model.expected, n_rounded=model.n_rounded,
+        weak_model=model.expected, n_rounded=model.n_rounded, known=model.known,
     )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def _epsilon(found: Privacy) -> EpsilonSummary:
 def _method(result: AttackResult, estimates: Mapping[str, Estimate], privacy: Privacy | None) -> MethodSummary:
     lifted = ("n_nonconverged", "seconds")
     return MethodSummary(
-        metrics=_no_metrics(result.reason) if result.reason else {n: _metric(e) for n, e in estimates.items()},
+        metrics=_no_metrics(_why_nothing(result)) if result.reason else {n: _metric(e) for n, e in estimates.items()},
         best_params=plain(result.best_params),
         cv_score=plain(result.best_score),
         cv_score_reason=_why_no_cv_score(result),
@@ -159,6 +159,7 @@ def _method(result: AttackResult, estimates: Mapping[str, Estimate], privacy: Pr
         seconds=plain(result.provenance.get("seconds")),
         provenance=plain({name: value for name, value in result.provenance.items() if name not in lifted}),
         reason=result.reason or None,
+        not_run=result.not_run,
         epsilon=_epsilon(privacy) if privacy else None,
     )
 
@@ -167,15 +168,19 @@ def _metric(estimate: Estimate) -> MetricSummary:
     return MetricSummary(**plain(asdict(estimate)))
 
 
+def _why_nothing(result: AttackResult) -> str:
+    return f"not run, because {result.reason}" if result.not_run else f"not evaluable: {result.reason}"
+
+
 def _no_metrics(reason: str) -> dict[str, MetricSummary]:
-    """The metrics of an attack that is not evaluable: every reader finds each, and why it has no value."""
-    none = MetricSummary(value=None, low=None, high=None, reason=f"not evaluable: {reason}")
+    """The metrics of an attack without scores: every reader finds each, and why it has no value."""
+    none = MetricSummary(value=None, low=None, high=None, reason=reason)
     return dict.fromkeys(METRICS, none)
 
 
 def _why_no_cv_score(result: AttackResult) -> str | None:
     if math.isfinite(result.best_score):
         return None
-    return f"not evaluable: {result.reason}" if result.reason else (
+    return _why_nothing(result) if result.reason else (
         "no candidate of the grid search has a finite score" if result.cv_results else "no grid was searched"
     )

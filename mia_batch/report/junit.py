@@ -19,15 +19,16 @@ def to_junit(summary: Summary) -> str:
     suite = ElementTree.Element("testsuite", name=SUITE)
     _case(suite, "verdict", _fault_of(verdict.outcome), verdict.sentence, [*verdict.notes, *verdict.cautions])
     for name, method in summary.methods.items():
-        if method.reason:
+        if method.not_run:
+            _case(suite, name, "skipped", f"not run, because {method.reason}", [])
+        elif method.reason:
             _case(suite, name, "error", f"not evaluable: {method.reason}", [])
         elif name in verdict.methods:
             found = verdict.methods[name]
             _case(suite, name, _fault_of_attack(found, verdict), _said(found), [])
-    for kind, tag in (("failures", "failure"), ("errors", "error")):
+    for kind, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(kind, str(len(suite.findall(f"testcase/{tag}"))))
     suite.set("tests", str(len(suite)))
-    suite.set("skipped", "0")
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
 

@@ -85,6 +85,7 @@ class MethodSummary(_Part):
     seconds: float | None
     provenance: dict[str, Any]
     reason: str | None = None
+    not_run: bool = False  # with a reason: the samples lack what it needs, and the gate does not look at it
     epsilon: EpsilonSummary | None = None  # None of an attack that is not evaluable, and in a file of before
 
 
@@ -142,6 +143,7 @@ class ModelSummary(_Part):
     reasons: tuple[str, ...]
     weak_model: bool  # on purpose
     n_rounded: int  # probabilities that their type has rounded to 0
+    known: bool = True  # False: losses alone do not say whether the model is evaluable
 
 
 class BlindSummary(_Part):
@@ -164,6 +166,7 @@ class PermutationSummary(_Part):
     best: str | None
     n_permutations: int
     reason: str | None
+    n_drawn: int | None = None  # samples that were drawn for it; None where it is of all that were scored
 
 
 class ChecksSummary(_Part):

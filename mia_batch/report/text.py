@@ -43,7 +43,8 @@ def method_line(summary: Summary, method: str, metrics: Sequence[str]) -> str:
         metrics: `report.metrics` of the configuration: what to print.
     """
     if reason := summary.methods[method].reason:
-        return f"Method: {method}, not evaluable: {reason}"
+        said = "not run, because" if summary.methods[method].not_run else "not evaluable:"
+        return f"Method: {method}, {said} {reason}"
     found = summary.methods[method].metrics
     order = dict.fromkeys(TUTORIAL + groups())
     wanted = [name for group in order if group in metrics for name in in_group(group) if name in found]
@@ -65,7 +66,7 @@ def render(summary: Summary, *, width: int = 80) -> str:
     marks = _marks(summary)
     cell = CELL_WIDTH if width >= LABEL_WIDTH + CELL_WIDTH else NARROW_CELL_WIDTH
     per_block = (width - LABEL_WIDTH) // cell
-    methods = list(summary.methods)
+    methods = [name for name, found in summary.methods.items() if not found.not_run] or list(summary.methods)
     blocks = [_block(summary, methods[i : i + per_block], cell, marks) for i in range(0, len(methods), per_block)]
     notes = [f"{mark} {reason}" for reason, mark in marks.items()] + list(_notes(summary)) + _legend(summary, cell)
     return "\n".join([
@@ -89,9 +90,12 @@ def model_lines(summary: Summary) -> list[str]:
     if model is None:
         return []
     sides = [(side, word) for side, word in ((model.members, "members"), (model.nonmembers, "non-members")) if side.n]
-    shown = "; ".join(f"{side.accuracy:.1%} of {side.n} {word}, mean loss {side.loss:.4f}" for side, word in sides)
-    lines = [f"The model itself is right on {shown}."]
+    shown = "; ".join(f"{side.accuracy:.1%} of {side.n} {word}, mean loss {side.loss:.4f}" for side, word in sides
+                      if side.accuracy is not None)  # fmt: skip
+    losses = " and ".join(f"{side.loss:.4f} on {side.n} {word}" for side, word in sides)
+    lines = [f"The model itself is right on {shown}." if shown else f"The model's mean loss is {losses}."]
     lines += [f"NOT EVALUABLE: {reason}" for reason in model.reasons]
+    lines += [] if model.known or model.reasons else ["EVALUABILITY NOT KNOWN: losses alone do not tell it."]
     if model.n_rounded:
         lines.append(f"{model.n_rounded} probabilities were rounded to 0 by their type.")
     return lines + (["It is audited as a weak model on purpose (gate.weak_model)."] if model.weak_model else [])
@@ -106,7 +110,8 @@ def check_lines(summary: Summary) -> list[str]:
     if blind.auc:
         beside = f"; {blind.best} less that: {_signed(blind.difference)}" if blind.difference else ""
         without = f"Without the model, by {known(blind.statistics)} alone: AUC {_long(blind.auc)}{beside}."
-    chance = test.reason if test.p_value is None else f"p {test.p_value:.3f}, {test.n_permutations} permutations"
+    drawn = f" of {test.n_drawn} samples drawn" if test.n_drawn else ""
+    chance = test.reason if test.p_value is None else f"p {test.p_value:.3f}, {test.n_permutations} permutations{drawn}"
     sides = ((parity.configured, "configured"), (parity.left_out, "left out"), (parity.scored, "scored"))
     counts = ", ".join(f"{ours} and {theirs} {word}" for (ours, theirs), word in sides)
     mix = parity.classes
@@ -135,7 +140,8 @@ def _heading(summary: Summary, cell: int) -> str:
 
 def _marks(summary: Summary) -> dict[str, str]:
     """A footnote mark for each distinct reason; the last mark serves all that are left over."""
-    found = [numbers.reason for method in summary.methods.values() for numbers in method.metrics.values()]
+    methods = [each for each in summary.methods.values() if not each.not_run] or list(summary.methods.values())
+    found = [numbers.reason for method in methods for numbers in method.metrics.values()]
     reasons = dict.fromkeys(reason for reason in found if reason)
     return {reason: MARKS[min(i, len(MARKS) - 1)] for i, reason in enumerate(reasons)}
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
 from mia_batch.errors import InputError
 from mia_batch.files import sha256
 from mia_batch.rundir.identity import (
@@ -15,6 +19,7 @@ from mia_batch.rundir.identity import (
 from mia_batch.rundir.manifest import Manifest, read_manifest, write_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import read_rows
+from mia_batch.settings.outputs import NoModel, OutputsConfig
 from mia_batch.settings.schema import Config
 
 UNREAD = ("model", "data", "extract")  # sections whose files only `claim` reads again
@@ -70,16 +75,28 @@ def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) 
     if found is None:
         raise InputError(f"{paths.root}: must be a run directory with {paths.manifest.name}; run extract first")
     known = {field: digest for field, digest in found.digests.items() if not field.startswith(VERDICT_FILES)}
-    read = {field: file for field, file in config.data.files().items() if field.startswith(VERDICT_FILES)}
-    read |= {"model.checkpoint": config.model.checkpoint} if checkpoint else {}
+    read = {field: file for field, file in config.data.named_files().items() if field.startswith(VERDICT_FILES)}
+    read |= _audited_files(config) if checkpoint else {}
     digests = known | {field: sha256(file) for field, file in read.items()}
     here = found.model_copy(update={"config": config.resolved(), "digests": digests, "changes": config.changes})
     in_force(paths, here)
     unread = {
-        name: of_rows(name, found.config[name]) | {key: here.config[name][key] for key in OF_VERDICT.get(name, ())}
+        name: of_rows(name, found.config[name]) | _only(here.config[name], OF_VERDICT.get(name, ()))
         for name in UNREAD if name in found.config
     }
     return here.model_copy(update={"config": here.config | unread})
+
+
+def _audited_files(config: Config) -> dict[str, Path]:
+    """What is audited, by field: the checkpoint, or imported outputs."""
+    if isinstance(config.model, NoModel):
+        assert isinstance(config.data, OutputsConfig)
+        return config.data.output_files()
+    return {"model.checkpoint": config.model.checkpoint}
+
+
+def _only(section: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key in keys}
 
 
 def put_in_force(paths: RunPaths, manifest: Manifest) -> None:

@@ -10,9 +10,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -33,7 +34,10 @@ from mia_batch.rundir.hdf5 import (
 )
 from mia_batch.rundir.identity import Origin
 
-SCHEMAS = (1, 2)  # that are read; 1 has none of group, content and statistics, and is continued so
+SCHEMA = 2
+IMPORTED = 3  # of imported outputs: without content and statistics, of losses alone without logits
+SCHEMAS = (1, SCHEMA, IMPORTED)  # that are read; 1 has none of group, content and statistics, and is continued so
+SPLIT = "outputs"  # of all imported rows
 PER_ROW = ("content", "statistics", "logits", "loss")  # what a rank sends
 
 
@@ -43,15 +47,20 @@ class Features:
 
     sample_index: NDArray[np.int64]  # (n_samples,) position in its split
     split: NDArray[np.str_]  # (n_samples,)
-    label: NDArray[np.int32]  # (n_samples,)
+    label: NDArray[np.int32] | None  # (n_samples,); None of imported losses without labels
     member: NDArray[np.int8]  # (n_samples,) 1 member, 0 non-member
-    logits: NDArray[np.float32]  # (n_samples, n_classes), mapped read-only from the file
+    logits: NDArray[np.float32] | None  # (n_samples, n_classes), mapped read-only; None of imported losses
     loss: NDArray[np.float64]  # (n_samples,) nats
     attrs: dict[str, Any]  # provenance
-    # None in a file of schema 1:
+    # None in a file of schema 1; of imported outputs no more is known than groups:
     content: NDArray[np.uint8] | None = None  # (n_samples, 16) hash of the input
     group: NDArray[np.int64] | None = None  # (n_samples,) declared group, NO_GROUP without one
     statistics: NDArray[np.float32] | None = None  # (n_samples, len(STATISTICS)) of the input
+
+    @property
+    def imported(self) -> bool:
+        """Whether outputs were imported, so that nothing is known of the inputs."""
+        return self.attrs.get("schema") == IMPORTED
 
 
 def block_dtype(n_classes: int) -> np.dtype[Any]:
@@ -86,7 +95,7 @@ class FeatureStore:
             check_room(path.parent, len(rows["member"]) * (block_dtype(n_classes).itemsize + 24) + text_bytes)
             with as_input_error(path), h5py.File(temporary, "w") as file:
                 _lay_out(file, rows, n_classes)
-                set_attrs(file, {"schema": SCHEMAS[-1], "kind": "features", **attrs})
+                set_attrs(file, {"schema": SCHEMA, "kind": "features", **attrs})
                 sync(file)
             os.link(temporary, path)  # unlike a rename it never replaces another run's file
             sync_directory(path.parent)
@@ -162,11 +171,11 @@ def _lay_out(file: h5py.File, rows: Mapping[str, NDArray[Any]], n_classes: int) 
     file.create_dataset("split", data=np.char.encode(np.asarray(rows["split"], dtype=str), "utf-8"))
     sent = block_dtype(n_classes)
     for name in PER_ROW:
-        _allocated(file, name, sent[name].base, (n_rows, *sent[name].shape))
-    _allocated(file, "done", np.dtype("u1"), (n_rows,))
+        allocated(file, name, sent[name].base, (n_rows, *sent[name].shape))
+    allocated(file, "done", np.dtype("u1"), (n_rows,))
 
 
-def _allocated(file: h5py.File, name: str, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def allocated(file: h5py.File, name: str, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """A contiguous dataset whose bytes are on disk from the start: a full disk shows now, not at the last row."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
@@ -174,6 +183,34 @@ def _allocated(file: h5py.File, name: str, kind: np.dtype[Any], shape: tuple[int
     layout.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
     space = h5py.h5s.create_simple(shape)
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind), space, layout)
+
+
+class RowsOnDisk(np.memmap):
+    """A contiguous dataset, mapped. A slice of rows has a map of its own: what was read goes when the slice goes."""
+
+    whole: tuple[Path, int] | None = None  # its file and first byte; of a part none
+
+    @classmethod
+    def of(cls, path: Path, dataset: h5py.Dataset) -> RowsOnDisk:
+        """Map it, read-only."""
+        found: Any = cls(path, "<f4", "r", dataset.id.get_offset(), dataset.shape)
+        found.whole = path, dataset.id.get_offset()
+        return cast(RowsOnDisk, found)
+
+    def __getitem__(self, key: Any) -> Any:
+        if self.whole is None or not isinstance(key, slice) or key.step not in (None, 1):
+            return super().__getitem__(key)
+        first, end, _ = key.indices(len(self))
+        if first >= end:
+            return super().__getitem__(key)
+        path, offset = self.whole
+        rows = self.shape[1:]
+        return np.memmap(path, self.dtype, "r", offset + first * self.strides[0], (end - first, *rows))
+
+
+def _mapped(path: Path, dataset: h5py.Dataset) -> NDArray[Any]:
+    """A contiguous dataset, read-only: what nobody looks at takes no memory."""
+    return np.memmap(path, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape).view(np.ndarray)
 
 
 def read_features(path: Path) -> Features:
@@ -187,15 +224,17 @@ def read_features(path: Path) -> Features:
         done = file["done"][:]
         if not done.all():
             raise InputError(f"{path}: rows: must all be done, got {int(done.sum())} of {len(done)}; run extract again")
-        logits = file["logits"]
-        mapped = np.memmap(path, "<f4", "r", offset=logits.id.get_offset(), shape=logits.shape)
+        n_rows = len(done)
+        imported = file.attrs["schema"] == json.dumps(IMPORTED)  # of which there may be very many rows
+        load = partial(_mapped, path) if imported else (lambda dataset: dataset[:])
         return Features(
-            sample_index=file["sample_index"][:],
-            split=np.char.decode(file["split"][:], "utf-8"),
-            label=file["label"][:],
-            member=file["member"][:],
-            logits=mapped,
-            loss=file["loss"][:],
+            sample_index=load(file["sample_index"]),
+            # One name for all rows takes no memory.
+            split=np.char.decode(file["split"][:], "utf-8") if "split" in file else np.broadcast_to(SPLIT, n_rows),
+            label=load(file["label"]) if "label" in file else None,
+            member=load(file["member"]),
+            logits=RowsOnDisk.of(path, file["logits"]) if "logits" in file else None,
+            loss=load(file["loss"]),
             attrs=get_attrs(file),
             **{name: file[name][:] for name in ("content", "group", "statistics") if name in file},
         )

@@ -20,6 +20,7 @@ from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.settings.outputs import OutputsConfig
 from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Section
 
 # A run that moved to another mount is still the same run: files count by their digests, not by their names. Where the
@@ -27,7 +28,7 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 NOT_IDENTITY = frozenset(
     ("model.checkpoint", "model.rename", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
 )
-NAMED_FILE = re.compile(r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+)")
+NAMED_FILE = re.compile(r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+|files(\..+)?)")
 # What only the verdict reads of a section that rows depend on.
 OF_VERDICT = {"data": ("max_duplicates", "nonmembers_used_for", "randomised", "canaries")}
 VERDICT_FILES = tuple(f"{section}.{key}[" for section, keys in OF_VERDICT.items() for key in keys)
@@ -208,7 +209,8 @@ def _defaults() -> dict[str, Any]:
     blocks = {f"data.{name}": SampleBlock for name in ("members", "nonmembers", "canaries")}
     sections: dict[str, type[Section]] = {**SECTIONS, **blocks, "attack.methods": MethodConfig}
     found: dict[str, Any] = {}
-    for where, section in sections.items():
+    of_outputs: tuple[str, type[Section]] = ("data", OutputsConfig)
+    for where, section in (of_outputs, *sections.items()):
         for name, field in section.model_fields.items():
             if not field.is_required() and not field.exclude:
                 default = to_jsonable_python(field.get_default(call_default_factory=True))

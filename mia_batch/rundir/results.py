@@ -38,12 +38,14 @@ def write_attack(path: Path, result: AttackResult) -> None:
         set_attrs(file, {
             "schema": SCHEMA, "kind": "attack", "method": result.method, "best_params": result.best_params,
             "best_score": None if np.isnan(result.best_score) else result.best_score, "reason": result.reason,
-            "provenance": result.provenance,
+            "provenance": result.provenance, **({"not_run": True} if result.not_run else {}),
         })
 
 
 def read_mark(path: Path) -> tuple[str | None, str]:
-    """The mark of attacks/<name>.h5, see `identity.attack_marks`, and why it has no score ("" if it has one).
+    """The mark of attacks/<name>.h5, see `identity.attack_marks`, and why it has no score.
+
+    That is "" if it has one, or needs none: what the samples do not allow is not tried again.
 
     Raises:
         InputError: missing, damaged, of another schema, or the result of another attack.
@@ -53,7 +55,8 @@ def read_mark(path: Path) -> tuple[str | None, str]:
         method = get_attr(file, "method")
         if method != path.stem:  # the marks of the version before are the same for all attacks of a run
             raise InputError(f"{path}: method: must be {path.stem}, got {method}; remove it and run attack again")
-        return mark_of(get_attr(file, "provenance")), get_attr(file, "reason", "")
+        reason = "" if get_attr(file, "not_run", False) else get_attr(file, "reason", "")
+        return mark_of(get_attr(file, "provenance")), reason
 
 
 def read_attack(path: Path) -> AttackResult:
@@ -83,6 +86,7 @@ def read_attack(path: Path) -> AttackResult:
             cv_results=table,
             provenance=attrs["provenance"],
             reason=attrs.get("reason", ""),  # which files of the version before lack
+            not_run=attrs.get("not_run", False),
         )
 
 

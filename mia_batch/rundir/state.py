@@ -21,7 +21,9 @@ from mia_batch.rundir.journal import tasks_done
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import read_mark
+from mia_batch.settings.schema import FROM_FILES
 
+FIRST = ("extract", "import")  # the stage that makes features.h5: of a network, and of outputs from files
 SAID_OF = {"no leak": "no leak found"}  # of a verdict's outcome
 
 
@@ -64,7 +66,7 @@ class JobState:
 
 @dataclass(frozen=True)
 class Left:
-    """What is not done: stages, in the order extract, attack, reduce; and attacks."""
+    """What is not done: stages, in the order extract or import, attack, reduce; and attacks."""
 
     stages: tuple[str, ...]
     attacks: tuple[str, ...]
@@ -114,7 +116,8 @@ def left_to_do(stages: Sequence[StageStatus]) -> Left:
         raise InputError(list(dict.fromkeys(damaged)))
     undone = [each for each in stages if each.state != "done"]
     attacks = tuple(each.attack for each in undone if each.attack)
-    wanted = {"extract": undone and undone[0].stage == "extract", "attack": attacks, "reduce": undone}
+    first = next((each.stage for each in undone[:1] if each.stage in FIRST), FIRST[0])
+    wanted = {first: undone and undone[0].stage == first, "attack": attacks, "reduce": undone}
     return Left(tuple(stage for stage, wants in wanted.items() if wants), attacks)
 
 
@@ -153,7 +156,7 @@ def read_rows(paths: RunPaths) -> Rows | None:
 
 
 def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
-    """The stage extract: done when every row is done, for this model, data and extraction."""
+    """The stage extract, or import: done when every row is done, for this model, data and extraction."""
 
     def look() -> tuple[str, str]:
         rows = read_rows(paths)
@@ -165,7 +168,8 @@ def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
         state = "done" if rows.done == rows.total else "running" if rows.writing else "partial"
         return state, f"{rows.done} of {rows.total} rows"
 
-    return _status("extract", paths.features, look)
+    stage = FIRST[1] if manifest.config.get("data", {}).get("source") == FROM_FILES else FIRST[0]
+    return _status(stage, paths.features, look)
 
 
 def attack_statuses(paths: RunPaths, manifest: Manifest) -> list[StageStatus]:

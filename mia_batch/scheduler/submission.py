@@ -32,7 +32,7 @@ from mia_batch.scheduler.site import STAGES, Site
 from mia_batch.settings.loading import with_checkpoint
 from mia_batch.settings.schema import Config
 from mia_batch.stages.estimates import Estimate, earlier_speed, estimates, runs_around
-from mia_batch.stages.plan import Plan, make_plan
+from mia_batch.stages.plan import Plan, make_plan, planned_manifest
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,11 @@ def submit_run(
     """
     paths = RunPaths(out)
     _refuse_backslash(paths)
-    plan = make_plan(config)
-    manifest = in_force(paths, plan.manifest)
+    plan = None if config.imports else make_plan(config)
+    manifest = in_force(paths, plan.manifest if plan else planned_manifest(config))
     left = left_to_do(read_state(paths, manifest))
-    found = _estimates(config, plan, site, left.stages, [paths, *runs_around(out.parent)], alone=True)
+    runs = [paths, *runs_around(out.parent)]
+    found = _estimates(config, plan, site, left.stages, runs, alone=True) if plan else []
     words = (*words, *_changed(config))
     steps = plan_chain(Request(config.path, paths.root, site, words, left.stages, left.attacks))
     if dry_run:

@@ -61,6 +61,7 @@ class GridSearch:
         """
         self.method, self.grid, self.seed, self.search = method, grid, seed, search
         self.part = part or Part(method)
+        self._samples = samples
         view = samples.view(self.part)
         split = view.split
         self.n_features, self.n_fit = view.X.shape[1], len(split.fit)
@@ -170,8 +171,10 @@ class GridSearch:
 
     def scored(self, choice: Choice, results: Results) -> Scored:
         """What the refitted model says of the rows that are scored."""
-        refit = self.refit(choice)
-        return refit.combine([results[f"{self.part.key}/refit/{i}"] for i in range(len(refit.chunks()))])
+        refit, view = self.refit(choice), self._samples.view(self.part)
+        found = refit.combine([results[f"{self.part.key}/refit/{i}"] for i in range(len(refit.chunks()))])
+        scores, predicted = view.of_evaluated(found.scores), view.of_evaluated(found.predicted)
+        return Scored(scores, predicted, found.nonconverged)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from mia_batch.search.estimators import METHODS
 from mia_batch.search.families import forest
 from mia_batch.search.families.stock import fit_recorded, fit_seconds
 
+BLOCK_VALUES = 1 << 24  # of features that are scored at a time: what a model makes of them takes several times as much
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -53,21 +55,26 @@ class Refit:
         return fit_seconds(self.method, n_rows, n_features)
 
     def run(self, view: View, chunk: Any) -> Any:
-        """Fit on all rows that fit: the trees' votes for a range of trees, else Scored."""
+        """Fit on all rows that fit: the votes of a range of trees, of very many rows their sum; else Scored."""
         model, split = self.build(), view.split
-        (X, y), (X_eval, _) = view.rows(split.fit), view.rows(split.evaluated)
+        (X, y), X_eval = view.rows(split.fit), view.scored()
         if chunk is not None:
-            return forest.tree_votes(model, X, y, X_eval, chunk)
+            many = 2 * len(X_eval) * model.n_estimators > BLOCK_VALUES
+            return (forest.summed_votes if many else forest.tree_votes)(model, X, y, X_eval, chunk)
         nonconverged = fit_recorded(model, X, y)
-        scores = model.predict_proba(X_eval)[:, 1]
-        return Scored(scores, model.predict(X_eval).astype(np.int8), nonconverged)
+        size = max(1, BLOCK_VALUES // X_eval.shape[1])
+        blocks = [X_eval[first : first + size] for first in range(0, len(X_eval), size)]
+        scores = np.concatenate([model.predict_proba(block)[:, 1] for block in blocks])
+        predicted = np.concatenate([model.predict(block).astype(np.int8) for block in blocks])
+        return Scored(scores, predicted, nonconverged)
 
     def combine(self, results: Sequence[Any]) -> Scored:
         """The scored rows, from the results of all chunks in order."""
         if self.method != "rf":
             scored: Scored = results[0]
             return scored
-        probability = forest.forest_probabilities(results)
+        summed = isinstance(results[0], forest.VoteSum)
+        probability = (forest.summed_probabilities if summed else forest.forest_probabilities)(results)
         return Scored(probability[:, 1].copy(), probability.argmax(axis=1).astype(np.int8), False)
 
 

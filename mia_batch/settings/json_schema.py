@@ -13,7 +13,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from mia_batch.settings.grids import MAX_VALUES
+from mia_batch.settings.outputs import OWN, OutputsConfig
 from mia_batch.settings.schema import (
+    FROM_FILES,
     OUTPUTS,
     PREPROCESSING,
     SOURCES,
@@ -72,6 +74,8 @@ FORMS: dict[str, Form] = {
     "ModelConfig.factory": _function,
     "ModelConfig.output": _output,
     "DataConfig.source": _source,
+    "OutputsConfig.source": lambda schema: schema | {"const": FROM_FILES},
+    "OutputsConfig.canaries": one_or_list,
     "DataConfig.preprocess": _preprocess,
     "DataConfig.pad_to": one_or_list,
     "DataConfig.members": one_or_list,
@@ -87,10 +91,33 @@ FORMS: dict[str, Form] = {
 def config_schema() -> Json:
     """The schema of a configuration."""
     schema = editor_schema(Config, "Configuration of a mia_batch audit", FORMS)
+    _tell_outputs(schema)
     gate = schema["properties"]["gate"]
     schema["properties"]["gate"] = {"description": gate["description"], "anyOf": [{"const": "tutorial"}, gate]}
     _tell_methods(schema["$defs"])
     return schema
+
+
+def _tell_outputs(schema: Json) -> None:
+    """Put in what the section `data` is where outputs come from files, and that there is no section `model` then."""
+    found = editor_schema(OutputsConfig, "", FORMS)
+    keys = {name: key for name, key in found["properties"].items() if name in OWN}
+    required = [name for name in found["required"] if name in OWN]
+    schema["$defs"] |= {
+        "OutputColumns": found["$defs"]["OutputColumns"],
+        "OutputsConfig": {
+            "additionalProperties": False, "description": found["description"], "properties": keys,
+            "required": required, "type": "object",
+        },
+    }
+    is_it = {"properties": {"source": {"const": FROM_FILES}}, "required": ["source"]}
+    data = schema["properties"]["data"]
+    schema["properties"]["data"] = {
+        "description": data["description"], "if": is_it, "then": {"$ref": "#/$defs/OutputsConfig"},
+        "else": {"$ref": data["$ref"]},
+    }
+    schema["required"] = [name for name in schema["required"] if name != "model"]
+    schema |= {"if": {"properties": {"data": is_it}}, "else": {"required": ["model"]}}
 
 
 def editor_schema(root: type[BaseModel], title: str, forms: Mapping[str, Form]) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from pydantic import ValidationError
 
 from mia_batch.errors import InputError, did_you_mean
 from mia_batch.settings.changes import BLOCKS, OPTION, Change, make_changes, read_changes
+from mia_batch.settings.outputs import NoModel, OutputColumns, OutputsConfig
 from mia_batch.settings.schema import (
+    FROM_FILES,
     SECTIONS,
     ColumnsConfig,
     Config,
@@ -49,12 +52,34 @@ def load_config(
     raw, parsed = read_yaml(path, "configuration", REQUIRED), read_changes(changes)
     _refuse_checkpoints(parsed, checkpoint)
     make_changes(raw, parsed)
+    return make_config(raw, path, checkpoint=checkpoint, need=need, changes=changes)
+
+
+def make_config(
+    raw: dict[str, Any], path: Path, *, checkpoint: str | Path | None = None, need: Collection[str] = (),
+    changes: Sequence[str] = (),
+) -> Config:
+    """The configuration that a file at `path` has, or is to have.
+
+    Args:
+        raw: its sections, as YAML gives them, with the changes made.
+        path, checkpoint, need, changes: as `load_config` has them.
+
+    Raises:
+        InputError: with every problem found, a line each.
+    """
+    imports = isinstance(raw.get("data"), dict) and raw["data"].get("source") == FROM_FILES
+    if checkpoint is not None and imports:
+        rule = f"must not be {FROM_FILES} where a checkpoint is named"
+        raise InputError(f"{path}: data.source: {rule}, got {checkpoint}")
     if checkpoint is not None and isinstance(raw.get("model"), dict):
-        raw["model"] = raw["model"] | {"checkpoint": Path(checkpoint).absolute()}
-    problems = [f"{path}: {name}: is required" for name in REQUIRED if name not in raw]
+        raw = raw | {"model": raw["model"] | {"checkpoint": Path(checkpoint).absolute()}}
+    sections = SECTIONS | ({"data": OutputsConfig} if imports else {})
+    required = [name for name in REQUIRED if not (imports and name == "model")]
+    problems = [f"{path}: {name}: is required" for name in required if name not in raw]
     problems += [_unknown(path, str(key), SECTIONS) for key in raw if key not in SECTIONS]
-    parts: dict[str, Any] = {}
-    for name, section in SECTIONS.items():
+    parts: dict[str, Any] = {"model": NoModel()} if imports else {}
+    for name, section in sections.items():
         if name in raw:
             try:
                 parts[name] = section.model_validate(raw[name], context={"base": path.absolute().parent})
@@ -62,7 +87,7 @@ def load_config(
                 problems += [line for item in error.errors() for line in _lines(path, name, section, item)]
     problems += _missing_files(path, parts, need)
     if problems:
-        raise InputError(_of_changes(problems, path, parsed))
+        raise InputError(_of_changes(problems, path, read_changes(changes)))
     return Config(path=path.absolute(), changes=tuple(changes), **parts)
 
 
@@ -186,7 +211,8 @@ def _brief(value: Any) -> str:
 
 def _keys_at(section: type[Section], location: tuple[Any, ...]) -> list[str]:
     nested: dict[str, type[Section]] = {
-        "members": SampleBlock, "nonmembers": SampleBlock, "canaries": SampleBlock, "columns": ColumnsConfig,
+        "members": SampleBlock, "nonmembers": SampleBlock, "canaries": SampleBlock,
+        "columns": OutputColumns if section is OutputsConfig else ColumnsConfig,
         "methods": MethodConfig, "rules": RuleConfig,
     }
     where: type[Section] = next((nested[part] for part in location if part in nested), section)
@@ -196,14 +222,14 @@ def _keys_at(section: type[Section], location: tuple[Any, ...]) -> list[str]:
 def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) -> list[str]:
     """One line for each file that a later stage would miss."""
     wanted: list[tuple[str, Path]] = []
-    if "model" in parts:
+    if "model" in parts and not isinstance(parts["model"], NoModel):
         model: ModelConfig = parts["model"]
         wanted += model.files().items()
         wanted += [("model.checkpoint", model.checkpoint)] if "checkpoint" in need else []
     if "data" in parts:
         factories = {"data.source": parts["data"].source, "data.preprocess": parts["data"].preprocess}
         wanted += [(field, file) for field, name in factories.items() if (file := factory_file(name))]
-        wanted += [(field.partition("[")[0], file) for field, file in parts["data"].files().items()]
+        wanted += [(field.partition("[")[0], file) for field, file in parts["data"].named_files().items()]
     problems = [
         f"{path}: {field}: must be a file that can be read, got {file}, which {state}"
         for field, file in wanted if (state := _unreadable(file)) is not None
@@ -218,6 +244,8 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
 def _unreadable(file: Path) -> str | None:
     """Why a file cannot be read; None where it can."""
     try:
+        if not (stat.S_ISREG(mode := file.stat().st_mode) or stat.S_ISDIR(mode)):
+            return "is no regular file"  # to open a FIFO waits for its writer
         with open(file, "rb"):
             return None
     except IsADirectoryError:

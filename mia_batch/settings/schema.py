@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -32,6 +33,7 @@ SOURCES = ("cifar100", "cifar10")
 RECORD_CHANNELS = 3
 PREPROCESSING = ("image", "none")
 OUTPUTS = ("logits", "probabilities")
+FROM_FILES = "outputs"  # the source of imports: see settings/outputs.py
 JOINT_KEYS = ("rule", "threshold", "metrics", "bound")
 
 
@@ -362,8 +364,8 @@ class DataConfig(Section):
         try:
             return _resolve_factory(value, info)
         except ValueError:
-            rule = f"must be {', '.join(SOURCES)}, package.module:function or path/to/file.py:function"
-            raise UnknownValueError(rule, SOURCES) from None
+            rule = f"must be {', '.join(SOURCES)}, {FROM_FILES}, package.module:function or path/to/file.py:function"
+            raise UnknownValueError(rule, (*SOURCES, FROM_FILES)) from None
 
     @model_validator(mode="after")
     def _randomised_all_or_some(self) -> DataConfig:
@@ -371,7 +373,7 @@ class DataConfig(Section):
             raise ValueError("must have one of randomised (of all samples) and canaries (of some), not both")
         return self
 
-    def files(self) -> dict[str, Path]:
+    def named_files(self) -> dict[str, Path]:
         """The index files of all blocks and the files of groups, by field."""
         blocks = {
             f"data.{name}[{i}].indices": block.indices
@@ -743,8 +745,8 @@ class Config(Section):
 
     path: Path = Field(exclude=True)
     changes: tuple[str, ...] = Field(default=(), exclude=True)
-    model: ModelConfig
-    data: DataConfig
+    model: SerializeAsAny[ModelConfig]
+    data: SerializeAsAny[DataConfig]
     extract: ExtractConfig = ExtractConfig()
     attack: AttackConfig
     report: ReportConfig = ReportConfig()
@@ -754,7 +756,13 @@ class Config(Section):
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as plain JSON types."""
-        return self.model_dump(mode="json")
+        sections: dict[str, Any] = self.model_dump(mode="json")
+        return {name: section for name, section in sections.items() if section is not None}
+
+    @property
+    def imports(self) -> bool:
+        """Whether outputs are imported, instead of a network's extracted."""
+        return self.data.source == FROM_FILES
 
 
 SECTIONS: dict[str, type[Section]] = {

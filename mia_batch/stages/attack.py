@@ -6,9 +6,9 @@ import argparse
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -48,12 +48,15 @@ from mia_batch.workers.open_executor import open_executor
 
 log = logging.getLogger(__name__)
 
+# What attacks need, by what a user knows of samples.
+MADE_OF = dict.fromkeys((*signals.NAMES, "features"), "logits") | {"label": "labels", BLIND: "labels"}
+
 # --- from samples to results, without files --------------------------------------------------------------------------
 
 
 def make_samples(
     member: NDArray[np.integer], attack: AttackConfig, *, group: NDArray[np.int64] | None = None,
-    left_out: NDArray[np.bool_] | None = None, **columns: NDArray[Any] | None,
+    left_out: NDArray[np.bool_] | None = None, **columns: Any,
 ) -> Samples:
     """The samples of an audit as attacks take them.
 
@@ -101,15 +104,33 @@ def run_attacks(
         InputError: the memory budget does not hold one worker.
         Stopped: `stop` became true.
     """
+    results: dict[str, AttackResult] = {}
+
+    def take(result: AttackResult) -> None:
+        results[result.method] = result
+        if on_result:
+            on_result(result)
+
+    make_results(
+        samples, attack, take, n_jobs=n_jobs, journal=journal, stop=stop, directory=directory, checks=checks
+    )
+    return {name: results[name] for name in (*(method.method for method in attack.methods), *checks)}
+
+
+def make_results(
+    samples: Samples, attack: AttackConfig, on_result: Callable[[AttackResult], None], *, n_jobs: int,
+    journal: TaskJournal | None = None, stop: Callable[[], bool] = lambda: False, directory: str | None = None,
+    checks: Sequence[str] = (),
+) -> None:
+    """What `run_attacks` does, for a caller whose `on_result` keeps the results: they need not all be in memory."""
     told = {
         method.method: AttackSettings(method.params, attack.seed, attack.search, attack.n_iter)
         for method in attack.methods
     } | {name: AttackSettings(seed=attack.seed) for name in checks}
     tasks = {
-        name: [] if _lacking(name, samples) else (ATTACKS | CHECKS)[name].tasks(samples, settings)
+        name: [] if lacking(name, samples.known) else (ATTACKS | CHECKS)[name].tasks(samples, settings)
         for name, settings in told.items()
     }
-    results: dict[str, AttackResult] = {}
     executor = open_executor(attack, samples, chain.from_iterable(tasks.values()), n_jobs=n_jobs, directory=directory)
     begun = time.time()
 
@@ -121,22 +142,22 @@ def run_attacks(
             "backend": attack.backend, "n_jobs": executor.n_workers, "seconds": time.time() - begun,
             "tasks": [_times(done, begun) for done in trace],
         }  # fmt: skip
-        results[name] = dataclasses.replace(made, provenance={**made.provenance, **more})
-        _log_result(results[name])
-        if on_result:
-            on_result(results[name])
+        result = dataclasses.replace(made, provenance={**made.provenance, **more})
+        _log_result(result)
+        on_result(result)
 
     try:
         do_all(OrderOfWork(tasks, executor, finish=finish, journal=journal), stop)
     finally:
         executor.close()
-    return {name: results[name] for name in told}
 
 
 def _result(
     name: str, samples: Samples, settings: AttackSettings, found: Mapping[str, Any], failure: str
 ) -> AttackResult:
-    if failure := failure or _lacking(name, samples):
+    if why := lacking(name, samples.known):
+        return not_evaluable(name, samples.member, why, not_run=True)
+    if failure:
         return not_evaluable(name, samples.member, failure)
     try:
         return (ATTACKS | CHECKS)[name].result(samples, settings, found)
@@ -144,10 +165,11 @@ def _result(
         return not_evaluable(name, samples.member, str(error))
 
 
-def _lacking(name: str, samples: Samples) -> str:
-    """Why the attack cannot be made on these samples, "" if it can."""
-    lacking = sorted((ATTACKS | CHECKS)[name].needs - samples.known)
-    return f"it needs {', '.join(lacking)}, which these samples do not have" if lacking else ""
+def lacking(name: str, known: Collection[str]) -> str:
+    """Why the attack cannot be made where these columns are known, "" if it can."""
+    missing = (ATTACKS | CHECKS)[name].needs - set(known)
+    named = sorted({MADE_OF.get(each, each) for each in missing})
+    return f"it needs {' and '.join(named)}, which these samples do not have" if missing else ""
 
 
 def _times(done: Done, begun: float) -> dict[str, Any]:
@@ -157,6 +179,9 @@ def _times(done: Done, begun: float) -> dict[str, Any]:
 
 def _log_result(result: AttackResult) -> None:
     provenance = result.provenance
+    if result.not_run:
+        log.info("%s: not run, because %s", result.method, result.reason)
+        return
     if result.reason:
         log.warning("%s: not evaluable: %s", result.method, result.reason)
         return
@@ -176,30 +201,30 @@ def make_columns(features: Features, attack: AttackConfig) -> dict[str, NDArray[
     Raises:
         InputError: features.h5 holds logits or labels that cannot be.
     """
-    all_signals = cache(lambda: signals.signal_matrix(features.logits, features.label))
-    make: dict[str, Callable[[], NDArray[Any]]] = {
-        "signals": all_signals,
-        "label": lambda: features.label,
-        "features": lambda: feature_rows(features, attack.features, all_signals),
-    }
     needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
+    label, logits = features.label, features.logits
+    columns: dict[str, NDArray[Any]] = {"label": label} if "label" in needed and label is not None else {}
+    if logits is None or label is None:
+        return columns | ({"loss": features.loss} if "loss" in needed else {})
     try:
-        return {name: array() for name, array in make.items() if name in needed}
+        columns |= signals.signal_columns(logits, label, [name for name in signals.NAMES if name in needed])
+        return columns | ({"features": feature_rows(features, attack.features)} if "features" in needed else {})
     except ValueError as error:
         raise InputError(f"features.h5: {error}") from error
 
 
-def feature_rows(
-    features: Features, kind: str, all_signals: Callable[[], NDArray[np.float64]]
-) -> NDArray[np.float64]:
+def feature_rows(features: Features, kind: str) -> NDArray[np.float64]:
     """What classifiers are fitted on, (n_samples, n_columns), by `attack.features`.
 
     `logits_loss` is [loss, logits], `mindarmour` the same with its clipped loss; see `attacks.features` for `signals`.
     """
+    logits, label = features.logits, features.label
+    assert logits is not None
+    assert label is not None
     if kind == "signals":
-        return signal_features(all_signals(), features.logits, features.label)
-    loss = signals.mindarmour_loss(features.logits, features.label) if kind == "mindarmour" else features.loss
-    return np.column_stack([loss, features.logits]).astype(np.float64)
+        return signal_features(signals.signal_matrix(logits, label), logits, label)
+    loss = signals.mindarmour_loss(logits, label) if kind == "mindarmour" else features.loss
+    return np.column_stack([loss, logits]).astype(np.float64)
 
 
 def samples_of(features: Features, settings: AttackConfig, checks: Sequence[str]) -> Samples:
@@ -208,10 +233,15 @@ def samples_of(features: Features, settings: AttackConfig, checks: Sequence[str]
     Raises:
         InputError: as of `make_columns` and `make_samples`.
     """
+    known = features.content is not None or features.group is not None
     return make_samples(
-        features.member, settings, group=group_codes(features.content, features.group, len(features.member)),
-        left_out=twins(features.content, features.member), **make_columns(features, settings),
-        blind=blind_rows(features.label, features.statistics) if BLIND in checks else None,
+        features.member, settings,
+        group=group_codes(features.content, features.group, len(features.member)) if known else None,
+        left_out=twins(features.content, features.member) if features.content is not None else None,
+        blind=None if BLIND not in checks or features.label is None else blind_rows(
+            features.label, features.statistics
+        ),
+        **make_columns(features, settings),
     )
 
 
@@ -324,9 +354,9 @@ def fit(
             if len(journal):
                 log.info("%s: goes on after %d finished tasks", name, len(journal))
         try:
-            run_attacks(
-                samples, settings, n_jobs=n_jobs, on_result=on_result, journal=Journals(journals),
-                stop=partial(bool, stop), directory=str(paths.root), checks=checks,
+            make_results(
+                samples, settings, on_result, n_jobs=n_jobs, journal=Journals(journals), stop=partial(bool, stop),
+                directory=str(paths.root), checks=checks,
             )
         except Stopped:
             log.warning("stopped by signal %s; finished fits are kept, the same command goes on", stop.signal)

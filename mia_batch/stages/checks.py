@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import AttackResult
-from mia_batch.attacks.grouping import group_codes
+from mia_batch.attacks.base import AttackResult, taken
 from mia_batch.inputs import STATISTICS
 from mia_batch.metrics.base import Effects
 from mia_batch.rundir.features import Features
@@ -22,7 +21,7 @@ Rows = NDArray[np.bool_]
 
 def self_checks(
     config: Config, features: Features, twin: Rows, results: Mapping[str, AttackResult], blind: AttackResult | None,
-    *, effects: Effects, command: str,
+    *, effects: Effects, command: str, group: NDArray[np.int64] | None = None,
 ) -> Checks:
     """What the audit checks of itself.
 
@@ -34,12 +33,12 @@ def self_checks(
         blind: the blind baseline's; None if it was not made.
         effects: how many members, and non-members, count as one in a bound.
         command: what makes the baseline.
+        group: rows of one number belong together, shape (n_samples,); None for rows that stand alone.
     """
     attacks = {name: result for name, result in results.items() if not result.reason}
     first = next(iter(attacks.values()), None)
     rows = np.zeros(len(twin), dtype=bool) if first is None else first.evaluated & ~twin
     scored_by = np.zeros(len(twin)) if first is None else first.scored_by
-    group = group_codes(features.content, features.group, len(twin))
     both = rows if blind is None else blind.evaluated & (rows if attacks else ~twin)
     unchecked = ""
     if blind is None:
@@ -49,8 +48,8 @@ def self_checks(
     return Checks(
         None if blind is None or unchecked else _baseline(config, attacks, blind, both, effects), unchecked,
         permutation(
-            features.member[rows] == 1, {name: result.scores[rows] for name, result in attacks.items()},
-            scored_by[rows], group[rows], seed=config.attack.seed,
+            taken(features.member, rows) == 1, {name: taken(result.scores, rows) for name, result in attacks.items()},
+            taken(scored_by, rows), None if group is None else taken(group, rows), seed=config.attack.seed,
         ),
         tuple(attacks), _parity(config, features, twin, rows, group),
     )  # fmt: skip
@@ -60,14 +59,17 @@ def _baseline(
     config: Config, attacks: Mapping[str, AttackResult], blind: AttackResult, both: Rows, effects: Effects
 ) -> Baseline:
     return compare(
-        blind.member[both] == 1, blind.scores[both], {name: result.scores[both] for name, result in attacks.items()},
+        taken(blind.member, both) == 1, taken(blind.scores, both),
+        {name: taken(result.scores, both) for name, result in attacks.items()},
         alpha=config.gate.gate().alpha, statistics=bool(blind.provenance.get("statistics")), effects=effects,
     )  # fmt: skip
 
 
-def _parity(config: Config, features: Features, twin: Rows, rows: Rows, group: NDArray[np.int64]) -> Parity:
+def _parity(
+    config: Config, features: Features, twin: Rows, rows: Rows, group: NDArray[np.int64] | None
+) -> Parity:
     member, statistics = features.member == 1, features.statistics
-    chosen = one_of_each(group, member)
+    chosen = slice(None) if group is None else one_of_each(group, member)
 
     def compared(kind: NDArray[np.integer]) -> Mix | None:
         return mix(member[chosen], kind[chosen], seed=config.attack.seed)
@@ -79,7 +81,7 @@ def _parity(config: Config, features: Features, twin: Rows, rows: Rows, group: N
         sizes, ranges = compared(size.ravel()), (_range(column, member), _range(column, ~member))
     return Parity(
         _sides(member, np.ones_like(twin)), _sides(member, twin), _sides(member, rows), config.data.augment_members,
-        compared(features.label), sizes, ranges,
+        None if features.label is None else compared(features.label), sizes, ranges,
     )  # fmt: skip
 
 

@@ -8,15 +8,21 @@ from mia_batch.attacks.grouping import twins
 from mia_batch.rundir.features import Features
 from mia_batch.settings.schema import Config
 from mia_batch.verdict.duplicates import too_many_duplicates
-from mia_batch.verdict.evaluability import OUTPUTS, Evaluability, evaluability
+from mia_batch.verdict.evaluability import OUTPUTS, Evaluability, evaluability, evaluability_of_losses
 
 
 def look_at_model(config: Config, features: Features) -> Evaluability:
     """The model's own figures, and why an audit of it, on these samples, would mean nothing."""
-    output = config.model.output if config.model.output in OUTPUTS else "logits"  # what a function gives
+    weak, imported = config.gate.weak_model, features.imported
+    if features.logits is None or features.label is None:
+        return evaluability_of_losses(features.loss, features.label, features.member, weak=weak)
+    declared = str(features.attrs.get("outputs")) if imported else config.model.output
+    output = declared if declared in OUTPUTS else "logits"  # what a function gives
     model = evaluability(
-        features.logits, features.label, features.member, output=output, weak=config.gate.weak_model
+        features.logits, features.label, features.member, output=output, weak=weak, imported=imported
     )
+    if features.content is None:
+        return model
     twin = twins(features.content, features.member)
     fault = too_many_duplicates(twin, features.member, config.data.max_duplicates)
     return replace(model, reasons=(*model.reasons, fault)) if fault else model

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mia_batch.data.digests import digests
 from mia_batch.data.forms import Form
+from mia_batch.data.outputs import Outputs
 from mia_batch.data.selection import Selection, form_of, read_inputs, select
 from mia_batch.data.sources import open_source
 from mia_batch.data.user_preprocess import UserPreprocess
@@ -22,8 +23,9 @@ from mia_batch.network.checkpoint_bytes import check_whole
 from mia_batch.network.checkpoint_origin import origin_of
 from mia_batch.network.datasets import open_dataset
 from mia_batch.network.rename import read_rename
-from mia_batch.rundir.manifest import Manifest, versions
+from mia_batch.rundir.manifest import CheckpointOrigin, Manifest, versions
 from mia_batch.settings.loading import named_in
+from mia_batch.settings.outputs import NoModel, OutputsConfig
 from mia_batch.settings.schema import PREPROCESSING, AttackConfig, Config, DataConfig
 from mia_batch.verdict.sentences import borrowed_preprocessing
 
@@ -115,13 +117,31 @@ def check_attack(attack: AttackConfig, selection: Selection) -> None:
     Raises:
         InputError: too few samples for the split, the folds or a grid.
     """
+    check_splits(attack, selection.member, selection.group)
+
+
+def check_splits(attack: AttackConfig, member: NDArray[np.integer], group: NDArray[np.int64] | None) -> None:
+    """The same, of membership and declared groups, (n_samples,) each; None for samples that stand alone."""
     from mia_batch.attacks.grouping import group_codes
     from mia_batch.attacks.split import make_splits
     from mia_batch.search.folds import check_grids
 
-    group = group_codes(None, selection.group, len(selection))
-    for split in make_splits(selection.member, group=group, **attack.splitting()):
+    codes = None if group is None else group_codes(None, group, len(member))
+    for split in make_splits(member.astype(np.int8), group=codes, **attack.splitting()):
         check_grids(split, {method.method: dict(method.params) for method in attack.methods})
+
+
+def planned_manifest(config: Config) -> Manifest:
+    """What a run of `config` is to be, after a look at its files, of imported outputs only at what they say of them.
+
+    Raises:
+        InputError: as `make_plan`.
+    """
+    if not isinstance(config.data, OutputsConfig):
+        return make_plan(config).manifest
+    with named_in(config.path):
+        Outputs(config.data)
+        return make_manifest(config)
 
 
 def make_manifest(config: Config) -> Manifest:
@@ -129,5 +149,14 @@ def make_manifest(config: Config) -> Manifest:
     return Manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"), config_file=str(config.path),
         config=config.resolved(), digests=digests(config), versions=versions(),
-        checkpoint=origin_of(config.model.checkpoint), changes=config.changes,
+        checkpoint=_origin(config), changes=config.changes,
     )  # fmt: skip
+
+
+def _origin(config: Config) -> CheckpointOrigin:
+    """Of the checkpoint; where none is named, the time of the newest file of its outputs."""
+    if not isinstance(config.model, NoModel):
+        return origin_of(config.model.checkpoint)
+    newest = max(file.stat().st_mtime for file in config.data.named_files().values())
+    modified = datetime.fromtimestamp(newest, timezone.utc).isoformat(timespec="microseconds")
+    return CheckpointOrigin(modified=modified)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import BLIND, AttackResult
+from mia_batch.attacks.base import BLIND, AttackResult, taken
 from mia_batch.attacks.grouping import design_effects, group_codes, twins
 from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
@@ -46,8 +46,8 @@ from mia_batch.stages.arguments import forget_verdict, load_run
 from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.verdict.cautions import AUGMENTED
-from mia_batch.verdict.duplicates import NOT_KNOWN, duplicates_caution
-from mia_batch.verdict.evaluability import Evaluability, gap_exceeds, low_accuracy
+from mia_batch.verdict.duplicates import IMPORTED, NOT_KNOWN, duplicates_caution
+from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, gap_exceeds, low_accuracy
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
 from mia_batch.verdict.privacy import (
@@ -76,11 +76,23 @@ def read_results(
     missing = [name for name in names if not paths.attack(name).exists()]
     if missing:
         raise InputError([_missing(config, paths, name) for name in missing])
-    results = {name: _read_result(paths, name) for name in names}
-    problems = [line for name in names if (line := _foreign(results[name], name, paths, manifest, features))]
+    results: dict[str, AttackResult] = {}
+    problems: list[str] = []
+    for name in names:
+        result = _read_result(paths, name)
+        problems += [line] if (line := _foreign(result, name, paths, manifest, features)) else []
+        results[name] = _sharing(result, features.member, next(iter(results.values()), None))
     if problems or (problems := _other_rows(results, paths)):
         raise InputError(problems)
     return results
+
+
+def _sharing(result: AttackResult, member: NDArray[np.int8], first: AttackResult | None) -> AttackResult:
+    """The result, with the arrays that others have too in memory once."""
+    shared: dict[str, Any] = {"member": member} if np.array_equal(result.member, member) else {}
+    if first and np.array_equal(result.scored_by, first.scored_by):
+        shared["scored_by"] = first.scored_by
+    return replace(result, **shared)
 
 
 def read_blind(paths: RunPaths, manifest: Manifest, features: Features) -> AttackResult | None:
@@ -90,7 +102,7 @@ def read_blind(paths: RunPaths, manifest: Manifest, features: Features) -> Attac
         InputError: it is missing, damaged, or of other features or settings.
     """
     if not paths.attack(BLIND).exists():
-        if features.content is None:
+        if features.content is None and not features.imported:
             return None
         raise InputError(f"{paths.attack(BLIND)}: must be there beside the attacks; run attack again")
     result = _read_result(paths, BLIND)
@@ -139,8 +151,8 @@ def _foreign(
 
 def _effects(result: AttackResult, group: NDArray[np.integer] | None) -> Effects:
     rows = result.evaluated
-    own = None if group is None else group[rows]
-    return design_effects(result.member[rows], own, cross_fitted=bool(result.scored_by.max() > 0))
+    own = None if group is None else taken(group, rows)
+    return design_effects(result.scored(result.member), own, cross_fitted=bool(result.scored_by.max() > 0))
 
 
 def evaluate_all(
@@ -150,12 +162,13 @@ def evaluate_all(
     found = {}
     for name, result in results.items():
         if result.reason:
-            log.warning("%s: not evaluable: %s", name, result.reason)
+            said = "not run, because" if result.not_run else "not evaluable:"
+            log.log(logging.INFO if result.not_run else logging.WARNING, "%s: %s %s", name, said, result.reason)
             continue
-        rows = result.evaluated
         with undefined_logged(name):
             found[name] = evaluate(
-                result.member[rows], result.predicted[rows], result.scores[rows], effects=_effects(result, group)
+                *(result.scored(column) for column in (result.member, result.predicted, result.scores)),
+                effects=_effects(result, group),
             )
     return found
 
@@ -211,26 +224,43 @@ def conclude(
     evaluations = evaluate_all(results, group)
     checks = self_checks(
         config, features, twin, results, blind, effects=_effects(blind, group) if blind else INDEPENDENT,
-        command=command,
+        command=command, group=group,
     )  # fmt: skip
     model = look_at_model(config, features)
     gate, augment_members = config.gate.gate(), config.data.augment_members
     attacks = {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()}
+    made = _judged(results)
     trusted = not model.reasons and not (checks.baseline and checks.baseline.confounds(True))
     privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=not trusted)
     verdict = with_privacy(decide(
-        attacks, gate, methods=list(results),
-        reasons={name: result.reason for name, result in results.items() if result.reason},
+        attacks, gate, methods=list(made),
+        reasons={name: result.reason for name, result in made.items() if result.reason},
         not_evaluable=" ".join(model.reasons), too_weak=gap_exceeds(model, gate),
-        cautions=(*_cautions(config, features, twin, model), *checks.cautions), baseline=checks.baseline,
+        cautions=(*_cautions(config, features, twin, model), *_not_run(results), *checks.cautions),
+        baseline=checks.baseline,
     ), privacy_audit)  # fmt: skip
     summary = with_checks(build_summary(
         results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
         privacy=privacy_audit,
     ), checks)  # fmt: skip
-    if features.content is not None:
-        summary = with_counts(summary, n_twins=int(twin.sum()), n_groups=len(np.unique(group[~twin])))
+    if group is not None:
+        n_twins = None if features.content is None else int(twin.sum())
+        summary = with_counts(summary, n_twins=n_twins, n_groups=len(np.unique(group[~twin])))
     return Conclusion(verdict, evaluations, summary)
+
+
+def _judged(results: Mapping[str, AttackResult]) -> Mapping[str, AttackResult]:
+    """What the gate looks at: not the attacks that these samples do not allow, unless there are no others."""
+    return {name: result for name, result in results.items() if not result.not_run} or results
+
+
+def _not_run(results: Mapping[str, AttackResult]) -> list[str]:
+    """The attacks that the samples do not allow, by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, result in results.items():
+        if result.not_run:
+            by_reason.setdefault(result.reason, []).append(name)
+    return [f"not run, because {reason}: {', '.join(names)}." for reason, names in by_reason.items()]
 
 
 def audit_privacy(
@@ -250,11 +280,19 @@ def audit_privacy(
     found = {}
     for name, attack in attacks.items():
         with undefined_logged(name):
-            found[name] = privacy(attack, delta=delta_of(gate), randomised=randomised)
+            found[name] = privacy(_ranked(attack, results[name]), delta=delta_of(gate), randomised=randomised)
     judged = judge_claim(
-        claim, attacks, randomised, n_attacks=len(results), alpha=gate.alpha, not_evaluable=not_evaluable
+        claim, attacks, randomised, n_attacks=len(_judged(results)), alpha=gate.alpha, not_evaluable=not_evaluable
     ) if claim else None  # fmt: skip
     return PrivacyAudit(found, randomised, judged)
+
+
+def _ranked(attack: Scored, result: AttackResult) -> Scored:
+    """With the ranks of cross-fitted scores, which of many samples take much memory: of one attack at a time."""
+    scored_by = result.scored(result.scored_by)
+    if scored_by.max() == 0:
+        return attack
+    return replace(attack, ranks=out_of_fold_ranks(attack.member, attack.scores, scored_by))
 
 
 def _cautions(
@@ -264,13 +302,17 @@ def _cautions(
     said = [*of_data(config.data.borrowed, config.data.nonmembers_used_for)]
     said += [AUGMENTED] if config.data.augment_members else []
     said += [low] if (low := low_accuracy(model)) else []
+    said += [] if model.known or model.reasons else [UNKNOWN]
     if features.content is None:
-        return [*said, NOT_KNOWN]
+        return [*said, IMPORTED if features.imported else NOT_KNOWN]
     caution = duplicates_caution(twin, features.member, features.split, features.sample_index)
     return [*said, caution] if caution else said
 
 
-def _groups(features: Features) -> NDArray[np.int64]:
+def _groups(features: Features) -> NDArray[np.int64] | None:
+    """Numbers of the rows' groups; None where nothing is known of any."""
+    if features.content is None and features.group is None:
+        return None
     return group_codes(features.content, features.group, len(features.member))
 
 
@@ -278,14 +320,14 @@ def scored(
     result: AttackResult, estimates: Mapping[str, Estimate], gate: Gate, group: NDArray[np.integer] | None = None
 ) -> Scored:
     """What the gate is told of an attack. Of cross-fitted scores it looks at the extreme ones too, for epsilon."""
-    rows = result.evaluated
-    member, scores, scored_by = result.member[rows] == 1, result.scores[rows], result.scored_by[rows]
-    found = Scored(member, result.predicted[rows] == 1, scores, estimates, effects=_effects(result, group))
+    scores, scored_by = result.scored(result.scores), result.scored(result.scored_by)
+    member, predicted = result.scored(result.member) == 1, result.scored(result.predicted) == 1
+    found = Scored(member, predicted, scores, estimates, effects=_effects(result, group))
     if scored_by.max() == 0:
         return found
     return replace(
         found, extreme=out_of_fold_decisions(member, scores, scored_by, delta=delta_of(gate)),
-        one_split=scored_by == 0, ranks=out_of_fold_ranks(member, scores, scored_by),
+        one_split=scored_by == 0,
     )  # fmt: skip
 
 

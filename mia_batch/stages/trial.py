@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from mia_batch.errors import InputError
 from mia_batch.process.child import Ended, run_limited, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, OK
 from mia_batch.process.resources import available_memory
-from mia_batch.settings.loading import load_config, named_in
+from mia_batch.settings.loading import load_config, named_in, with_checkpoint
 from mia_batch.settings.schema import Config
 from mia_batch.stages.plan import make_plan
 
@@ -125,8 +126,9 @@ def try_in_child(config: Config, changes: Sequence[str]) -> list[str]:
         Lines to print.
 
     Raises:
-        InputError: MindSpore is not there, or the trial has failed.
+        InputError: there is no network or no MindSpore, or the trial has failed.
     """
+    check_network(config)
     if importlib.util.find_spec("mindspore") is None:
         raise InputError(f"--try: needs MindSpore, got none: {NO_MINDSPORE}")
     arguments = [str(config.path), f"--checkpoint={config.model.checkpoint}"]
@@ -138,6 +140,16 @@ def try_in_child(config: Config, changes: Sequence[str]) -> list[str]:
     raise InputError(_problems(config, ended, memory))
 
 
+def check_network(config: Config) -> None:
+    """Refuse imported outputs, which come without a network.
+
+    Raises:
+        InputError: they are imported.
+    """
+    if config.imports:
+        raise InputError(f"{config.path}: --try: must have a network to try, got data.source: outputs")
+
+
 def _problems(config: Config, ended: Ended, memory: int) -> list[str]:
     said = [line.removeprefix("mia-batch: ") for line in ended.stderr.splitlines() if line.startswith("mia-batch: ")]
     if ended.code == BAD_INPUT and said:
@@ -146,11 +158,12 @@ def _problems(config: Config, ended: Ended, memory: int) -> list[str]:
     return [f"{rule}{memory / 2**30:.1f} GiB, got: {ended.how}"]
 
 
-def tried_or_not(config: Config, changes: Sequence[str]) -> list[str]:
-    """For a host that may have no MindSpore, as where jobs are submitted: a line that says so instead."""
+def tried_or_not(config: Config, checkpoint: Path, changes: Sequence[str]) -> list[str]:
+    """Of one checkpoint, for a host that may have no MindSpore, as where jobs are submitted: then a line says so."""
+    check_network(config)
     if importlib.util.find_spec("mindspore") is None:
         return [f"not tried: {NO_MINDSPORE}"]
-    return try_in_child(config, changes)
+    return try_in_child(with_checkpoint(config, checkpoint), changes)
 
 
 def print_tried(lines: Sequence[str]) -> None:

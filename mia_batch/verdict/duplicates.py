@@ -9,6 +9,9 @@ N_NAMED = 3  # of each side
 NOT_KNOWN = (
     "the features are of a version that kept no hash of the inputs: inputs that are on both sides were not looked for."
 )
+IMPORTED = (
+    "outputs were imported, and nothing is known of the inputs: inputs that are on both sides were not looked for."
+)
 
 
 def duplicates_caution(

@@ -48,6 +48,8 @@ class Evaluability:
         reasons: a sentence each, with what to look at; empty if the model is evaluable.
         expected: the model is known to be weak, so that how well it does decides nothing.
         n_rounded: probabilities that their type has rounded to 0.
+        known: False where losses are all that is known, which do not say how often the model is right.
+        imported: the outputs came from files, so that nothing is known of how the model was fed.
     """
 
     members: Side
@@ -55,11 +57,27 @@ class Evaluability:
     reasons: tuple[str, ...] = ()
     expected: bool = False
     n_rounded: int = 0
+    known: bool = True
+    imported: bool = False
+
+
+UNKNOWN = (
+    "whether the model is evaluable is not known: losses alone do not say how often it is right on its members. One "
+    "that has learned nothing, or was fed wrongly, looks like one that does not leak."
+)
+LOOK = (
+    "Look at the checkpoint, at the labels (data.label, their order) and at the preprocessing (data.mean, data.std,"
+    " data.image_size), or set gate.weak_model: true if the model is meant to be so."
+)
+LOOK_AT_FILES = (
+    "Look at the labels in the files and at how the outputs were computed (checkpoint, preprocessing, order of classes "
+    "and samples), or set gate.weak_model: true if the model is meant to be so."
+)
 
 
 def evaluability(
     outputs: NDArray[np.floating], labels: NDArray[np.integer], member: NDArray[np.integer], *,
-    output: str = "logits", weak: bool = False,
+    output: str = "logits", weak: bool = False, imported: bool = False,
 ) -> Evaluability:
     """Look at the model's outputs before any attack's.
 
@@ -69,6 +87,7 @@ def evaluability(
         member: membership, shape (n_samples,), 0 or 1.
         output: what the outputs are declared to be, of `OUTPUTS`; probabilities have been made logits already.
         weak: the model is untrained or weak on purpose: how well it does decides nothing, what its outputs are does.
+        imported: the outputs came from files.
 
     Raises:
         ValueError: wrong shapes or values.
@@ -78,11 +97,34 @@ def evaluability(
     right, loss = signals.correctness(outputs, labels), signals.loss(outputs, labels)
     seen = np.asarray(member) == 1
     members, nonmembers = (_side(right[rows], loss[rows]) for rows in (seen, ~seen))
-    faults = _faults_of_outputs(outputs, output)
+    look = LOOK_AT_FILES if imported else LOOK
+    faults = _faults_of_outputs(outputs, output, imported=imported)
     if not faults and not weak:
-        faults = _faults_of_learning(members, nonmembers, np.asarray(labels)[seen], outputs.shape[1])
+        faults = _faults_of_learning(members, nonmembers, np.asarray(labels)[seen], outputs.shape[1], look)
     n_rounded = sum(int((block <= LOG_OF_ZERO).sum()) for block in _blocks(outputs)) if output != "logits" else 0
-    return Evaluability(members, nonmembers, tuple(faults), weak, n_rounded)
+    return Evaluability(members, nonmembers, tuple(faults), weak, n_rounded, imported=imported)
+
+
+def evaluability_of_losses(
+    loss: NDArray[np.floating], labels: NDArray[np.integer] | None, member: NDArray[np.integer], *, weak: bool = False
+) -> Evaluability:
+    """What losses alone say: a fault that they show is one, and without any, evaluability is not known.
+
+    Args:
+        loss: cross entropies, shape (n_samples,).
+        labels: true classes, shape (n_samples,); None where they are not known.
+        member: membership, shape (n_samples,), 0 or 1.
+        weak: as `evaluability` has it.
+    """
+    seen = np.asarray(member) == 1
+    members, nonmembers = (Side(len(own), math.nan, float(own.mean()) if len(own) else math.nan)
+                           for own in (loss[seen], loss[~seen]))  # fmt: skip
+    faults = []
+    if len(loss) > 1 and loss.max() - loss.min() <= CONSTANT * max(loss.max(), CONSTANT):
+        faults = ["the model has the same loss on every sample. Look at the checkpoint and at the preprocessing."]
+    elif labels is not None and not weak and members.n:
+        faults = _gross_loss(members, int(labels.max()) + 1, LOOK_AT_FILES)
+    return Evaluability(members, nonmembers, tuple(faults), weak, known=False, imported=True)
 
 
 def gap_exceeds(model: Evaluability, gate: Gate) -> str:
@@ -102,10 +144,10 @@ def low_accuracy(model: Evaluability) -> str | None:
     """What to look at where a model is right on fewer of its members than trained ones mostly are."""
     if model.expected or model.reasons or not model.members.accuracy < LOW_ACCURACY:
         return None
+    keys = "" if model.imported else " (data.mean, data.std, data.image_size)"
     return (
         f"the model is right on {model.members.accuracy:.1%} of its members. If it was right on more of them in "
-        "training, the preprocessing differs from that of training (data.mean, data.std, data.image_size), which hides "
-        "a leak."
+        f"training, the preprocessing differs from that of training{keys}, which hides a leak."
     )
 
 
@@ -114,7 +156,7 @@ def _side(right: NDArray[np.float64], loss: NDArray[np.float64]) -> Side:
     return Side(n, float(right.mean()), float(loss.mean())) if n else Side(0, math.nan, math.nan)
 
 
-def _faults_of_outputs(outputs: NDArray[np.floating], output: str) -> list[str]:
+def _faults_of_outputs(outputs: NDArray[np.floating], output: str, *, imported: bool = False) -> list[str]:
     """Outputs that are all the same, or are not what they are declared to be."""
     low, high = np.full(outputs.shape[1], np.inf), np.full(outputs.shape[1], -np.inf)
     probable = output == "logits"
@@ -123,17 +165,19 @@ def _faults_of_outputs(outputs: NDArray[np.floating], output: str) -> list[str]:
         probable = probable and bool((block >= 0).all()) and bool((abs(block.sum(axis=1) - 1) < SUM_TOLERANCE).all())
     if len(outputs) > 1 and (high - low).max() <= CONSTANT * max(abs(low).max(), abs(high).max(), CONSTANT):
         return ["the model gives every sample the same outputs. Look at the checkpoint and at the preprocessing."]
+    advice = (
+        "data.columns.probabilities to their name" if imported else "model.output: probabilities, or take the softmax "
+        "out of the network, or out of the function of model.output"
+    )
     if probable and len(outputs):
         return [
             "every row of outputs is at least 0 and sums to 1: they are probabilities, and logits are declared. Set "
-            "model.output: probabilities, or take the softmax out of the network, or out of the function of "
-            "model.output."
+            f"{advice}."
         ]
     if output == "logits" and _is_one_probability(low, high):
         return [
             "the one output for each sample is in [0, 1] everywhere: it is a probability, and a logit is declared. Set "
-            "model.output: probabilities, or take the sigmoid out of the network, or out of the function of "
-            "model.output."
+            f"{advice.replace('softmax', 'sigmoid')}."
         ]
     return []
 
@@ -152,7 +196,7 @@ def _blocks(outputs: NDArray[np.floating]) -> Iterator[NDArray[np.float64]]:
 
 
 def _faults_of_learning(
-    members: Side, nonmembers: Side, labels: NDArray[np.integer], n_classes: int
+    members: Side, nonmembers: Side, labels: NDArray[np.integer], n_classes: int, look: str
 ) -> list[str]:
     """A model that does not know what it was trained on."""
     if not members.n:
@@ -162,20 +206,13 @@ def _faults_of_learning(
     chance = 1 / n_classes
     guess = max(chance, float(counts.max()) / members.n) if np.count_nonzero(counts) > 1 else chance
     right = round(members.accuracy * members.n)
-    look = (
-        "Look at the checkpoint, at the labels (data.label, their order) and at the preprocessing (data.mean, data.std,"
-        " data.image_size), or set gate.weak_model: true if the model is meant to be so."
-    )
     if stats.binom.sf(right - 1, members.n, guess) > GUESSING_LEVEL:
         return [
             f"the model is right on {members.accuracy:.1%} of its {members.n} members, no better than guessing "
             f"({guess:.1%}, by an exact binomial test at {GUESSING_LEVEL:g}). {look}"
         ]
-    if members.loss > math.log(n_classes):
-        return [
-            f"the model's mean loss on its members is {members.loss:.2f}, more than that of equal probabilities "
-            f"(ln {n_classes} = {math.log(n_classes):.2f}). {look}"
-        ]
+    if fault := _gross_loss(members, n_classes, look):
+        return fault
     if nonmembers.n and stats.binom.cdf(round(nonmembers.accuracy * nonmembers.n), nonmembers.n, chance) < BELOW_LEVEL:
         return [
             f"the model is right on {nonmembers.accuracy:.1%} of {nonmembers.n} non-members, less often than by "
@@ -183,3 +220,12 @@ def _faults_of_learning(
             f"those of the members' kind. {look}"
         ]
     return []
+
+
+def _gross_loss(members: Side, n_classes: int, look: str) -> list[str]:
+    if n_classes < 2 or not members.loss > math.log(n_classes):
+        return []
+    return [
+        f"the model's mean loss on its members is {members.loss:.2f}, more than that of equal probabilities "
+        f"(ln {n_classes} = {math.log(n_classes):.2f}). {look}"
+    ]

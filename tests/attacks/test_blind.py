@@ -33,7 +33,7 @@ def test_rows_are_number_class_and_statistics_each_standardised() -> None:
     infinite = np.array([5.0, 5.0, 5.0, 0.0])
     expected = [[-1, -1, 1, 1], [1, 1, -1, -1], [-1, -1, 1, 1], [-1, 1, -1, 1], (infinite - 3.75) / infinite.std()]
     np.testing.assert_allclose(rows.T, expected)
-    assert not blind_rows(np.array([5, 5]), None).any()
+    assert not blind_rows(np.array([5, 5]), None)[:].any()
     for n in (2, MOST_CLASSES, MOST_CLASSES + 1):
         assert blind_rows(np.arange(n), np.zeros((n, len(STATISTICS)))).shape == (n, n_columns(n))
     assert n_columns(2) == 3 + len(STATISTICS)

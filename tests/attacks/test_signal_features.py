@@ -81,7 +81,7 @@ def test_a_linear_model_reaches_the_loss_alone(n_classes: int) -> None:
     attack = AttackConfig(methods=(LR, {"method": "threshold_loss"}))
     auc = {}
     for kind, X in rows.items():
-        samples = make_samples(member, attack, features=X, signals=matrix)
+        samples = make_samples(member, attack, features=X, loss=matrix[:, 0])
         for name, result in run_attacks(samples, attack, n_jobs=1).items():
             estimates = evaluate(result.member, result.predicted, result.scores)
             auc[kind if name == "lr" else name] = estimates["auc"].value

@@ -29,7 +29,7 @@ def audit(n: int = 400, n_classes: int = 4, *, shift: float = 2.0, seed: int = 0
     logits = rng.normal(size=(n, n_classes))
     logits[np.arange(n), label] += rng.normal(label + shift * member)
     options = {"evaluation": "cross_fit", "eval_fraction": 0.2, "seed": 1, "cv": 3} | splitting
-    columns = {"signals": signals.signal_matrix(logits, label), "label": label}
+    columns = {**signals.signal_columns(logits, label, signals.NAMES), "label": label}
     return Samples(member, make_splits(member, **options), **columns)
 
 
@@ -95,7 +95,7 @@ def test_scores_are_the_signal_and_decisions_those_of_the_fit_rows(name: str, ev
     samples = audit(evaluation=evaluation)
     result = result_of(name, samples)
     signal = name.removeprefix("threshold_")
-    oriented = signals.SIGNALS[signal][1] * samples.columns["signals"][:, signals.NAMES.index(signal)]
+    oriented = signals.SIGNALS[signal][1] * samples.columns[signal]
     assert np.array_equal(result.scores[result.evaluated], oriented[result.evaluated])
     assert result.evaluated.all() == (evaluation == "cross_fit")
     for number, split in enumerate(samples.splits):
@@ -109,7 +109,7 @@ def test_per_class_scores_are_above_zero_where_called_member(name: str) -> None:
     samples = audit()
     result, label = result_of(name, samples), samples.columns["label"]
     signal = ATTACKS[name].signal  # type: ignore[attr-defined]
-    oriented = signals.SIGNALS[signal][1] * samples.columns["signals"][:, signals.NAMES.index(signal)]
+    oriented = signals.SIGNALS[signal][1] * samples.columns[signal]
     for number, split in enumerate(samples.splits):
         found = result.provenance["thresholds"][number]
         for c in range(4):
@@ -129,7 +129,7 @@ def test_a_class_that_no_fit_row_has_gets_the_common_threshold() -> None:
     result = result_of("class_threshold_loss", Samples(samples.member, [split], **{**samples.columns, "label": label}))
     common = result.provenance["thresholds"][0]["common"]
     rows = split.evaluated[:3]
-    np.testing.assert_array_equal(result.scores[rows], -samples.columns["signals"][rows, 0] - common)
+    np.testing.assert_array_equal(result.scores[rows], -samples.columns["loss"][rows] - common)
 
 
 def test_classes_of_other_difficulty_are_where_thresholds_per_class_win() -> None:
@@ -137,7 +137,7 @@ def test_classes_of_other_difficulty_are_where_thresholds_per_class_win() -> Non
     member = np.tile([1, 0], 400).astype(np.int8)
     label = np.repeat(np.arange(4), 200).astype(np.int32)
     loss = 20.0 * label + 1 - member + np.random.default_rng(0).uniform(0, 0.9, 800)
-    columns = {"signals": np.column_stack([loss] * 6), "label": label}
+    columns = {"loss": loss, "label": label}
     splits = make_splits(member, evaluation="cross_fit", eval_fraction=0.2, seed=1, cv=3)
     samples = Samples(member, splits, **columns)
     assert np.mean(result_of("threshold_loss", samples).predicted == member) < 0.65
@@ -147,7 +147,7 @@ def test_classes_of_other_difficulty_are_where_thresholds_per_class_win() -> Non
 def test_correctness_is_the_gap_attack() -> None:
     """Its balanced accuracy is 1/2 + (accuracy on members - on non-members) / 2 (Yeom et al. 2018)."""
     samples = audit(4000, n_classes=8)
-    result, right = result_of("correctness", samples), samples.columns["signals"][:, 5] == 1
+    result, right = result_of("correctness", samples), samples.columns["correctness"] == 1
     assert np.array_equal(result.predicted == 1, right)
     rates = [np.mean(result.predicted[samples.member == side] == side) for side in (0, 1)]
     gap = right[samples.member == 1].mean() - right[samples.member == 0].mean()
@@ -157,8 +157,8 @@ def test_correctness_is_the_gap_attack() -> None:
 @pytest.mark.parametrize("evaluation", ["cross_fit", "holdout"])
 def test_attack_p_counts_the_population(evaluation: str) -> None:
     samples = audit(120, evaluation=evaluation)
-    samples.columns["signals"][:, 0] = np.round(samples.columns["signals"][:, 0], 1)  # ties
-    result, loss = result_of("attack_p", samples), samples.columns["signals"][:, 0]
+    loss = samples.columns["loss"] = np.round(samples.columns["loss"], 1)  # ties
+    result = result_of("attack_p", samples)
     for number, split in enumerate(samples.splits):
         population = [row for row in split.fit if samples.member[row] == 0]
         for row in split.evaluated:
@@ -229,7 +229,6 @@ def test_one_split_of_two_rows_a_side() -> None:
     """The smallest audit that there is."""
     split = Split(np.arange(4), np.array([0, 0, 1, 1], np.int32), np.arange(4, 8))
     member = np.array([1, 0, 1, 0] * 2, np.int8)
-    signal = np.column_stack([1.0 - member] * 6)
-    samples = Samples(member, [split], signals=signal, label=np.zeros(8, np.int32))
+    samples = Samples(member, [split], loss=1.0 - member, label=np.zeros(8, np.int32))
     for name in ("threshold_loss", "class_threshold_loss"):
         assert np.array_equal(result_of(name, samples).predicted[4:], member[4:])

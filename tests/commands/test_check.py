@@ -44,8 +44,8 @@ def test_attacks_without_a_grid_are_shown_as_such(write_config: Callable[..., Pa
 @pytest.mark.parametrize(
     ("kind", "methods", "n_columns"),
     [
-        ("signals", ["lr"], 17), ("signals", ["lr", "threshold_loss"], 23), ("logits_loss", ["lr"], 11),
-        ("signals", ["class_threshold_loss"], 7), ("mindarmour", ["lr", "attack_p"], 17),
+        ("signals", ["lr"], 17), ("signals", ["lr", "threshold_loss"], 18), ("logits_loss", ["lr"], 11),
+        ("signals", ["class_threshold_loss"], 2), ("mindarmour", ["lr", "attack_p"], 12),
     ],
 )
 def test_what_the_attacks_share_is_counted(

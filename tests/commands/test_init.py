@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,8 @@ def test_each_shipped_kind_is_whole(kind: str, tmp_path: Path) -> None:
     out = tmp_path / kind
     assert main(["init", "--kind", kind, "--out", str(out)]) == 0
     path = out / f"{init.KINDS[kind]}.yaml"
+    if kind in init.FIRST:
+        subprocess.run([sys.executable, out / kind / "data.py"], check=True)
     load_config(path, need=())
     assert not re.search(r"\.\./| configs/|python jobs/", path.read_text())
     folder = shipped("configs") / init.KINDS[kind]

@@ -13,7 +13,7 @@ import pytest
 from mia_batch.files import shipped
 
 SLURM = shipped("slurm")
-STAGES = ["prepare", "extract", "attack", "reduce"]
+STAGES = ["prepare", "extract", "import", "attack", "reduce"]
 SCRIPTS = [*STAGES, "nightly"]
 SLURM_SAYS = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "j", "SLURM_JOB_NODELIST": "n"}
 
@@ -86,7 +86,7 @@ def test_the_next_night_is_queued_once_slurm_answers(tmp_path: Path) -> None:
     assert done.stdout.endswith("<c>\n<--watch>\n<w>\n<--runs>\n<r s>\n")  # tonight's audits are made all the same
 
 
-@pytest.mark.parametrize("stage", ["prepare", "extract", "attack", "reduce", "nightly"])
+@pytest.mark.parametrize("stage", SCRIPTS)
 def test_a_script_refuses_what_it_does_not_know(tmp_path: Path, stage: str) -> None:
     assert "usage: sbatch" in run_script(tmp_path, stage).stderr
     done = run_script(tmp_path, stage, "c", "d", "e=1", "f=2")

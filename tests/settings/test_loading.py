@@ -60,7 +60,7 @@ LINES = [
     ({"attack.eval_fraction": float("nan")}, "attack.eval_fraction: must be a finite number, got nan"),
     ({"extract.device": "TPU"}, "extract.device: must be 'auto', 'Ascend', 'GPU' or 'CPU', got 'TPU'"),
     ({"extract.batch_size": 0}, "extract.batch_size: must be greater than or equal to 1, got 0"),
-    ({"data.source": "imagenet"}, "data.source: must be cifar100, cifar10, package.module:function"),
+    ({"data.source": "imagenet"}, "data.source: must be cifar100, cifar10, outputs, package.module:function"),
     ({"data.members": []}, "data.members: "),
     ({"data.members": {"split": "train", "num_samples": 3, "range": [0, 2]}},
      "data.members[0]: must have one of num_samples, range, indices, not num_samples and range"),

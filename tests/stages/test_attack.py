@@ -316,17 +316,16 @@ WITHOUT_GRID = tuple(
 @pytest.mark.parametrize(
     ("methods", "expected"),
     [
-        (WITHOUT_GRID[:1], {"signals"}),
-        (WITHOUT_GRID, {"signals", "label"}),
+        (WITHOUT_GRID[:1], {"loss"}),
+        (WITHOUT_GRID, {"loss", "correctness", "hinge", "label"}),
         (({"method": "lr"},), {"features"}),
-        (({"method": "lr"}, *WITHOUT_GRID), {"features", "signals", "label"}),
+        (({"method": "lr"}, *WITHOUT_GRID), {"features", "loss", "correctness", "hinge", "label"}),
     ],
 )
 def test_columns_are_made_only_where_an_attack_needs_them(methods: tuple[Any, ...], expected: set[str]) -> None:
     columns = make_columns(some_features(), AttackConfig(methods=methods))
     assert set(columns) == expected
-    types = {"features": "float64", "signals": "float64", "label": "int32"}
-    assert all(column.dtype == types[name] for name, column in columns.items())
+    assert all(column.dtype == ("int32" if name == "label" else "float64") for name, column in columns.items())
 
 
 def test_rows_of_each_kind_of_features() -> None:

@@ -264,15 +264,40 @@ def forest_families(candidates: Sequence[tuple[int, Mapping[str, Any]]], seed: i
     return families
 
 
+@dataclass(frozen=True)
+class VoteSum:
+    """Votes of some trees, added up."""
+
+    total: NDArray[np.float64]  # (n_eval, 2)
+    n_trees: int
+
+
 def tree_votes(
     model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], X_eval: NDArray[Any], trees: tuple[int, int]
 ) -> NDArray[np.float64]:
     """Probabilities by trees `trees[0]`..`trees[1]` - 1 of the final forest, shape (n_trees, n_eval, 2)."""
+    return np.stack(list(_votes_of_each(model, X, y, X_eval, trees)))
+
+
+def summed_votes(
+    model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], X_eval: NDArray[Any], trees: tuple[int, int]
+) -> VoteSum:
+    """The sum of `tree_votes` over the trees, for so many rows that those of each tree take too much memory."""
+    votes = _votes_of_each(model, X, y, X_eval, trees)
+    total = next(votes).copy()
+    for each in votes:
+        total += each
+    return VoteSum(total, trees[1] - trees[0])
+
+
+def _votes_of_each(
+    model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], X_eval: NDArray[Any], trees: tuple[int, int]
+) -> Iterator[NDArray[np.float64]]:
     from mia_batch.search.kernels.forest import leaves
 
     rows = np.ascontiguousarray(X_eval, dtype=np.float32)
     grow = _compiled_trees if compiles(model) and grows_as_stock(model, X, y, trees[0]) else _stock_trees
-    return np.stack([tree.value[leaves(tree, rows)] for tree in grow(model, X, y, *trees)])
+    return (tree.value[leaves(tree, rows)] for tree in grow(model, X, y, *trees))
 
 
 def grows_as_stock(model: RandomForestClassifier, X: NDArray[Any], y: NDArray[Any], number: int) -> bool:
@@ -282,6 +307,14 @@ def grows_as_stock(model: RandomForestClassifier, X: NDArray[Any], y: NDArray[An
     if not same:
         log.warning("scikit-learn's trees differ here from the compiled code's: scikit-learn fits the final forest")
     return same
+
+
+def summed_probabilities(sums: Sequence[VoteSum]) -> NDArray[np.float64]:
+    """`forest_probabilities` from sums, to a rounding of them."""
+    total = sums[0].total.copy()
+    for each in sums[1:]:
+        total += each.total
+    return total / sum(each.n_trees for each in sums)
 
 
 def forest_probabilities(votes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -1,0 +1,124 @@
+"""CSV files: a header of names, and a line for each sample."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.data.tables import Column, block_rows, printable
+from mia_batch.errors import InputError, one_line
+
+DELIMITERS = ",;\t"
+HEADER_BYTES = 1 << 24
+
+
+class CsvTable:
+    """Text in UTF-8, its values separated by commas, semicolons or tabs, whichever the header has most of."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header.
+
+        Raises:
+            InputError: another encoding, no header, or a name that is empty or there twice.
+        """
+        self.path, self.name = path, str(path)
+        with self._reading(), open(path, encoding="utf-8-sig", newline="") as file:
+            first = file.readline(HEADER_BYTES)
+        self._delimiter = max(DELIMITERS, key=first.count)
+        with self._reading():
+            names = next(self._lines(), (0, []))[1]
+        self._check_header(names)
+        self.columns = {name: Column(None, None) for name in names}
+
+    def _check_header(self, names: list[str]) -> None:
+        numbers = [name for name in names if _is_number(name)]
+        if names and len(numbers) * 2 > len(names):
+            raise InputError(f"{self.path}: line 1: must be a header with the columns' names, got {names[0]!r}")
+        for number, name in enumerate(names):
+            if not name.strip():
+                raise InputError(f"{self.path}: line 1: must name every column, got none at {number + 1}")
+            if names.index(name) != number:
+                raise InputError(f"{self.path}: line 1: must name each column once, got {printable(name)} twice")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: must be text in UTF-8, got {one_line(error)}") from error
+        except csv.Error as error:
+            raise InputError(f"{self.path}: must be CSV that can be read, got {one_line(error)}") from error
+        except OSError as error:
+            raise InputError(f"{self.path}: must be a file that can be read, got: {error.strerror}") from error
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """The cells of each line that has any, and its number in the file."""
+        with open(self.path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=self._delimiter, strict=True)
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, cells
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """The lines below the header."""
+        width = len(self.columns)
+        for line, cells in islice(self._lines(), 1, None):
+            if len(cells) != width:
+                raise InputError(f"{self.path}: line {line}: must have {width} values, as the header, got {len(cells)}")
+            yield line, cells
+
+    def where(self, row: int) -> str:
+        """The line in the file."""
+        with self._reading():
+            line = next((line for line, _ in islice(self._lines(), row + 1, None)), row + 2)
+        return f"line {line}"
+
+    def read(self, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
+        """See `Table`: text, without spaces around it."""
+        places = [list(self.columns).index(name) for name in names]
+        with self._reading():
+            for block in self._blocks(names):
+                yield [np.array([cells[place].strip() for _, cells in block], dtype=np.str_) for place in places]
+
+    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """See `Table`.
+
+        Raises:
+            InputError: a value that is no number; with its line and column.
+        """
+        order = {name: place for place, name in enumerate(self.columns)}
+        places = [order[name] for name in names]
+        with self._reading():
+            for block in self._blocks(names):
+                yield np.array([self._row(line, cells, places, names) for line, cells in block], dtype=np.float64)
+
+    def _blocks(self, names: Sequence[str]) -> Iterator[list[tuple[int, list[str]]]]:
+        rows, n = self._rows(), block_rows(self.columns, names)
+        while block := list(islice(rows, n)):
+            yield block
+
+    def _row(self, line: int, cells: list[str], places: list[int], names: Sequence[str]) -> list[float]:
+        texts = [cells[place] for place in places]
+        together = "".join(texts)
+        try:
+            if together.isascii() and "_" not in together:  # Python would read 1_000
+                return list(map(float, texts))
+        except ValueError:
+            pass
+        name, text = next((name, text) for name, text in zip(names, texts, strict=True) if not _is_number(text))
+        raise InputError(f"{self.path}: line {line}: {printable(name)}: must be a number, got {text[:40]!r}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isascii() and "_" not in text

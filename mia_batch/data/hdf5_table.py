@@ -1,0 +1,38 @@
+"""HDF5 files: datasets by their path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.data.tables import Column, block_rows, side_by_side
+from mia_batch.rundir.users_hdf5 import UsersHdf5
+
+
+class Hdf5Table:
+    """Datasets of one or two dimensions; of others `columns` says that their type is none."""
+
+    def __init__(self, path: Path) -> None:
+        """List the datasets. Raises: see `UsersHdf5`."""
+        self.name, self._file = str(path), UsersHdf5(path)
+        self.columns = {
+            name: Column(dtype, shape[0], shape[1] if len(shape) == 2 else None)
+            if len(shape) in (1, 2) else Column(np.dtype(object), 0)
+            for name, (dtype, shape) in self._file.shapes.items()
+        }  # fmt: skip
+
+    def where(self, row: int) -> str:
+        """Counted from 0."""
+        return f"row {row}"
+
+    def read(self, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
+        """See `Table`."""
+        return self._file.read(names, block_rows(self.columns, names))
+
+    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """See `Table`."""
+        return side_by_side(self.read(names))

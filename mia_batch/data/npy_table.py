@@ -1,0 +1,184 @@
+"""Arrays in .npy and .npz files, read in blocks from beginning to end; pickles are never loaded."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.data.tables import Column, block_rows, check_file, check_kind, printable, side_by_side
+from mia_batch.errors import InputError, one_line
+
+DAMAGED = (
+    ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError, RuntimeError, RecursionError, OSError,
+    zipfile.BadZipFile, zlib.error, NotImplementedError, tokenize.TokenError,
+)  # fmt: skip
+UNREAD = np.dtype("f4")
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array.
+
+    Attributes:
+        where: its file, and its name there, for messages.
+        open: opens the bytes of its .npy file.
+        size: of them.
+        dtype, shape, fortran, begin: as its header says; where the values begin.
+    """
+
+    where: str
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+    size: int
+    dtype: np.dtype[Any] = UNREAD
+    shape: tuple[int, ...] = ()
+    fortran: bool = False
+    begin: int = 0
+
+    @property
+    def column(self) -> Column:
+        """For `Table.columns`."""
+        return Column(self.dtype, self.shape[0], self.shape[1] if len(self.shape) == 2 else None)
+
+    def with_header(self) -> StoredArray:
+        """The array with what its header says.
+
+        Raises:
+            InputError: no .npy, objects, no numbers or text, too many dimensions, or other bytes than it promises.
+        """
+        with _readable(self.where), self.open() as file:
+            version = np.lib.format.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"version {version}")
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file)
+            begin = file.tell()
+        check_kind(self.where, dtype, len(shape))
+        found = replace(self, dtype=dtype, shape=shape, fortran=fortran and len(shape) == 2, begin=begin)
+        promised = begin + math.prod(shape) * dtype.itemsize
+        if min(shape) < 0 or promised != self.size:
+            raise InputError(f"{self.where}: must have {promised} bytes, as its header says, got {self.size}")
+        return found
+
+    def blocks(self, n: int) -> Iterator[NDArray[Any]]:
+        """Its rows, `n` at a time."""
+        with _readable(self.where), self._rewindable() as file:
+            for first in range(0, self.shape[0], n):
+                rows = min(n, self.shape[0] - first)
+                yield self._by_columns(file, first, rows) if self.fortran else self._by_rows(file, rows)
+
+    @contextmanager
+    def _rewindable(self) -> Iterator[IO[bytes]]:
+        """The open file, at the first value; of columns in a .npz a copy, as to go back there is slow."""
+        with self.open() as file:
+            if self.fortran and isinstance(file, zipfile.ZipExtFile):
+                with tempfile.TemporaryFile() as copy:
+                    shutil.copyfileobj(file, copy, 1 << 20)
+                    yield copy
+            else:
+                file.seek(self.begin)
+                yield file
+
+    def _by_rows(self, file: IO[bytes], rows: int) -> NDArray[Any]:
+        width = self.shape[1:]
+        return self._values(file, rows * math.prod(width)).reshape(rows, *width)
+
+    def _by_columns(self, file: IO[bytes], first: int, rows: int) -> NDArray[Any]:
+        found = np.empty((rows, self.shape[1]), self.dtype)
+        for column in range(self.shape[1]):
+            file.seek(self.begin + (column * self.shape[0] + first) * self.dtype.itemsize)
+            found[:, column] = self._values(file, rows)
+        return found
+
+    def _values(self, file: IO[bytes], count: int) -> NDArray[Any]:
+        wanted = count * self.dtype.itemsize
+        content = file.read(wanted)
+        if len(content) != wanted:
+            raise EOFError("fewer bytes than its header promises")
+        return np.frombuffer(content, self.dtype)
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise InputError(f"{where}: must be a readable array of numpy (.npy), got {one_line(error)}") from error
+
+
+class NpyTable:
+    """Arrays by name."""
+
+    def __init__(self, name: str, arrays: Mapping[str, StoredArray]) -> None:
+        """Take arrays whose headers have been read."""
+        self.name, self._arrays = name, arrays
+        self.columns = {name: array.column for name, array in arrays.items()}
+
+    @classmethod
+    def of_file(cls, path: Path) -> NpyTable:
+        """One .npy: its one array has the name "", which stands for whatever is asked for."""
+        return cls(str(path), {"": _npy(path)})
+
+    @classmethod
+    def of_files(cls, parts: Mapping[str, Path]) -> NpyTable:
+        """Several .npy, by what they hold."""
+        return cls(", ".join(map(str, parts.values())), {name: _npy(path) for name, path in parts.items()})
+
+    @classmethod
+    def of_npz(cls, path: Path) -> NpyTable:
+        """The arrays of a .npz."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                infos = archive.infolist()
+        except DAMAGED as error:
+            raise InputError(f"{path}: must be a .npz file of numpy, got {one_line(error)}") from error
+        arrays: dict[str, StoredArray] = {}
+        for info in infos:
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename:
+                continue
+            if name in arrays:
+                raise InputError(f"{path}: {printable(name)}: must be there once, got it twice")
+            arrays[name] = _member(path, info, f"{path}: {printable(name)}")
+        return cls(str(path), arrays)
+
+    def where(self, row: int) -> str:
+        """Counted from 0, as numpy does."""
+        return f"row {row}"
+
+    def read(self, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
+        """See `Table`."""
+        n = block_rows(self.columns, names)
+        for block in zip(*(self._arrays[name].with_header().blocks(n) for name in names), strict=True):
+            yield list(block)
+
+    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """See `Table`."""
+        return side_by_side(self.read(names))
+
+
+def _npy(path: Path) -> StoredArray:
+    check_file(path)
+    return StoredArray(str(path), lambda: open(path, "rb"), path.stat().st_size).with_header()
+
+
+def _member(path: Path, info: zipfile.ZipInfo, where: str) -> StoredArray:
+    @contextmanager
+    def opened() -> Iterator[IO[bytes]]:
+        with zipfile.ZipFile(path) as archive, archive.open(info) as file:
+            yield file
+
+    return StoredArray(where, opened, info.file_size).with_header()

@@ -1,0 +1,149 @@
+"""Which columns of a file are the outputs, the labels and so on: as the configuration names them, or by usual names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mia_batch.data.tables import NUMBERS, TEXT, Column, Table, check_kind, listed_names, printable
+from mia_batch.errors import InputError
+from mia_batch.settings.outputs import KINDS, OutputColumns
+
+USUAL = {
+    "logits": ("logits", "logit"), "probabilities": ("probabilities", "probability"), "loss": ("loss", "losses"),
+    "label": ("label", "labels"), "member": ("member",), "group": ("group",), "sample_id": ("sample_id",),
+}  # fmt: skip
+SINGLE = ("label", "member", "group", "sample_id")  # a column each
+TEXT_TOO = ("group", "sample_id", "slices")
+ONLY = ""  # the name of a .npy's one array
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Columns of one table.
+
+    Attributes:
+        kind: logits, probabilities or loss.
+        outputs: names whose values, side by side, are of this kind.
+        width: how many values that is.
+        single: names of `SINGLE` that are there.
+        slices: names of the slices' columns.
+    """
+
+    kind: str
+    outputs: tuple[str, ...]
+    width: int
+    single: Mapping[str, str] = field(default_factory=dict)
+    slices: tuple[str, ...] = ()
+
+    @property
+    def n_classes(self) -> int | None:
+        """Columns of the logits: one column is of two classes. None for losses."""
+        return None if self.kind == "loss" else max(2, self.width)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """All names but those of the outputs."""
+        return tuple(dict.fromkeys((*self.single.values(), *self.slices)))
+
+
+def choose(table: Table, wanted: OutputColumns) -> Chosen:
+    """Find the columns.
+
+    Raises:
+        InputError: a column that is not there, no outputs, numbered columns with a gap, or columns of no use.
+    """
+    kind, outputs = _outputs(table, wanted)
+    single = {role: name for role in SINGLE if (name := _single(table, role, getattr(wanted, role)))}
+    missing = [name for name in wanted.slices if name not in table.columns]
+    if missing:
+        raise _not_there(table, "slices", missing[0])
+    widths = [1 if (width := table.columns[name].width) is None else width for name in outputs]
+    found = Chosen(kind, outputs, sum(widths), single, wanted.slices)
+    _check(table, found)
+    return found
+
+
+def _outputs(table: Table, wanted: OutputColumns) -> tuple[str, tuple[str, ...]]:
+    """The kind, and the columns."""
+    for kind in KINDS:
+        named = getattr(wanted, kind)
+        if named is not None and tuple(table.columns) == (ONLY,):
+            return kind, (ONLY,)
+        if isinstance(named, str):
+            if not (outputs := _named_or_numbered(table, named)):
+                raise _not_there(table, kind, named)
+            return kind, outputs
+        if named is not None:
+            if missing := [name for name in named if name not in table.columns]:
+                raise _not_there(table, kind, missing[0])
+            return kind, named
+    for kind in KINDS:
+        for name in USUAL[kind]:
+            if outputs := _named_or_numbered(table, name):
+                return kind, outputs
+    if tuple(table.columns) == (ONLY,):
+        raise InputError(f"{table.name}: data.columns: must say whether a .npy holds {' or '.join(KINDS)}")
+    raise InputError(f"{table.name}: must have {', '.join(KINDS)}, or data.columns must name them; it has "
+                     f"{listed_names(table.columns)}")  # fmt: skip
+
+
+def _named_or_numbered(table: Table, name: str) -> tuple[str, ...]:
+    """The column of this name, else those whose names are this and a number from 0 on; none if there are none."""
+    if name in table.columns:
+        return (name,)
+    pattern = re.compile(rf"{re.escape(name)}_?(\d{{1,9}})")
+    numbered = {int(found[1]): column for column in table.columns if (found := pattern.fullmatch(column))}
+    if not numbered:
+        return ()
+    missing = next((number for number in range(len(numbered)) if number not in numbered), None)
+    if missing is not None:
+        last = printable(numbered[max(numbered)])
+        raise InputError(f"{table.name}: must have a column for each class up to {last}, number {missing} is missing")
+    return tuple(numbered[number] for number in range(len(numbered)))
+
+
+def _single(table: Table, role: str, name: str | None) -> str | None:
+    if name is not None and name not in table.columns:
+        raise _not_there(table, role, name)
+    return name or next((usual for usual in USUAL[role] if usual in table.columns), None)
+
+
+def _not_there(table: Table, role: str, name: str) -> InputError:
+    return InputError(
+        f"{table.name}: data.columns.{role}: must be there, got {printable(name)}; it has {listed_names(table.columns)}"
+    )
+
+
+def _check(table: Table, chosen: Chosen) -> None:
+    """Refuse types, dimensions and lengths that cannot be."""
+    first = table.columns[chosen.outputs[0]]
+    for name in (*chosen.outputs, *chosen.others):
+        column, where = table.columns[name], f"{table.name}: {printable(name)}".removesuffix(": ")
+        if column.dtype is not None and column.dtype.kind != "U":
+            check_kind(where, column.dtype, 1)
+        if column.n_rows != first.n_rows:
+            raise InputError(f"{where}: must have a row for each of {first.n_rows} samples, got {column.n_rows}")
+        if column.n_rows == 0:
+            raise InputError(f"{where}: must have rows, got none")
+        _check_use(where, column, name in chosen.outputs, name in _text_too(chosen))
+    if chosen.kind == "loss" and chosen.width != 1:
+        raise InputError(f"{table.name}: loss: must be one number of each sample, got {chosen.width}")
+    if not chosen.width:
+        raise InputError(f"{table.name}: {chosen.kind}: must have columns, got none")
+
+
+def _text_too(chosen: Chosen) -> Sequence[str]:
+    return [*(name for role, name in chosen.single.items() if role in TEXT_TOO), *chosen.slices]
+
+
+def _check_use(where: str, column: Column, is_output: bool, may_be_text: bool) -> None:
+    if column.dtype is None:
+        return
+    kinds = "iuf" if is_output else "iub" + TEXT if may_be_text else NUMBERS
+    if column.dtype.kind not in kinds:
+        rule = "numbers" if is_output else "integers or text" if may_be_text else "integers"
+        raise InputError(f"{where}: must hold {rule}, got {'text' if column.dtype.kind in TEXT else column.dtype}")
+    if not is_output and column.width is not None:
+        raise InputError(f"{where}: must be one value of each sample, got {column.width}")

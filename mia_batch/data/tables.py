@@ -1,0 +1,111 @@
+"""Files of named columns, of whatever format: what is in them, and their rows, in blocks that fill no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.errors import InputError
+
+BLOCK_VALUES = 1 << 20  # read at a time
+SHOWN = 20  # names of columns in a message
+NUMBERS, TEXT = "biuf", "US"  # kinds of numpy's types
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, array or dataset.
+
+    Attributes:
+        dtype: as it is stored; None for text that may mean numbers.
+        n_rows: None where only reading tells.
+        width: numbers of each row; None for a column of one value.
+    """
+
+    dtype: np.dtype[Any] | None
+    n_rows: int | None
+    width: int | None = None
+
+
+class Table(Protocol):
+    """One file, or some .npy files side by side."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """What there is, by name."""
+
+    def where(self, row: int) -> str:
+        """How a message names a row, counted from 0."""
+
+    def read(self, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
+        """Some columns, block by block: an array of (rows,) or (rows, width) for each name.
+
+        Raises:
+            InputError: the file is damaged, or changes while it is read.
+        """
+
+    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+        """Some columns as one matrix (rows, all widths together), block by block. Raises: see `read`."""
+
+
+def side_by_side(blocks: Iterator[list[NDArray[Any]]]) -> Iterator[NDArray[Any]]:
+    """What `Table.read` gives, as one matrix."""
+    for block in blocks:
+        columns = [column[:, np.newaxis] if column.ndim == 1 else column for column in block]
+        yield columns[0] if len(columns) == 1 else np.hstack(columns)
+
+
+def block_rows(columns: Mapping[str, Column], names: Sequence[str]) -> int:
+    """How many rows of these columns are read at a time."""
+    return max(1, BLOCK_VALUES // sum(columns[name].width or 1 for name in names))
+
+
+def check_kind(where: str, dtype: np.dtype[Any], n_dim: int) -> None:
+    """Refuse what is neither numbers nor text, or has more than two dimensions.
+
+    Raises:
+        InputError: naming `where`.
+    """
+    if dtype.hasobject:
+        raise InputError(f"{where}: must hold numbers or text, got Python objects (a pickle), which are not loaded")
+    if dtype.kind not in NUMBERS + TEXT or not dtype.itemsize:
+        raise InputError(f"{where}: must hold numbers or text, got {dtype}")
+    if n_dim not in (1, 2):
+        raise InputError(f"{where}: must have one or two dimensions, samples first, got {n_dim}")
+
+
+def listed_names(columns: Mapping[str, Column]) -> str:
+    """The names for a message, the first ones of many."""
+    names = [printable(name) for name in columns]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more if names else "nothing"
+
+
+def printable(name: str) -> str:
+    """A name without what would disturb a terminal, and not too long."""
+    text = "".join(character if character.isprintable() else "?" for character in name)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def check_file(path: Path) -> None:
+    """Refuse what would keep a reader waiting, or has nothing in it.
+
+    Raises:
+        InputError: no regular file, or an empty one.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: must be a file" + ("" if path.exists() else ", which does not exist"))
+        if not path.stat().st_size:
+            raise InputError(f"{path}: must hold outputs, got an empty file")
+    except OSError as error:
+        raise InputError(f"{path}: must be a file that can be read, got: {error.strerror}") from error

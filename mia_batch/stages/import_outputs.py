@@ -1,0 +1,166 @@
+"""Take a model's outputs from files, of whatever framework, instead of running it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch import signals
+from mia_batch.data.outputs import ImportedSamples, Outputs
+from mia_batch.data.selection import canaries
+from mia_batch.errors import InputError
+from mia_batch.process.exit_codes import OK, RESUME
+from mia_batch.process.progress import Progress
+from mia_batch.process.stop import StopRequest
+from mia_batch.rundir.claim import claim, in_force
+from mia_batch.rundir.features import SPLIT
+from mia_batch.rundir.identity import features_digest
+from mia_batch.rundir.import_store import ImportStore
+from mia_batch.rundir.manifest import Manifest, add_launch, end_launch, launch
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import read_rows
+from mia_batch.settings.loading import named_in
+from mia_batch.settings.outputs import OutputsConfig
+from mia_batch.settings.schema import FROM_FILES, Config
+from mia_batch.stages.arguments import load_run
+from mia_batch.stages.plan import check_splits, make_manifest
+
+log = logging.getLogger(__name__)
+
+
+class _Stopped(Exception):  # noqa: N818  (not an error: a signal asked for it)
+    pass
+
+
+def open_outputs(config: Config) -> Outputs:
+    """The files of a configuration whose source is outputs.
+
+    Raises:
+        InputError: its source is another, or a file has not what an audit needs.
+    """
+    if not isinstance(config.data, OutputsConfig):
+        raise InputError(f"data.source: must be {FROM_FILES} for an import, got {config.data.source}")
+    return Outputs(config.data)
+
+
+def import_into(config: Config, paths: RunPaths, stop: StopRequest) -> int:
+    """The whole stage; returns the exit code. Where it fails nothing is left behind.
+
+    Raises:
+        InputError: the files do not hold what an audit needs, or the directory holds another run.
+    """
+    outputs, before, manifest = open_outputs(config), _marks(config), make_manifest(config)
+    wanted, rows = in_force(paths, manifest), read_rows(paths)
+    if rows and rows.done == rows.total and not rows.differences(wanted):
+        claim(paths, manifest)
+        log.info("import: nothing to do, all %d rows are done", rows.total)
+        return OK
+    log.info("import: %s", outputs.describe())
+    started, samples = time.monotonic(), outputs.read_samples()
+    check_samples(config, samples)
+    try:
+        with _run_directory(paths), ImportStore.create(paths, len(samples.member), outputs.n_classes) as store:
+            _copy(outputs, samples, store, stop)
+            if _marks(config) != before:
+                raise InputError("data.files: must not change while they are read, got other times or sizes")
+            _put_in_place(outputs, samples, store, claim(paths, manifest), paths)
+    except _Stopped:
+        log.warning("stopped by signal %s; the same command begins again", stop.signal)
+        return RESUME
+    end_launch(paths, {"seconds": round(time.monotonic() - started, 3)})
+    return OK
+
+
+def check_samples(config: Config, samples: ImportedSamples) -> None:
+    """Refuse what a later stage would.
+
+    Raises:
+        InputError: too few samples for the split, the folds or a grid, or a canary that is none of them.
+    """
+    check_splits(config.attack, samples.member, samples.group)
+    n = len(samples.member)
+    canaries(config.data.canaries, np.broadcast_to(SPLIT, n), np.arange(n))
+
+
+def _copy(outputs: Outputs, samples: ImportedSamples, store: ImportStore, stop: StopRequest) -> None:
+    """Write logits and losses where members are first."""
+    rows, label, first = samples.rows, samples.label, 0
+    progress = Progress(len(rows))
+    for block in outputs.read_outputs():
+        part = slice(first, first + len(block))
+        if part.stop > len(rows):
+            break
+        if outputs.n_classes is None or label is None:
+            store.write(rows[part], loss=block)
+        else:
+            store.write(rows[part], logits=block, loss=signals.loss(block, label[part]))
+        first = part.stop
+        progress.add(len(block))
+        if stop:
+            raise _Stopped
+    if first != len(rows):
+        raise InputError(f"data.files: must not change while they are read, got other than {len(rows)} samples")
+
+
+def _put_in_place(
+    outputs: Outputs, samples: ImportedSamples, store: ImportStore, manifest: Manifest, paths: RunPaths
+) -> None:
+    """Add what is known beside the outputs and who made the file, and give it its name."""
+    rows = samples.rows
+
+    def placed(column: NDArray[Any]) -> NDArray[Any]:
+        found = np.empty_like(column)
+        found[rows] = column
+        return found
+
+    columns: dict[str, NDArray[Any]] = {"sample_index": np.arange(len(rows), dtype=np.int64), "member": samples.member}
+    columns |= {
+        name: column for name in ("label", "group", "sample_id") if (column := getattr(samples, name)) is not None
+    }
+    columns |= {f"slices/{name}": numbers for name, (numbers, _) in samples.slices.items()}
+    manifest = add_launch(paths, launch("import", rows=len(rows)))
+    attrs: dict[str, Any] = {key: getattr(manifest, key) for key in ("config", "digests", "versions")}
+    attrs |= {"identity": features_digest(manifest), "launch": manifest.launches[-1], "outputs": outputs.kind}
+    attrs |= {"slices": {name: list(values) for name, (_, values) in samples.slices.items()}}
+    store.finish({name: placed(column) for name, column in columns.items()}, attrs)
+
+
+@contextmanager
+def _run_directory(paths: RunPaths) -> Iterator[None]:
+    """Make the run directory; if the block fails, the folders that were not there go again."""
+    made = [folder for folder in (paths.attacks, paths.root, *paths.root.parents) if not folder.exists()]
+    paths.create()
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):  # somebody else has put a file there
+                folder.rmdir()
+        raise
+
+
+def _marks(config: Config) -> dict[str, tuple[int, int]]:
+    """Time of the last change and size of each file, by field."""
+    assert isinstance(config.data, OutputsConfig)
+    found = {}
+    for field, file in config.data.output_files().items():
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise InputError(f"{field}: must be a file that can be read, got {file}: {error.strerror}") from error
+        found[field] = status.st_mtime_ns, status.st_size
+    return found
+
+
+def run_import_stage(args: argparse.Namespace, stop: StopRequest) -> int:
+    """The stage of the command line."""
+    config, paths = load_run(args)
+    with named_in(config.path):
+        return import_into(config, paths, stop)

@@ -1,0 +1,458 @@
+"""Outputs from files: every format gives the same numbers, and what cannot be is one line that says where."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from outputs import WRITERS, a_raw_config, flat, made_up, softmax, write_csv, write_hdf5, write_npz
+
+from mia_batch import signals
+from mia_batch.data import tables
+from mia_batch.data.outputs import LEAST, Outputs
+from mia_batch.data.repeated import first_repeated
+from mia_batch.errors import InputError
+from mia_batch.settings.loading import make_config
+from mia_batch.settings.outputs import OutputsConfig
+
+
+def of(files: Any, **data: Any) -> Outputs:
+    """The outputs of such a section `data`."""
+    files = files if isinstance(files, dict) else str(files)
+    found = make_config(a_raw_config(files, **data), Path("c.yaml")).data
+    assert isinstance(found, OutputsConfig)
+    return Outputs(found)
+
+
+def everything(outputs: Outputs) -> dict[str, np.ndarray]:
+    """All that is read."""
+    samples = outputs.read_samples()
+    columns = {name: getattr(samples, name) for name in ("member", "label", "group", "sample_id", "rows")}
+    columns |= {name: numbers for name, (numbers, _) in samples.slices.items()}
+    columns["outputs"] = np.concatenate(list(outputs.read_outputs()))
+    return {name: column for name, column in columns.items() if column is not None}
+
+
+def problem(work: Callable[[], Any]) -> str:
+    """The one line of a refusal."""
+    with pytest.raises(InputError) as error:
+        work()
+    (line,) = error.value.problems
+    assert "\n" not in line
+    return line
+
+
+def refusal(path: Path, arrays: dict[str, Any], **data: Any) -> str:
+    """Of a .npz of these arrays."""
+    return problem(lambda: everything(of(write_npz(path, arrays), **data)))
+
+
+def changed(array: np.ndarray, place: Any, value: float) -> np.ndarray:
+    """The array with another value at one place."""
+    found = array.copy()
+    found[place] = value
+    return found
+
+
+def with_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With groups, ids and slices, some of them text."""
+    n = len(arrays["label"])
+    return arrays | {
+        "group": np.arange(n) // 2 - 1, "sample_id": np.array([f"rec {i}ä" for i in range(n)]),
+        "site": np.array(["north", "south", "west"])[np.arange(n) % 3], "age": np.arange(n) % 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "loss"])
+def test_every_format_gives_the_same(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "BLOCK_VALUES", 64)  # many blocks
+    arrays = made_up()
+    z, y = arrays.pop("logits"), arrays["label"]
+    p = softmax(z)
+    p[5], p[6] = [1, 0, 0, 0], [1 - 1e-12, 1e-12, 0, 0]
+    arrays[kind] = {"logits": z, "probabilities": p, "loss": signals.loss(z, y)}[kind]
+    found = {
+        name: everything(of(write(tmp_path / name, with_names(arrays)), columns={"slices": ["site", "age"]}))
+        for name, write in WRITERS.items()
+    }
+    names = {"logits": "z.npy", "probabilities": "p.npy", "loss": "l.npy"}
+    parts = {name: str(tmp_path / names.get(name, f"{name}.npy")) for name in with_names(arrays)}
+    for name, array in with_names(arrays).items():
+        np.save(parts[name], array)
+    found["npy"] = everything(of(parts, columns={"slices": ["site", "age"]}))
+    first = found["npz"]
+    for name, columns in found.items():
+        assert columns.keys() == first.keys()
+        for column in columns:
+            assert np.array_equal(columns[column], first[column]), (name, column)
+            assert columns[column].dtype == first[column].dtype
+    assert first["outputs"].dtype == ("float64" if kind == "loss" else "float32")
+    if kind == "logits":
+        assert np.array_equal(first["outputs"], z)
+    if kind == "probabilities":
+        exact = np.log(np.maximum(p, LEAST)).astype(np.float32)
+        assert np.array_equal(first["outputs"], exact)
+        assert first["outputs"][5].tolist() == [0, *[np.float32(np.log(LEAST))] * 3]
+    assert np.array_equal(first["group"][:6], [-1, -1, 0, 0, 1, 1])  # -1 is of none, as in files of groups
+    assert first["sample_id"][1].decode() == "rec 1ä"
+    assert np.array_equal(first["site"], np.arange(300) % 3)
+
+
+def test_members_come_first_in_the_order_of_the_file(tmp_path: Path) -> None:
+    arrays = made_up(9)
+    rows = of(write_npz(tmp_path / "a", arrays)).read_samples().rows
+    order = np.argsort(rows)
+    assert np.array_equal(arrays["member"][order], sorted(arrays["member"], reverse=True))
+    assert np.array_equal(order, [*np.flatnonzero(arrays["member"]), *np.flatnonzero(arrays["member"] == 0)])
+
+
+def test_two_files_are_the_two_sides(tmp_path: Path) -> None:
+    arrays = made_up(40)
+    sides = {}
+    for side, word in ((1, "members"), (0, "nonmembers")):
+        own = {name: array[arrays["member"] == side] for name, array in arrays.items() if name != "member"}
+        sides[word] = str((write_csv if side else write_npz)(tmp_path / word, own))
+    one, two = everything(of(write_npz(tmp_path / "one", arrays))), everything(of(sides))
+    for name in ("label", "outputs", "member"):
+        first, second = np.empty_like(one[name]), np.empty_like(two[name])
+        first[one["rows"]], second[two["rows"]] = one[name], two[name]
+        assert np.array_equal(first, second)
+
+
+def test_a_member_column_that_contradicts_its_file_is_refused(tmp_path: Path) -> None:
+    arrays = made_up(20)
+    path = str(write_npz(tmp_path / "a", arrays))
+    line = problem(lambda: of({"members": path, "nonmembers": path}).read_samples())
+    assert f"{path}: member: row {np.argmin(arrays['member'])}: must be 1 in the file of members, got 0" == line
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, ">f4", np.longdouble])
+def test_one_column_is_of_two_classes(tmp_path: Path, dtype: Any) -> None:
+    z, y, m = np.array([-3, 0, 2, 7], dtype), [0, 1, 1, 0], [1, 1, 0, 0]
+    for logits in (z, z[:, np.newaxis]):
+        found = everything(of(write_npz(tmp_path / "a", {"logits": logits, "label": y, "member": m})))
+        assert np.array_equal(found["outputs"], np.column_stack([np.zeros(4), z]))
+    p = np.array([0, 0.25, 1, 0.5], np.float32)
+    found = everything(of(write_npz(tmp_path / "b", {"probabilities": p, "label": y, "member": m})))
+    expected = np.log(np.maximum(np.column_stack([1 - p, p]), LEAST).astype(np.float64))
+    np.testing.assert_allclose(found["outputs"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"logits": lambda z: z.astype(object)}, "logits: must hold numbers or text, got Python objects (a pickle)"),
+        ({"logits": lambda z: z.astype(complex)}, "logits: must hold numbers or text, got complex128"),
+        ({"logits": lambda z: z.astype(str)}, "logits: must hold numbers, got text"),
+        ({"logits": lambda z: z > 0}, "logits: must hold numbers, got bool"),
+        ({"logits": lambda z: z[:-1]}, "label: must have a row for each of 29 samples, got 30"),
+        ({"logits": lambda z: z[:, :, None]}, "logits: must have one or two dimensions, samples first, got 3"),
+        ({"logits": lambda z: z[:, :0]}, "logits: must have columns, got none"),
+        ({"logits": lambda z: changed(z, (12, 2), np.nan)}, "logits: row 12: must be finite, got nan"),
+        ({"logits": lambda z: changed(z, (12, 3), -np.inf)}, "row 12: must be finite, got -inf"),
+        ({"logits": lambda z: z.astype(float) * 1e300}, "logits: row 0: must be in the range of float32, got"),
+        ({"label": lambda y: y + 0.5}, "label: must be integers, got float64"),
+        ({"label": lambda y: y.astype(float)}, "label: must be integers, got float64"),
+        ({"label": lambda y: y - 9}, "label: row 0: must be in 0..3, got -"),
+        ({"label": lambda y: changed(y, 7, 4)}, "label: row 7: must be in 0..3, got 4"),
+        ({"label": lambda y: np.full(30, 2**63, np.uint64)}, "label: row 0: must be in 0..3, got 9223372036854775808"),
+        ({"label": lambda y: y > 0}, "label: must be integers, got bool"),
+        ({"label": lambda y: np.stack([y, y], 1)}, "label: must be one value of each sample, got 2"),
+        ({"member": lambda m: changed(m, 3, 2)}, "member: row 3: must be 0 or 1, or false or true, got 2"),
+        ({"member": lambda m: changed(m.astype(float), 3, np.nan)}, "member: row 3: must be 0 or 1"),
+        ({"member": lambda m: changed(m.astype(float), 3, 0.5)}, "member: row 3: must be 0 or 1"),
+        ({"member": lambda m: m * 0}, "must have members and non-members, got no members"),
+        ({"member": lambda m: m * 0 + 1}, "must have members and non-members, got no non-members"),
+        ({"member": None}, "must say who is a member, in a column member"),
+        ({"label": None}, "must have true classes, in a column label"),
+        ({"logits": None}, "must have logits, probabilities, loss, or data.columns must name them; it has label, mem"),
+        ({"group": lambda _: np.arange(30.0)}, "group: must hold integers or text, got float64"),
+        ({"sample_id": lambda _: np.arange(30) % 29}, "sample_id: must be another for each sample, got '0' twice"),
+        ({"sample_id": lambda _: np.array(["x" * 300] * 30)}, "sample_id: row 0: must have at most 255 bytes"),
+        ({"sample_id": lambda _: np.array([*"abc", ""] + ["d"] * 26)}, "sample_id: row 3: must be there, got ''"),
+    ],
+)  # fmt: skip
+def test_arrays_that_cannot_be_are_one_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    arrays = made_up(30)
+    for name, new in change.items():
+        if new is None:
+            del arrays[name]
+        else:
+            arrays[name] = new(arrays.get(name))
+    line = refusal(tmp_path / "a", arrays)
+    assert line.startswith(f"{tmp_path / 'a.npz'}: ")
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        ([0.5, 0.4], "row 1: must sum to 1, got 0.9"), ([1.1, -0.1], "row 1: must be at least 0, got -0.1"),
+        ([0.5, 0.502], "row 1: must sum to 1, got 1.002"), ([0.333, 0.667], ""),
+        ([np.nan, 1], "must be finite, got nan"),
+    ],
+)  # fmt: skip
+def test_probabilities_are_distributions(tmp_path: Path, p: list[float], said: str) -> None:
+    arrays = {"probabilities": np.array([[0.5, 0.5], p]), "label": [0, 1], "member": [0, 1]}
+    path = write_npz(tmp_path / "a", arrays)
+    if said:
+        assert said in problem(lambda: everything(of(path)))
+    else:
+        everything(of(path))
+    one = {**arrays, "probabilities": np.array([0.5, 1.5])}
+    assert "row 1: must be at most 1, got 1.5" in refusal(tmp_path / "b", one)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [([1, -1e-9], "loss: row 1: must be at least 0, got -1e-09"), ([1, np.inf], "must be finite, got inf"),
+     ([[1, 2], [3, 4]], "loss: must be one number of each sample, got 2")],
+)  # fmt: skip
+def test_losses_are_cross_entropies(tmp_path: Path, loss: Any, said: str) -> None:
+    assert said in refusal(tmp_path / "a", {"loss": np.array(loss), "member": [0, 1]})
+
+
+def test_losses_alone_can_do_without_labels(tmp_path: Path) -> None:
+    found = everything(of(write_npz(tmp_path / "a", {"loss": np.array([0.5, 2, 0]), "member": [True, False, True]})))
+    assert found["outputs"].tolist() == [0.5, 2, 0]
+    assert set(found) == {"member", "rows", "outputs"}
+    for side, losses in (("members", [1.0]), ("nonmembers", [2.0, 3.0])):
+        np.save(tmp_path / f"{side}.npy", losses)
+    files = {side: str(tmp_path / f"{side}.npy") for side in ("members", "nonmembers")}
+    assert everything(of(files, columns={"loss": "loss"}))["outputs"].tolist() == [1, 2, 3]
+    with pytest.raises(InputError, match=r"must say whether a \.npy holds logits or probabilities or loss"):
+        of(files)
+
+
+def text(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+GOOD = "logit_0,logit_1,label,member\n1,2,0,1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "must hold outputs, got an empty file"),
+        ("\n\n", "must have logits, probabilities, loss, or data.columns must name them; it has nothing"),
+        ("1,2,0,1\n3,4,1,0\n", "line 1: must be a header with the columns' names, got '1'"),
+        ("logit_0,logit_1,label,member\n", "must have rows, got none"),
+        (GOOD + "1,2,0\n", "line 3: must have 4 values, as the header, got 3"),
+        (GOOD + "1,,0,0\n", "line 3: logit_1: must be a number, got ''"),
+        (GOOD + "1,1_000,0,0\n", "line 3: logit_1: must be a number, got '1_000'"),
+        (GOOD + "1,٣,0,0\n", "line 3: logit_1: must be a number, got '٣'"),
+        (GOOD + "\n1,NaN,0,0\n", "logits: line 4: must be finite, got nan"),
+        (GOOD + "1,2,,0\n", "label: line 3: must be an integer in 0..1, got ''"),
+        (GOOD + "1,2,1.0,0\n", "label: line 3: must be an integer in 0..1, got '1.0'"),
+        (GOOD + "1,2,²,0\n", "label: line 3: must be an integer in 0..1, got '²'"),
+        (GOOD + "1,2,-1,0\n", "label: line 3: must be an integer in 0..1, got '-1'"),
+        (GOOD + "1,2,7,0\n", "label: line 3: must be in 0..1, got '7'"),
+        (GOOD + "1,2,0,yes\n", "member: line 3: must be 0 or 1, or false or true, got 'yes'"),
+        (GOOD + '1,"2,0,0\n', "must be CSV that can be read, got Error: unexpected end of data"),
+        ("logit_0,logit_2,label,member\n1,2,0,1\n", "a column for each class up to logit_2, number 1 is missing"),
+        ("logit_0,logit_0,label,member\n1,2,0,1\n", "line 1: must name each column once, got logit_0 twice"),
+        ("logit_0,,label,member\n1,2,0,1\n", "line 1: must name every column, got none at 2"),
+        (GOOD.encode("utf-16"), "must be text in UTF-8, got UnicodeDecodeError"),
+        (GOOD.encode() + b"1,\xff,0,0\n", "must be text in UTF-8, got UnicodeDecodeError"),
+        (GOOD + "1,2,0," + "0" * 200_000 + "\n", "must be CSV that can be read, got Error: field larger than"),
+    ],
+)  # fmt: skip
+def test_csv_that_cannot_be_is_one_line(tmp_path: Path, content: str | bytes, said: str) -> None:
+    path = text(tmp_path / "a.csv", content)
+    line = problem(lambda: everything(of(path)))
+    assert line.startswith(f"{path}: ")
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "logit_0;logit_1;label;member\n1;2;0;True\n3;4;1;false\n",
+        "logit_0\tlogit_1\tlabel\tmember\n1\t2\t0\t1\n3\t4\t1\t0\n",
+        '\ufeff"logit_0","logit_1","label","member"\r\n"1"," 2",0,1\r\n\r\n3,4,1, 0\r\n\r\n',
+        "note,member,logit1,label,logit0\n\"a,\n\"\"b\"\"\",1,2,0,1\n,0,4,1,3\n",
+    ],
+)  # fmt: skip
+def test_csv_of_many_hands_is_read(tmp_path: Path, content: str) -> None:
+    found = everything(of(text(tmp_path / "a.csv", content)))
+    assert found["outputs"].tolist() == [[1, 2], [3, 4]]
+    assert found["member"].tolist() == [1, 0]
+    assert found["label"].tolist() == [0, 1]
+
+
+def test_thousands_of_columns_are_read(tmp_path: Path) -> None:
+    arrays = made_up(6, 3000)
+    assert np.array_equal(everything(of(write_csv(tmp_path / "a", arrays)))["outputs"], arrays["logits"])
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    z = made_up(10, 3)
+    arrays = {"z": z["logits"], "y": z["label"], "is_in": z["member"], "logits": z["logits"] * 0}
+    path = write_npz(tmp_path / "a", arrays)
+    names = {"logits": "z", "label": "y", "member": "is_in"}
+    assert np.array_equal(everything(of(path, columns=names))["outputs"], z["logits"])
+    columns = write_csv(tmp_path / "b", z)
+    for named in ("logit", "logit_", ["logit_2", "logit_0", "logit_1"]):
+        order = [2, 0, 1] if isinstance(named, list) else [0, 1, 2]
+        assert np.array_equal(everything(of(columns, columns={"logits": named}))["outputs"], z["logits"][:, order])
+    for key, name in (("label", "yy"), ("logits", "zz"), ("slices", ["s"]), ("logits", ["z", "q"])):
+        line = problem(lambda key=key, name=name: of(path, columns={key: name}))  # type: ignore[misc]
+        assert f"data.columns.{key}: must be there, got" in line
+        assert "it has z, y, is_in, logits" in line
+
+
+def npy_bytes(array: np.ndarray, **header: Any) -> bytes:
+    """A .npy, with another header than its own if asked for."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array) | header)
+    return file.getvalue() + array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"nothing of numpy's", "must be a readable array of numpy (.npy), got ValueError"),
+        (b"\x93NUMPY\x01\x00\x10\x00", "must be a readable array of numpy (.npy), got"),
+        (npy_bytes(np.zeros((4, 3), "f4"))[:-1], "must have 176 bytes, as its header says, got 175"),
+        (npy_bytes(np.zeros((4, 3), "f4")) + b"x", "must have 176 bytes, as its header says, got 177"),
+        (npy_bytes(np.zeros((4, 3), "f4"), shape=(10**15, 3)), "bytes, as its header says, got 176"),
+        (npy_bytes(np.zeros((4, 3), "f4"), shape=(-4, -3)), "must have 176 bytes, as its header says, got 176"),
+        (npy_bytes(np.zeros(4, [("a", "f4")])), "must hold numbers or text, got [('a', '<f4')]"),
+    ],
+)  # fmt: skip
+def test_damaged_arrays_are_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = text(tmp_path / "z.npy", content)
+    line = problem(lambda: of({"logits": str(path), "label": str(path), "member": str(path)}))
+    assert said in line
+    assert line.startswith(f"{path}: ")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("logits.npy", content)
+    assert said in problem(lambda: of(tmp_path / "a.npz"))
+
+
+def test_damaged_archives_are_one_line(tmp_path: Path) -> None:
+    whole = write_npz(tmp_path / "a", made_up(30)).read_bytes()
+    for cut in (whole[: len(whole) // 2], b"no zip"):
+        path = text(tmp_path / "b.npz", cut)
+        assert "must be a .npz file of numpy, got BadZipFile" in problem(lambda path=path: of(path))  # type: ignore[misc]
+    broken = bytearray(whole)
+    broken[200] ^= 1
+    path = text(tmp_path / "c.npz", bytes(broken))
+    assert "logits: must be a readable array of numpy (.npy), got BadZipFile" in problem(lambda: everything(of(path)))
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("logits.npy", npy_bytes(np.zeros((4, 3))))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("logits.npy", npy_bytes(np.zeros((4, 3))))
+    assert "logits: must be there once, got it twice" in problem(lambda: of(tmp_path / "d.npz"))
+
+
+def test_nothing_outside_an_hdf5_file_is_followed(tmp_path: Path) -> None:
+    arrays = made_up(20)
+    other = write_hdf5(tmp_path / "other", arrays)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("label", "member"):
+            file[name] = arrays[name]
+        file["logits"] = h5py.ExternalLink(str(other), "logits")
+    assert "it has label, member" in problem(lambda: of(tmp_path / "a.h5"))
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["logits"]
+        file["logits"], file["loop"] = h5py.SoftLink("/loop"), h5py.SoftLink("/logits")
+        file.create_group("deep")["up"] = file["/"]  # a circle of hard links
+    assert "it has label, member" in problem(lambda: of(tmp_path / "a.h5"))
+    layout = h5py.VirtualLayout((20, 4), "f4")
+    layout[:] = h5py.VirtualSource(str(other), "logits", (20, 4))
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["logits"]
+        file.create_virtual_dataset("logits", layout)
+    outputs = of(tmp_path / "a.h5")
+    assert "logits: must have its values in this file, got a virtual" in problem(lambda: everything(outputs))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, external=[(str(tmp_path / name), 0, array.nbytes)])
+    assert "got a virtual or external dataset" in problem(lambda: everything(of(tmp_path / "b.h5")))
+
+
+def test_what_is_no_hdf5_file_is_one_line(tmp_path: Path) -> None:
+    whole = write_hdf5(tmp_path / "a", made_up(200)).read_bytes()
+    for content in (b"no HDF5", whole[: len(whole) // 2]):
+        path = text(tmp_path / "b.h5", content)
+        assert "must be an HDF5 file that can be read" in problem(lambda path=path: everything(of(path)))
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["logits"] = 3.0
+    assert "logits: must hold numbers or text" in problem(lambda: of(tmp_path / "c.h5"))
+
+
+def test_files_that_are_none_are_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "a.xlsx").write_text("x")
+    assert "must be a file" in problem(lambda: of(tmp_path / "pipe.npz"))
+    assert "must be a file" in problem(lambda: of(tmp_path / "folder.npz"))
+    assert "got an empty file" in problem(lambda: of(tmp_path / "empty.npz"))
+    assert "whose name ends in .npz, .npy" in problem(lambda: of(tmp_path / "a.xlsx"))
+    for name, state in (("pipe", "is no regular file"), ("folder", "is a folder"), ("gone", "does not exist")):
+        raw = a_raw_config(str(tmp_path / f"{name}.npz"))
+        line = problem(lambda raw=raw: make_config(raw, Path("c.yaml"), need=("data",)))
+        assert line.endswith(f"which {state}")
+
+
+def test_parquet_that_cannot_be_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    columns: dict[str, Any] = flat(made_up(20))
+
+    def write(**changed: Any) -> Path:
+        parquet.write_table(pyarrow.table({**columns, **changed}), tmp_path / "a.parquet")
+        return tmp_path / "a.parquet"
+
+    missing = [None if i == 4 else 1.0 for i in range(20)]
+    assert "logit_2: row 4: must be there" in problem(lambda: everything(of(write(logit_2=missing))))
+    missing = [None if i == 4 else 1 for i in range(20)]
+    assert "label: row 4: must be there" in problem(lambda: everything(of(write(label=missing))))
+    ragged = [[1.0, 2.0]] * 7 + [[1.0]] + [[1.0, 2.0]] * 12
+    assert "logits: row 7: must have 2 values, got 1" in problem(
+        lambda: everything(of(write(logits=ragged, label=[0, 1] * 10)))
+    )
+    lists = columns["logit_0"].tolist()
+    same = of(write(logits=[[z, -z] for z in lists], label=[0, 1] * 10))
+    np.testing.assert_array_equal(everything(same)["outputs"][:, 1], -columns["logit_0"])
+    assert "must be a Parquet file" in problem(lambda: of(text(tmp_path / "b.parquet", b"PAR1 no more")))
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    assert "needs pyarrow, which is not installed: pip install" in problem(lambda: of(tmp_path / "a.parquet"))
+
+
+def test_files_must_agree(tmp_path: Path) -> None:
+    one, two = made_up(10), made_up(10, 5)
+    for arrays in (one, two):
+        del arrays["member"]
+    files = {"members": str(write_npz(tmp_path / "a", one)), "nonmembers": str(write_npz(tmp_path / "b", two))}
+    assert f"/b.npz: columns of logits: must be as in {tmp_path}/a.npz, 4, got 5" in problem(lambda: of(files))
+    write_npz(tmp_path / "b", {"loss": np.ones(10), "label": two["label"]})
+    assert "b.npz: outputs: must be as in" in problem(lambda: of(files))
+    write_npz(tmp_path / "b", {**one, "group": np.arange(10)})
+    assert "b.npz: has group, which the other file has not" in problem(lambda: of(files))
+
+
+@pytest.mark.parametrize("width", [3, 16, 17, 40])
+def test_the_first_repeated_name_is_found(width: int) -> None:
+    names = np.array([str(i).zfill(width) for i in range(100)], dtype=f"S{width}")
+    assert first_repeated(names) is None
+    names[[40, 70, 90]] = names[[3, 2, 2]]
+    assert first_repeated(names) == 40
+
+
+def test_slices_of_too_many_values_are_refused(tmp_path: Path) -> None:
+    arrays = {**made_up(2000), "age": np.arange(2000)}
+    line = refusal(tmp_path / "a", arrays, columns={"slices": ["age"]})
+    assert "age: must have at most 1000 different values" in line
