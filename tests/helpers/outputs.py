@@ -82,6 +82,7 @@ WRITERS: dict[str, Callable[[Path, Arrays], Path]] = {
 
 
 def a_raw_config(files: Any, *methods: str, **data: Any) -> dict[str, Any]:
-    """A configuration as YAML gives it, of attacks without a grid."""
+    """A configuration as YAML gives it, of attacks without a grid, made in this process."""
     named = [{"method": name} for name in (methods or ("threshold_loss",))]
-    return {"data": {"source": "outputs", "files": files, **data}, "attack": {"methods": named}}
+    attack = {"backend": "serial", "methods": named}
+    return {"data": {"source": "outputs", "files": files, **data}, "attack": attack}

@@ -61,7 +61,7 @@ def audited(config: Path, out: Path) -> Summary:
     """The summary of import, attack and reduce, in this process."""
     paths = imported(config, out)
     assert attack(load_config(config), paths, None, StopRequest()) == 0
-    reduce(argparse.Namespace(config=str(config), out=str(out), checkpoint=None, junit=str(out / "junit.xml")))
+    reduce(argparse.Namespace(config=str(config), out=str(out), checkpoint=None, changes=[], junit=str(out / "junit.xml")))
     return read_summary(paths.summary_json)
 
 
@@ -109,7 +109,7 @@ def test_two_outputs_of_one_model_have_one_verdict_with_extract(tmp_path: Path) 
     with FeatureStore.create(paths.features, columns, 4, attrs) as store:
         store.write(rows)
     assert attack(load_config(config), paths, None, StopRequest()) == 0
-    reduce(argparse.Namespace(config=str(config), out=str(paths.root), checkpoint=None, junit=None))
+    reduce(argparse.Namespace(config=str(config), out=str(paths.root), checkpoint=None, changes=[], junit=None))
     theirs = read_summary(paths.summary_json)
     assert ours.verdict.sentence == theirs.verdict.sentence
     assert {name: each.metrics for name, each in ours.methods.items()} == {
