@@ -88,6 +88,15 @@ def train_one_step(network: nn.Cell, optimizer: nn.Cell) -> None:
     optimizer(step()[1])
 
 
+@pytest.fixture(autouse=True)
+def _step_by_step() -> Iterator[None]:
+    """Other tests may have left graph mode, which compiles for seconds."""
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=before)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     folder = tmp_path_factory.mktemp("model")

@@ -69,7 +69,7 @@ class Half:
 
 def run_train(config: Path) -> int:
     """jobs/train.py, in this process."""
-    return run_stoppable(train.run_train_stage, argparse.Namespace(config=str(config), verbose=False))
+    return run_stoppable(train.run_train_stage, argparse.Namespace(config=str(config), changes=[], verbose=False))
 
 
 @pytest.fixture
