@@ -7,7 +7,9 @@ from mia_batch.process.exit_codes import run_main
 from mia_batch.stages.arguments import add_config_arguments
 from mia_batch.stages.trial import try_here
 
-parser = Parser(prog="try_network.py", description=__doc__, examples=("python -m mia_batch.jobs.try_network audit.yaml",))
+EXAMPLES = ("python -m mia_batch.jobs.try_network audit.yaml",)
+
+parser = Parser(prog="try_network.py", description=__doc__, examples=EXAMPLES)
 add_config_arguments(parser)
 parser.add_argument("--checkpoint", metavar="FILE", help="try this checkpoint instead of the config's")
 

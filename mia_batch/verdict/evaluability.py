@@ -140,6 +140,16 @@ def gap_exceeds(model: Evaluability, gate: Gate) -> str:
     )
 
 
+def not_known(model: Evaluability) -> str:
+    """Why "no leak" cannot be said where nobody knows whether the model is evaluable; "" where that is known."""
+    if model.known or model.reasons or model.expected:
+        return ""
+    return (
+        "losses alone do not say whether the model is evaluable, and one that was fed wrongly does not seem to leak "
+        "either. Import logits or probabilities, or set gate.weak_model: true to judge it all the same."
+    )
+
+
 def low_accuracy(model: Evaluability) -> str | None:
     """What to look at where a model is right on fewer of its members than trained ones mostly are."""
     if model.expected or model.reasons or not model.members.accuracy < LOW_ACCURACY:

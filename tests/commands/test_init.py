@@ -112,6 +112,6 @@ def test_each_shipped_kind_is_whole(kind: str, tmp_path: Path) -> None:
     load_config(path, need=())
     assert not re.search(r"\.\./| configs/|python jobs/", path.read_text())
     folder = shipped("configs") / init.KINDS[kind]
-    assert {file.name for file in (out / init.KINDS[kind]).glob("*")} == {file.name for file in folder.glob("*.py")}
+    assert {file.name for file in (out / init.KINDS[kind]).glob("*.py")} == {file.name for file in folder.glob("*.py")}
     for named in re.findall(r"[\w/.-]+\.py(?=:)", yaml.safe_dump(yaml.safe_load(path.read_text()))):
         assert (out / named).is_file()

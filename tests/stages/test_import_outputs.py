@@ -61,7 +61,8 @@ def audited(config: Path, out: Path) -> Summary:
     """The summary of import, attack and reduce, in this process."""
     paths = imported(config, out)
     assert attack(load_config(config), paths, None, StopRequest()) == 0
-    reduce(argparse.Namespace(config=str(config), out=str(out), checkpoint=None, changes=[], junit=str(out / "junit.xml")))
+    junit = str(out / "junit.xml")
+    reduce(argparse.Namespace(config=str(config), out=str(out), checkpoint=None, changes=[], junit=junit))
     return read_summary(paths.summary_json)
 
 
@@ -140,12 +141,18 @@ def test_losses_alone_run_what_they_allow(tmp_path: Path) -> None:
     assert 'skipped="3"' in junit
 
 
-def test_losses_without_a_leak_are_none_though_attacks_are_not_run(tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize(("stated", "outcome"), [(True, "no leak"), (False, "inconclusive")])
+def test_losses_without_a_leak_pass_where_it_is_stated_that_any_model_is_judged(
+    tmp_path: Path, capsys: Any, stated: bool, outcome: str
+) -> None:
+    """A model that was fed garbage would look the same."""
     arrays = made_up(2000, surer=0)
     loss = signals.loss(arrays["logits"], arrays["label"])
     path = write_npz(tmp_path / "a", {"loss": loss, "member": arrays["member"], "label": arrays["label"]})
-    found = audited(write(tmp_path, path, "threshold_loss", "correctness", "lr"), tmp_path / "out")
-    assert found.verdict.outcome == "no leak"
+    config = write(tmp_path, path, "threshold_loss", "correctness", "lr", gate={"weak_model": stated})
+    found = audited(config, tmp_path / "out")
+    assert found.verdict.outcome == outcome
+    assert ("losses alone do not say" in found.verdict.sentence) == (not stated)
     assert found.verdict.not_evaluable == {}
     printed = capsys.readouterr().out
     assert "EVALUABILITY NOT KNOWN" in printed
