@@ -6,15 +6,18 @@ import errno
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mia_batch.data.prepared import Prepared
 from mia_batch.errors import InputError
 from mia_batch.files import is_full, not_written, write_text
+from mia_batch.inputs import Inputs
 from mia_batch.rundir.hdf5 import as_input_error
 from mia_batch.rundir.journal import Journal
 from mia_batch.rundir.paths import RunPaths
 
+SAMPLE = Inputs("image", ("image",), (np.zeros((1, 2, 2, 3), np.uint8),))
 FULL = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG]
 
 
@@ -29,7 +32,7 @@ def test_no_room_is_one_line_wherever_it_is_met(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match=r"f\.h5: the disk is full$"), as_input_error(tmp_path / "f.h5"):
         fail()
-    with pytest.raises(InputError, match=r"images: the disk is full$"), Prepared(tmp_path).appending(1):
+    with pytest.raises(InputError, match=r"images: the disk is full$"), Prepared(tmp_path).appending(SAMPLE):
         fail()
     monkeypatch.setattr(Path, "mkdir", fail)
     with pytest.raises(InputError, match=r"run: the disk is full$"):

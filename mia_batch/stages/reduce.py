@@ -280,14 +280,14 @@ def audit_privacy(
     found = {}
     for name, attack in attacks.items():
         with undefined_logged(name):
-            found[name] = privacy(_ranked(attack, results[name]), delta=delta_of(gate), randomised=randomised)
+            found[name] = privacy(ranked(attack, results[name]), delta=delta_of(gate), randomised=randomised)
     judged = judge_claim(
         claim, attacks, randomised, n_attacks=len(_judged(results)), alpha=gate.alpha, not_evaluable=not_evaluable
     ) if claim else None  # fmt: skip
     return PrivacyAudit(found, randomised, judged)
 
 
-def _ranked(attack: Scored, result: AttackResult) -> Scored:
+def ranked(attack: Scored, result: AttackResult) -> Scored:
     """With the ranks of cross-fitted scores, which of many samples take much memory: of one attack at a time."""
     scored_by = result.scored(result.scored_by)
     if scored_by.max() == 0:

@@ -100,8 +100,8 @@ def _step_by_step() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     folder = tmp_path_factory.mktemp("model")
-    (folder / "net.py").write_text(NETWORK)
-    return ModelConfig.model_validate({"factory": f"{folder}/net.py:build", "checkpoint": folder / "net.ckpt"})
+    (folder / "small.py").write_text(NETWORK)
+    return ModelConfig.model_validate({"factory": f"{folder}/small.py:build", "checkpoint": folder / "net.ckpt"})
 
 
 @pytest.fixture

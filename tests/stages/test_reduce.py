@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -37,7 +36,7 @@ from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
 from mia_batch.stages.plan import make_manifest
-from mia_batch.stages.reduce import reduce, scored
+from mia_batch.stages.reduce import ranked, reduce, scored
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.rules import Gate
 
@@ -352,8 +351,8 @@ def test_no_attack_is_evaluable(make_run: Callable[..., Run], capsys: pytest.Cap
 def test_mia_batch_run_passes_the_code_on(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(0.0)
     make_not_evaluable(run, "knn")
-    plan = SimpleNamespace(manifest=read_manifest(run.paths))  # the fixture's checkpoint is no real one
-    monkeypatch.setattr("mia_batch.commands.run.make_plan", lambda _config: plan)
+    manifest = read_manifest(run.paths)  # the fixture's checkpoint is no real one
+    monkeypatch.setattr("mia_batch.commands.run.planned_manifest", lambda _config: manifest)
     monkeypatch.setattr("mia_batch.commands.run.run_stage", lambda *_: 0)  # it would try the attack again
     assert main(["run", *run.arguments]) == 4
 
@@ -667,11 +666,11 @@ def test_of_cross_fitted_scores_the_gate_looks_at_the_extremes() -> None:
     result = AttackResult("lr", scores, rng.integers(0, 2, n).astype(np.int8), part.astype(np.int32), member)
     found = scored(result, {}, Gate())
     assert np.array_equal(found.extreme, out_of_fold_decisions(member == 1, scores, part, delta=1e-5))
-    assert np.array_equal(found.ranks, out_of_fold_ranks(member == 1, scores, part))
+    assert np.array_equal(ranked(found, result).ranks, out_of_fold_ranks(member == 1, scores, part))
     assert np.array_equal(found.one_split, part == 0)
     assert found.effects == (2.0, 2.0)  # counts that are pooled over models of shared rows are halved before any bound
     verdict = decide({"lr": found}, Gate(), methods=["lr"])
     assert verdict.outcome == "leak"
     assert [rule.outcome for rule in verdict.methods["lr"].rules if rule.rule == "epsilon"] == ["leak"]
     alone = scored(replace(result, scored_by=np.zeros(n, np.int32)), {}, Gate())
-    assert (alone.extreme, alone.ranks, alone.one_split, alone.effects) == (None, None, None, (1.0, 1.0))
+    assert (alone.extreme, alone.one_split, alone.effects) == (None, None, (1.0, 1.0))
