@@ -61,7 +61,8 @@ def audited(config: Path, out: Path) -> Summary:
     """The summary of import, attack and reduce, in this process."""
     paths = imported(config, out)
     assert attack(load_config(config), paths, None, StopRequest()) == 0
-    reduce(argparse.Namespace(config=str(config), out=str(out), checkpoint=None, changes=[], junit=str(out / "junit.xml")))
+    junit = str(out / "junit.xml")
+    reduce(argparse.Namespace(config=str(config), out=str(out), checkpoint=None, changes=[], junit=junit))
     return read_summary(paths.summary_json)
 
 
