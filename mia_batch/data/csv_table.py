@@ -17,6 +17,7 @@ from mia_batch.errors import InputError, one_line
 
 DELIMITERS = ",;\t"
 HEADER_BYTES = 1 << 24
+CELL_BYTES = 1 << 17  # a quote that is never closed must not take the whole file
 
 
 class CsvTable:
@@ -60,6 +61,7 @@ class CsvTable:
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         """The cells of each line that has any, and its number in the file."""
+        csv.field_size_limit(CELL_BYTES)  # of the whole process, in which others may have raised it
         with open(self.path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=self._delimiter, strict=True)
             for cells in reader:

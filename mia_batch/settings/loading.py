@@ -20,6 +20,7 @@ from mia_batch.settings.schema import (
     SECTIONS,
     ColumnsConfig,
     Config,
+    DataConfig,
     MethodConfig,
     ModelConfig,
     RuleConfig,
@@ -229,7 +230,7 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
     if "data" in parts:
         factories = {"data.source": parts["data"].source, "data.preprocess": parts["data"].preprocess}
         wanted += [(field, file) for field, name in factories.items() if (file := factory_file(name))]
-        wanted += [(field.partition("[")[0], file) for field, file in parts["data"].named_files().items()]
+        wanted += [(field.partition("[")[0], file) for field, file in _data_files(parts["data"], need).items()]
     problems = [
         f"{path}: {field}: must be a file that can be read, got {file}, which {state}"
         for field, file in wanted if (state := _unreadable(file)) is not None
@@ -239,6 +240,12 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
         if state not in (None, "is a folder"):
             problems.append(f"{path}: data.path: must exist and be readable, got {folder}, which {state}")
     return problems
+
+
+def _data_files(data: DataConfig, need: Collection[str]) -> dict[str, Path]:
+    """Its index files and files of groups, and outputs where they are needed, by field."""
+    unneeded = data.output_files() if isinstance(data, OutputsConfig) and "data" not in need else {}
+    return {field: file for field, file in data.named_files().items() if field not in unneeded}
 
 
 def _unreadable(file: Path) -> str | None:
