@@ -10,9 +10,9 @@ demo:
 	@.ci/install cpu
 	@$(BIN)/mia-batch demo --out runs/demo
 
-# Two at a time: the cluster's tests mostly wait.
+# Two files at a time: the cluster's tests mostly wait.
 test: lint
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint:
 	@.ci/install cpu,test,dask

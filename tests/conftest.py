@@ -12,13 +12,6 @@ from audits import Audit, write_checkpoints
 from samples import write_records
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests go to one process, so that what they share is made once; all of the cluster's to one cluster."""
-    for item in items:
-        group = "cluster" if "cluster" in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def plain_config(data: Path, checkpoint: Path) -> dict[str, Any]:
     """A config as YAML would give it: a small VGG over the records in `data`."""
     return {
