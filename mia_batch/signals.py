@@ -7,6 +7,7 @@ any split of the samples over ranks gives the same bits.
 
 from collections.abc import Callable, Collection, Iterator
 from functools import wraps
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,8 @@ Indices = NDArray[np.int64]
 _BLOCK_VALUES = 1 << 21
 # MindArmour clips the softmax to [epsilon, 1 - epsilon].
 _MINDARMOUR_EPSILON = 1e-12
+# What a probability is taken for that was rounded to 0, where logits are kept as float32.
+LEAST = float(np.finfo(np.float32).smallest_subnormal)
 
 
 def _check_logits(logits: ArrayLike) -> NDArray[np.floating]:
@@ -249,6 +252,27 @@ def logits_of_probabilities(probabilities: ArrayLike) -> tuple[NDArray[np.floati
         n_zero += int((block == 0).sum())
         out[rows] = np.log(np.maximum(block, np.finfo(p.dtype).smallest_subnormal))
     return out, n_zero
+
+
+def float32_logits(probabilities: ArrayLike) -> NDArray[np.float32]:
+    """The same from probabilities of any type, kept as float32: those below `LEAST` are taken for it.
+
+    Raises:
+        ValueError: as `logits_of_probabilities`.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    return logits_of_probabilities(np.where((p >= 0) & (p < LEAST), LEAST, p))[0].astype(np.float32)
+
+
+def two_classes(values: NDArray[Any], *, probabilities: bool) -> NDArray[Any]:
+    """A column for each of two classes, (n, 2): of logits z of class 1, 0 and z; of its probabilities p, 1 - p and p.
+
+    Args:
+        values: shape (n,) or (n, 1).
+        probabilities: what they are, if not logits.
+    """
+    column = values.reshape(len(values), 1)
+    return np.hstack([1 - column if probabilities else np.zeros_like(column), column])
 
 
 def top_logits(logits: ArrayLike, k: int) -> NDArray[np.floating]:

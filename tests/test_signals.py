@@ -202,3 +202,28 @@ def test_arguments_go_by_the_names_that_are_shown(signal: Callable) -> None:
     z, y = np.zeros((2, 3)), np.zeros(2, dtype=int)
     assert list(inspect.signature(signal).parameters) == ["logits", "labels"]
     np.testing.assert_array_equal(signal(logits=z, labels=y), signal(z, y))
+
+
+def test_two_classes_of_one_column() -> None:
+    z = np.array([-2.0, 0.5])
+    assert signals.two_classes(z, probabilities=False).tolist() == [[0, -2.0], [0, 0.5]]
+    p = signals.two_classes(np.array([[0.25], [1.0]]), probabilities=True)
+    assert p.tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    by_logit = signals.loss(signals.two_classes(z, probabilities=False), [1, 0])
+    by_probability = signals.loss(
+        signals.logits_of_probabilities(signals.two_classes(1 / (1 + np.exp(-z)), probabilities=True))[0], [1, 0]
+    )
+    np.testing.assert_allclose(by_logit, np.log1p(np.exp([2.0, 0.5])))
+    np.testing.assert_allclose(by_probability, by_logit)
+
+
+def test_probabilities_of_any_type_as_float32_logits() -> None:
+    """Below the smallest float32 a probability counts as rounded to 0: no logit is infinite."""
+    for kind in (np.float64, np.float32, np.float16):
+        p = np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 1e-60]], dtype=kind)
+        found = signals.float32_logits(p)
+        assert found.dtype == np.float32
+        lowest = np.float32(np.log(signals.LEAST))
+        assert np.array_equal(found, np.float32([[np.log(0.5)] * 2 + [lowest], [0.0, lowest, lowest]]))
+    with pytest.raises(ValueError, match="must be at least 0 and sum to 1"):
+        signals.float32_logits([[0.5, 0.4], [np.nan, 1.0]])

@@ -17,7 +17,6 @@ from mia_batch.rundir.features import Features
 NAMES = ("logits", "probabilities", "losses", "labels", "groups", "inputs")  # of a side, or of all samples
 SIDES = ("member", "nonmember")
 OUTPUTS = ("logits", "probabilities")
-LEAST = float(np.finfo(np.float32).smallest_subnormal)  # a probability under it counts as rounded to 0
 
 
 @dataclass(frozen=True)
@@ -130,14 +129,12 @@ def _logits(value: Any, name: str, where: str) -> NDArray[np.float32]:
     if name == "logits":
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
             z = array.astype(np.float32)  # as a network gives them, and as features.h5 keeps them
-        return np.hstack([np.zeros_like(z), z]) if z.shape[1] == 1 else z
+        return signals.two_classes(z, probabilities=False) if z.shape[1] == 1 else z
     p = array.astype(np.float64)
-    p = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
     try:
-        found = signals.logits_of_probabilities(np.where((p >= 0) & (p < LEAST), LEAST, p))[0]
+        return signals.float32_logits(signals.two_classes(p, probabilities=True) if p.shape[1] == 1 else p)
     except ValueError as error:
         raise InputError(f"{where}{error}") from error
-    return found.astype(np.float32)
 
 
 def _groups(value: Any, field: str, n: int) -> NDArray[Any]:

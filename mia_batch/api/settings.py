@@ -11,7 +11,7 @@ import numpy as np
 from mia_batch.errors import InputError
 from mia_batch.process.resources import available_cpus
 from mia_batch.settings.loading import read_section
-from mia_batch.settings.schema import AttackConfig, Config, DataConfig, GateConfig, ModelConfig
+from mia_batch.settings.schema import AttackConfig, Config, GateConfig, ModelConfig
 
 ATTACKS: dict[str, dict[str, list[Any]]] = {
     "correctness": {}, "threshold_loss": {}, "threshold_modified_entropy": {}, "lr": {"C": [0.01, 1.0, 100.0]},
@@ -63,12 +63,11 @@ def make_config(output: str, attack: AttackConfig, gate: Any, *, weak_model: boo
         section = raw.model_copy(update={"weak_model": weak_model or raw.weak_model})
     else:
         section = read_section("gate", {**_plain(raw or {}), **({"weak_model": True} if weak_model else {})})
-    of_images = {name: DataConfig.model_fields[name].default for name in ("image_size", "mean", "std")}
     sides = {"members": ({"split": "row"},), "nonmembers": ({"split": "row"},)}
     return Config(
         path=Path("audit"), attack=attack, gate=section,
         model=ModelConfig(factory="mia_batch:audit", checkpoint=Path("audit"), output=output),
-        data=read_section("data", {"source": "mia_batch:audit", **sides, **of_images, **_plain(data)}),
+        data=read_section("data", {"source": "mia_batch:audit", "preprocess": "none", **sides, **_plain(data)}),
     )  # fmt: skip
 
 

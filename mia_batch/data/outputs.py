@@ -22,7 +22,6 @@ MOST_LABELS = 2**31 - 1
 MOST_SLICES = 1000  # values of one column
 MOST_ID_BYTES = 255
 SUM_TOLERANCE = 1e-3  # of probabilities, which may have been stored with three digits
-LEAST = float(np.finfo(np.float32).smallest_subnormal)  # what a probability that was rounded to 0 is taken for
 WORDS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
@@ -164,39 +163,41 @@ class _Checked:
     first: int
 
     def outputs(self, block: NDArray[Any]) -> NDArray[Any]:
-        self._refuse(~np.isfinite(block).all(axis=1), block, "must be finite")
+        finite = np.isfinite(block)
+        self._refuse(~finite.all(axis=1), block, "must be finite", lambda values: values[~np.isfinite(values)][0])
         make: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
             "loss": self._losses, "probabilities": self._of_probabilities, "logits": self._logits,
         }  # fmt: skip
         return make[self.chosen.kind](block)
 
     def _losses(self, block: NDArray[Any]) -> NDArray[np.float64]:
-        self._refuse(block[:, 0] < 0, block, "must be at least 0")
+        self._refuse(block[:, 0] < 0, block, "must be at least 0", np.min)
         return block[:, 0].astype(np.float64)
 
     def _logits(self, block: NDArray[Any]) -> NDArray[np.float32]:
-        self._refuse(abs(block).max(axis=1) > np.finfo(np.float32).max, block, "must be in the range of float32")
+        high = abs(block).max(axis=1) > np.finfo(np.float32).max
+        self._refuse(high, block, "must be in the range of float32", lambda values: values[np.argmax(abs(values))])
         logits = block.astype(np.float32)
-        return np.hstack([np.zeros_like(logits), logits]) if self.chosen.width == 1 else logits
+        return signals.two_classes(logits, probabilities=False) if self.chosen.width == 1 else logits
 
     def _of_probabilities(self, block: NDArray[Any]) -> NDArray[np.float32]:
         """In float64 whatever their type, so that the same numbers give the same logits from every kind of file."""
         p = block.astype(np.float64)
-        self._refuse((p < 0).any(axis=1), block, "must be at least 0")
+        self._refuse((p < 0).any(axis=1), block, "must be at least 0", np.min)
         if self.chosen.width == 1:
-            self._refuse(p[:, 0] > 1, block, "must be at most 1")
-            p = np.hstack([1 - p, p])
-        self._refuse(abs(p.sum(axis=1) - 1) > SUM_TOLERANCE, p.sum(axis=1)[:, np.newaxis], "must sum to 1")
-        return signals.logits_of_probabilities(np.maximum(p, LEAST))[0].astype(np.float32)
+            self._refuse(p[:, 0] > 1, block, "must be at most 1", np.max)
+            p = signals.two_classes(p, probabilities=True)
+        self._refuse(abs(p.sum(axis=1) - 1) > SUM_TOLERANCE, p, "must sum to 1", np.sum)
+        return signals.float32_logits(p)
 
-    def _refuse(self, wrong: NDArray[np.bool_], block: NDArray[Any], rule: str) -> None:
+    def _refuse(
+        self, wrong: NDArray[np.bool_], block: NDArray[Any], rule: str, got: Callable[[NDArray[Any]], float]
+    ) -> None:
+        """Refuse the first wrong row; `got` says what of its values is to be shown."""
         if not wrong.any():
             return
         row = int(np.argmax(wrong))
-        values = block[row]
-        value = next((each for each in values if not np.isfinite(each)), values[np.argmax(abs(values))])
-        if "least 0" in rule:
-            value = values.min()
+        value = got(block[row])
         where = f"{self.table.name}: {self.chosen.kind}: {self.table.where(self.first + row)}"
         raise InputError(f"{where}: {rule}, got {float(value):.6g}")
 

@@ -15,7 +15,7 @@ from mia_batch.errors import InputError, one_line
 from mia_batch.network.checkpoint_entry import shape_words
 from mia_batch.settings.schema import OUTPUTS, ModelConfig
 from mia_batch.settings.user_code import resolve
-from mia_batch.signals import logits_of_probabilities
+from mia_batch.signals import logits_of_probabilities, two_classes
 
 LOGITS, PROBABILITIES = OUTPUTS
 SHOWN = 8  # entries of an output in a message
@@ -110,12 +110,10 @@ class Output:
             return values.astype(np.float32)
 
     def _two_columns(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.kind != PROBABILITIES:
-            return np.column_stack([np.zeros_like(values), values])
-        wrong = values[~((values >= 0) & (values <= 1))]
+        wrong = values[~((values >= 0) & (values <= 1))] if self.kind == PROBABILITIES else values[:0]
         if len(wrong):
             raise InputError(f"model.output: probabilities: one for each sample must be in [0, 1], got {wrong[0]}")
-        return np.column_stack([1 - values, values])
+        return two_classes(values, probabilities=self.kind == PROBABILITIES)
 
     def _as_logits(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.kind != PROBABILITIES:

@@ -19,7 +19,7 @@ LOW_ACCURACY = 0.9  # on members, of a model that may be fed otherwise than it w
 CONSTANT = 1e-6  # of the largest output: outputs that differ by less are the same
 SUM_TOLERANCE = 1e-3  # of probabilities, which may have been stored with three digits
 OUTPUTS = ("logits", "probabilities")
-LOG_OF_ZERO = float(np.log(np.finfo(np.float32).smallest_subnormal))  # as signals.logits_of_probabilities makes it
+LOG_OF_ZERO = float(np.log(np.float32(signals.LEAST)))
 BLOCK_VALUES = 1 << 21  # of outputs looked at together
 
 

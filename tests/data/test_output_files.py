@@ -17,7 +17,7 @@ from outputs import WRITERS, a_raw_config, flat, made_up, softmax, write_csv, wr
 
 from mia_batch import signals
 from mia_batch.data import tables
-from mia_batch.data.outputs import LEAST, Outputs
+from mia_batch.data.outputs import Outputs
 from mia_batch.data.repeated import first_repeated
 from mia_batch.errors import InputError
 from mia_batch.settings.loading import make_config
@@ -98,9 +98,9 @@ def test_every_format_gives_the_same(tmp_path: Path, kind: str, monkeypatch: pyt
     if kind == "logits":
         assert np.array_equal(first["outputs"], z)
     if kind == "probabilities":
-        exact = np.log(np.maximum(p, LEAST)).astype(np.float32)
+        exact = np.log(np.maximum(p, signals.LEAST)).astype(np.float32)
         assert np.array_equal(first["outputs"], exact)
-        assert first["outputs"][5].tolist() == [0, *[np.float32(np.log(LEAST))] * 3]
+        assert first["outputs"][5].tolist() == [0, *[np.float32(np.log(signals.LEAST))] * 3]
     assert np.array_equal(first["group"][:6], [-1, -1, 0, 0, 1, 1])  # -1 is of none, as in files of groups
     assert first["sample_id"][1].decode() == "rec 1ä"
     assert np.array_equal(first["site"], np.arange(300) % 3)
@@ -142,7 +142,7 @@ def test_one_column_is_of_two_classes(tmp_path: Path, dtype: Any) -> None:
         assert np.array_equal(found["outputs"], np.column_stack([np.zeros(4), z]))
     p = np.array([0, 0.25, 1, 0.5], np.float32)
     found = everything(of(write_npz(tmp_path / "b", {"probabilities": p, "label": y, "member": m})))
-    expected = np.log(np.maximum(np.column_stack([1 - p, p]), LEAST).astype(np.float64))
+    expected = np.log(np.maximum(np.column_stack([1 - p, p]), signals.LEAST).astype(np.float64))
     np.testing.assert_allclose(found["outputs"], expected, rtol=1e-6)
 
 
