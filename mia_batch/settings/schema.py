@@ -61,14 +61,19 @@ def _resolve_factory(value: Any, info: ValidationInfo) -> str:
     return f"{_resolve_path(location, info)}:{function}" if location.endswith(".py") else value
 
 
-def _resolve_output(value: Any, info: ValidationInfo) -> str:
-    if value in OUTPUTS:
-        return str(value)
-    try:
-        return _resolve_factory(value, info)
-    except ValueError:
-        rule = f"must be {', '.join(OUTPUTS)}, package.module:function or path/to/file.py:function"
-        raise ValueError(rule) from None
+def _word_or_function(words: Collection[str]) -> Callable[[Any, ValidationInfo], str]:
+    """A validator: one of these words, or the user's function."""
+
+    def check(value: Any, info: ValidationInfo) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        try:
+            return _resolve_factory(value, info)
+        except ValueError:
+            rule = f"must be {', '.join(words)}, package.module:function or path/to/file.py:function"
+            raise UnknownValueError(rule, words) from None
+
+    return check
 
 
 def _as_tuple(value: Any) -> Any:
@@ -79,16 +84,6 @@ def _as_blocks(value: Any) -> Any:
     if not isinstance(value, Mapping | list | tuple):
         raise ValueError("must be a block with split, or a list of blocks")
     return (value,) if isinstance(value, Mapping) else _as_tuple(value)
-
-
-def _resolve_preprocess(value: Any, info: ValidationInfo) -> str:
-    if isinstance(value, str) and value in PREPROCESSING:
-        return value
-    try:
-        return _resolve_factory(value, info)
-    except ValueError:
-        rule = f"must be {', '.join(PREPROCESSING)}, package.module:function or path/to/file.py:function"
-        raise ValueError(rule) from None
 
 
 def _as_names(value: Any) -> Any:
@@ -216,7 +211,7 @@ class ModelConfig(Section):
     factory: Annotated[str, BeforeValidator(_resolve_factory)]
     kwargs: Kwargs = {}
     checkpoint: ConfigPath
-    output: Annotated[str, BeforeValidator(_resolve_output)] = "logits"
+    output: Annotated[str, BeforeValidator(_word_or_function(OUTPUTS))] = "logits"
     key: Annotated[str, Field(min_length=1)] | None = None
     index: Annotated[int, Field(ge=0)] | None = None
     prefix: Annotated[str, Field(min_length=1)] | None = None
@@ -324,7 +319,7 @@ class DataConfig(Section):
     kwargs: Kwargs = {}
     label: Literal["fine", "coarse"] = "fine"
     columns: ColumnsConfig | None = None
-    preprocess: Annotated[str, BeforeValidator(_resolve_preprocess)] = "image"
+    preprocess: Annotated[str, BeforeValidator(_word_or_function(PREPROCESSING))] = "image"
     image_size: Annotated[tuple[Positive, Positive], BeforeValidator(_as_tuple)] = (32, 32)
     mean: Means = (0.4465, 0.4822, 0.4914)
     std: Deviations = (0.2010, 0.1994, 0.2023)
