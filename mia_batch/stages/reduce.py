@@ -47,7 +47,7 @@ from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.verdict.cautions import AUGMENTED
 from mia_batch.verdict.duplicates import IMPORTED, NOT_KNOWN, duplicates_caution
-from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, gap_exceeds, low_accuracy, not_known
+from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, exchanged, gap_exceeds, low_accuracy, not_known
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
 from mia_batch.verdict.privacy import (
@@ -235,7 +235,8 @@ def conclude(
     verdict = with_privacy(decide(
         attacks, gate, methods=list(made),
         reasons={name: result.reason for name, result in made.items() if result.reason},
-        not_evaluable=" ".join(model.reasons), too_weak=gap_exceeds(model, gate) or not_known(model),
+        not_evaluable=" ".join(model.reasons),
+        too_weak=gap_exceeds(model, gate) or exchanged(evaluations, gate) or not_known(model),
         cautions=(*_cautions(config, features, twin, model), *_not_run(results), *checks.cautions),
         baseline=checks.baseline,
     ), privacy_audit)  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mia_batch import signals
+from mia_batch.metrics.base import Estimate
 from mia_batch.verdict.rules import Gate
 
 GUESSING_LEVEL = 0.01  # error of calling members' accuracy better than guessing
@@ -61,6 +62,7 @@ class Evaluability:
     imported: bool = False
 
 
+EXCHANGED = "Look whether the two sides are exchanged, or the non-members easier than the members by themselves."
 UNKNOWN = (
     "whether the model is evaluable is not known: losses alone do not say how often it is right on its members. One "
     "that has learned nothing, or was fed wrongly, looks like one that does not leak."
@@ -128,16 +130,44 @@ def evaluability_of_losses(
 
 
 def gap_exceeds(model: Evaluability, gate: Gate) -> str:
-    """That whoever calls a member what the model is right on (Yeom et al. 2018) exceeds the gate's level; else ""."""
-    balanced = (1 + model.members.accuracy - model.nonmembers.accuracy) / 2
-    rule = next((rule for rule in gate.rules if rule.metric == "balanced_accuracy"), None)
-    if rule is None or not balanced > rule.above:
+    """That whoever calls a member what the model is right on (Yeom et al. 2018) exceeds the gate's level; else "".
+
+    Also where it is right on more of the non-members.
+    """
+    gap = model.members.accuracy - model.nonmembers.accuracy
+    balanced, level = (1 + abs(gap)) / 2, _level(gate)
+    if level is None or not balanced > level:
         return ""
-    return (
+    said = (
         f"the model is right on {model.members.accuracy:.1%} of members and {model.nonmembers.accuracy:.1%} of "
-        f"non-members, which alone is a balanced accuracy of {balanced:.4f}, above {rule.above:g}: the attacks "
-        "that were made miss it. Add the attack correctness."
+        f"non-members, which alone is a balanced accuracy of {balanced:.4f}, above {level:g}"
     )
+    advice = "The attacks that were made miss it. Add the attack correctness." if gap > 0 else EXCHANGED
+    return f"{said}. {advice}"
+
+
+def exchanged(attacks: Mapping[str, Mapping[str, Estimate]], gate: Gate) -> str:
+    """That an attack exceeds the gate's level the other way round, by higher scores of non-members; else "".
+
+    Attacks that look for higher scores of members alone say "no leak" where files or blocks of the sides were mixed up.
+
+    Args:
+        attacks: metrics of each, as of `metrics.registry.evaluate`.
+        gate: whose level of balanced accuracy an AUC is compared with.
+    """
+    level = _level(gate)
+    for name, found in attacks.items():
+        auc = found.get("auc")
+        if level is not None and auc is not None and auc.high < 1 - level:
+            return (
+                f"by {name} non-members look more like members than members do: AUC {auc.value:.4f} (at most "
+                f"{auc.high:.4f}). {EXCHANGED}"
+            )
+    return ""
+
+
+def _level(gate: Gate) -> float | None:
+    return next((rule.above for rule in gate.rules if rule.metric == "balanced_accuracy"), None)
 
 
 def not_known(model: Evaluability) -> str:

@@ -225,3 +225,18 @@ def test_attacks_that_miss_what_the_accuracies_show_do_not_pass(
     code, summary = audit.reduce()
     assert (code, summary.verdict.outcome) == (4, "inconclusive")
     assert "Add the attack correctness" in summary.verdict.sentence
+
+
+def test_sides_that_are_exchanged_do_not_pass(
+    make_audit: Callable[..., Audit], capsys: pytest.CaptureFixture
+) -> None:
+    """An attack that takes a low loss for membership finds nothing where the non-members have it; all are right."""
+    audit, rng = make_audit(changes={"attack.methods": [{"method": "threshold_loss"}]}), np.random.default_rng(2)
+    with h5py.File(audit.paths.features, "r") as file:
+        own = file["label"][:][:, None] == np.arange(CLASSES)
+    sure = (10 - 3 * (np.arange(N) < N // 2) + rng.normal(0, 0.3, N))[:, None] * own
+    change_logits(audit, lambda logits: sure.astype(logits.dtype))
+    audit.attack()
+    code, summary = audit.reduce()
+    assert (code, summary.verdict.outcome) == (4, "inconclusive")
+    assert "by threshold_loss non-members look more like members than members do" in summary.verdict.sentence
