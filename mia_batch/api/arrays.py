@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.errors import InputError, one_line
 from mia_batch.inputs import NO_GROUP, Inputs, describe_inputs
-from mia_batch.rundir.features import Features
+from mia_batch.rundir.features import IMPORTED, Features
 
 NAMES = ("logits", "probabilities", "losses", "labels", "groups", "inputs")  # of a side, or of all samples
 SIDES = ("member", "nonmember")
-OUTPUTS = ("logits", "probabilities")
+OUTPUTS = ("logits", "probabilities", "losses")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> Rows:
             f"{next(iter(columns))}: must be in member=... and nonmember=..., where these are the two sides, got both"
         )
     sides = [_checked(_side(value, name), f"{name}.") for name, value in zip(SIDES, (member, nonmember), strict=True)]
-    sizes = [len(side["labels"]) for side in sides]
+    sizes = [len(side["loss"]) for side in sides]
     return _rows(_joined(sides), np.repeat([1, 0], sizes).astype(np.int8))
 
 
@@ -96,27 +96,49 @@ def _side(value: Any, name: str) -> dict[str, Any]:
 
 
 def _checked(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Arrays of one length: labels, logits (of probabilities too), and groups and inputs if they are given."""
-    if "losses" in columns:
-        raise InputError(f"{where}losses: cannot be audited without logits or probabilities yet; give one of these")
+    """Arrays of one length: logits (of probabilities too) and labels, or losses; more if it is given."""
     output = [name for name in OUTPUTS if name in columns]
     if len(output) != 1:
         got = "both" if output else "neither"
-        raise InputError(f"{where}logits: must be given, or probabilities instead, got {got}")
+        raise InputError(f"{where}logits: must be given, or probabilities or losses instead, got {got}")
+    found = _losses(columns, where) if output == ["losses"] else _outputs(columns, output[0], where)
+    n = len(found["loss"])
+    if "groups" in columns:
+        found["groups"] = _groups(columns["groups"], f"{where}groups", n)
+    if "inputs" in columns:
+        found["kind"], found["inputs"] = _inputs(columns["inputs"], f"{where}inputs", n)
+    return found
+
+
+def _outputs(columns: Mapping[str, Any], output: str, where: str) -> dict[str, Any]:
     if "labels" not in columns:
-        raise InputError(f"{where}labels: must be given beside {output[0]}")
-    logits = _logits(columns[output[0]], output[0], where)
+        raise InputError(f"{where}labels: must be given beside {output}")
+    logits = _logits(columns[output], output, where)
     labels = as_array(columns["labels"], f"{where}labels")
     try:
-        signals.loss(logits, labels)
+        loss = signals.loss(logits, labels)
     except ValueError as error:
         raise InputError(f"{where}{error}") from error
-    found = {"output": output[0], "logits": logits, "labels": labels.astype(np.int32)}
-    if "groups" in columns:
-        found["groups"] = _groups(columns["groups"], f"{where}groups", len(labels))
-    if "inputs" in columns:
-        found["kind"], found["inputs"] = _inputs(columns["inputs"], f"{where}inputs", len(labels))
-    return found
+    return {"output": output, "logits": logits, "loss": loss, "labels": labels.astype(np.int32)}
+
+
+def _losses(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Labels may be missing: nothing but the baseline without the model asks for them."""
+    loss = as_array(columns["losses"], f"{where}losses")
+    if loss.ndim != 1 or loss.dtype.kind not in "fiu":
+        raise InputError(f"{where}losses: must be numbers of shape (samples,), got {loss.dtype} {loss.shape}")
+    loss = loss.astype(np.float64)
+    if not ((loss >= 0) & np.isfinite(loss)).all():
+        row = int(np.flatnonzero(~((loss >= 0) & np.isfinite(loss)))[0])
+        raise InputError(f"{where}losses: must be finite and at least 0, got {loss[row]} at sample {row}")
+    found = {"output": "losses", "loss": loss}
+    if "labels" not in columns:
+        return found
+    labels = as_array(columns["labels"], f"{where}labels")
+    if labels.shape != loss.shape or labels.dtype.kind not in "iu" or (labels < 0).any():
+        rule = f"must be integers of shape ({len(loss)},), at least 0, to match losses"
+        raise InputError(f"{where}labels: {rule}, got {labels.dtype} {labels.shape}")
+    return found | {"labels": labels.astype(np.int32)}
 
 
 def _logits(value: Any, name: str, where: str) -> NDArray[np.float32]:
@@ -183,12 +205,12 @@ def _membership(member: Any) -> NDArray[np.int8]:
 def _joined(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Members, then non-members."""
     first, second = sides
+    if first["output"] != second["output"]:
+        raise InputError(f"nonmember: must have {first['output']} as member has, got {second['output']}")
     for name in first | second:
         if (name in first) != (name in second):
             raise InputError(f"{SIDES[name in first]}.{name}: must be given too, as it is of the other side")
-    if first["output"] != second["output"]:
-        raise InputError(f"nonmember: must have {first['output']} as member has, got {second['output']}")
-    if first["logits"].shape[1] != second["logits"].shape[1]:
+    if "logits" in first and first["logits"].shape[1] != second["logits"].shape[1]:
         shapes = [side["logits"].shape[1] for side in sides]
         raise InputError(f"nonmember.{first['output']}: must have {shapes[0]} classes as member has, got {shapes[1]}")
     if first.get("kind") != second.get("kind"):
@@ -202,13 +224,15 @@ def _joined(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> Rows:
-    n, kept = len(columns["labels"]), columns.get("inputs")
+    n, kept = len(columns["loss"]), columns.get("inputs")
     if len(member) != n:
-        raise InputError(f"member: must have shape ({n},) to match labels, got ({len(member)},)")
+        raise InputError(f"member: must have shape ({n},) to match {columns['output']}, got ({len(member)},)")
     if not np.array_equal(np.unique(member), [0, 1]):
         raise InputError(f"member: must have both 0 and 1, got {np.unique(member).tolist()}")
+    kind = "loss" if columns["output"] == "losses" else columns["output"]
     features = features_of(
-        columns["logits"], columns["labels"], member, group=_codes(columns.get("groups"), n),
+        member, columns["loss"], logits=columns.get("logits"), label=columns.get("labels"),
+        attrs={"schema": IMPORTED, "outputs": kind}, group=_codes(columns.get("groups"), n),
         content=None if kept is None else np.ascontiguousarray(kept["content"]),
         statistics=None if kept is None else kept["statistics"].copy(),
     )  # fmt: skip
@@ -216,14 +240,14 @@ def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> Rows:
 
 
 def features_of(
-    logits: NDArray[np.float32], label: NDArray[np.int32], member: NDArray[np.int8], **known: NDArray[Any] | None
+    member: NDArray[np.int8], loss: NDArray[np.float64], *, attrs: dict[str, Any], **known: Any
 ) -> Features:
-    """Rows of arrays, as those of features.h5; `known` of content, group and statistics."""
-    n = len(label)
+    """Rows of arrays, as those of features.h5; `known` of logits, label, content, group and statistics."""
+    n = len(member)
+    given = {"logits": None, "label": None} | known
     return Features(
-        sample_index=np.arange(n), split=np.full(n, "row"), label=label, member=member, logits=logits,
-        loss=signals.loss(logits, label), attrs={}, **known,
-    )  # fmt: skip
+        sample_index=np.arange(n), split=np.broadcast_to("row", n), member=member, loss=loss, attrs=attrs, **given
+    )
 
 
 def _codes(names: NDArray[Any] | None, n: int) -> NDArray[np.int64] | None:

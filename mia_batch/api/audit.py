@@ -43,11 +43,12 @@ def audit(
             and `lr`.
         gate: "tutorial", or a mapping with the keys of a configuration's section `gate`; None for the default rules.
         n_jobs: cores; -1 for all that this process may use. With 1 no other process is started.
-        options: `probabilities` instead of logits, likewise. `groups`, integers or words (n_samples,): samples of one
-            group stay together; -1 is none. `inputs`, n_samples arrays: equal ones are found by their hash; those on
-            both sides are left out, and their statistics go into the baseline without the model. `weak_model=True`:
-            the model is weak or untrained on purpose. Any key of a configuration's section `attack` (`seed`, `eval`,
-            `cv`, `features`, ...), and of `data`: `nonmembers_used_for`, `max_duplicates`.
+        options: `probabilities` instead of logits, likewise, or `losses`: cross entropies, (n_samples,), of which
+            attacks that need more are not run. `groups`, integers or words (n_samples,): samples of one group stay
+            together; -1 is none. `inputs`, n_samples arrays: equal ones are found by their hash; those on both sides
+            are left out, and their statistics go into the baseline without the model. `weak_model=True`: the model is
+            weak or untrained on purpose. Any key of a configuration's section `attack` (`seed`, `eval`, `cv`,
+            `features`, ...), and `nonmembers_used_for` of `data`.
 
     Returns:
         Verdict, metrics and summary.
@@ -63,7 +64,7 @@ def audit(
         of_data = {key: options.pop(key) for key in OF_DATA if key in options}
         weak_model = options.pop("weak_model", False)
         attack = attack_section(ATTACKS if attacks is None else attacks, cores, **options)
-        config = make_config(rows.output, attack, gate, weak_model=weak_model, **of_data)
+        config = make_config(attack, gate, weak_model=weak_model, **of_data)
         return conclude_rows(config, rows, cores)
 
 
@@ -92,7 +93,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _origin(config: Config, rows: Rows) -> dict[str, Any]:
     """Where the summary comes from: settings, versions, and SHA-256 of the arrays."""
-    arrays = {name: getattr(rows.features, name) for name in ("logits", "label", "member", "group", "content")}
+    arrays = {name: getattr(rows.features, name) for name in ("logits", "loss", "label", "member", "group", "content")}
     digests = {
         name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
         for name, array in arrays.items() if array is not None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch import signals
 from mia_batch.api.arrays import features_of
 from mia_batch.api.audit import named
 from mia_batch.api.settings import attack_section, n_cores
@@ -100,8 +101,7 @@ class MembershipInference:
             features = read.features
             assert features.logits is not None
             assert features.label is not None
-            model = evaluability(features.logits, features.label, features.member)
-            for reason in model.reasons:
+            for reason in evaluability(features.logits, features.label, features.member).reasons:
                 log.warning("train: %s", reason)
             split = fit_split(features.member, cv=CV, seed=sections[0].seed, group=read.group, left_out=read.twin)
             samples = samples_that_fit(features, sections[0], split)
@@ -157,7 +157,9 @@ class MembershipInference:
             np.concatenate([getattr(side, name) for side in sides]) for name in ("logits", "label", "content")
         )
         member = np.repeat([1, 0], [len(side.label) for side in sides]).astype(np.int8)
-        features = features_of(logits, label, member, content=content)
+        features = features_of(
+            member, signals.loss(logits, label), attrs={}, logits=logits, label=label, content=content
+        )
         return Read(features, twins(content, member), group_codes(content, None, len(member)))
 
     def _left(self, read: Read) -> NDArray[np.bool_]:

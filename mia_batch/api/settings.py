@@ -11,12 +11,13 @@ import numpy as np
 from mia_batch.errors import InputError
 from mia_batch.process.resources import available_cpus
 from mia_batch.settings.loading import read_section
-from mia_batch.settings.schema import AttackConfig, Config, GateConfig, ModelConfig
+from mia_batch.settings.outputs import NoModel, OutputsConfig
+from mia_batch.settings.schema import FROM_FILES, AttackConfig, Config, GateConfig
 
 ATTACKS: dict[str, dict[str, list[Any]]] = {
     "correctness": {}, "threshold_loss": {}, "threshold_modified_entropy": {}, "lr": {"C": [0.01, 1.0, 100.0]},
 }
-OF_DATA = ("nonmembers_used_for", "max_duplicates")
+OF_DATA = ("nonmembers_used_for",)
 NOT_OPTIONS = ("methods", "backend", "scheduler")  # of the section `attack`
 OPTIONS = ("weak_model", *(key for key in AttackConfig.model_fields if key not in NOT_OPTIONS), *OF_DATA)
 
@@ -48,8 +49,8 @@ def attack_section(methods: Any, n_jobs: int, **keys: Any) -> AttackConfig:
     return section
 
 
-def make_config(output: str, attack: AttackConfig, gate: Any, *, weak_model: bool, **data: Any) -> Config:
-    """The whole configuration. There is neither a network nor a source: what a file says of them stands for nothing.
+def make_config(attack: AttackConfig, gate: Any, *, weak_model: bool, **data: Any) -> Config:
+    """The whole configuration, as of outputs that were imported; no file is read.
 
     Raises:
         InputError: with a line for every problem.
@@ -63,12 +64,8 @@ def make_config(output: str, attack: AttackConfig, gate: Any, *, weak_model: boo
         section = raw.model_copy(update={"weak_model": weak_model or raw.weak_model})
     else:
         section = read_section("gate", {**_plain(raw or {}), **({"weak_model": True} if weak_model else {})})
-    sides = {"members": ({"split": "row"},), "nonmembers": ({"split": "row"},)}
-    return Config(
-        path=Path("audit"), attack=attack, gate=section,
-        model=ModelConfig(factory="mia_batch:audit", checkpoint=Path("audit"), output=output),
-        data=read_section("data", {"source": "mia_batch:audit", "preprocess": "none", **sides, **_plain(data)}),
-    )  # fmt: skip
+    of_data = read_section("data", {"source": FROM_FILES, "files": Path("audit"), **_plain(data)}, OutputsConfig)
+    return Config(path=Path("audit"), attack=attack, gate=section, model=NoModel(), data=of_data)
 
 
 def _methods(given: Any) -> Any:

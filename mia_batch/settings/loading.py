@@ -119,13 +119,13 @@ def _one(field: str) -> str:
     return re.sub(rf"^(data\.(?:{'|'.join(BLOCKS)}))\[0\]", r"\1", field)
 
 
-def read_section(name: str, raw: Any) -> Any:
+def read_section(name: str, raw: Any, section: type[Section] | None = None) -> Any:
     """One section, from what a file would have there. Paths in it are relative to the current folder.
 
     Raises:
         InputError: with every problem found, a line each.
     """
-    section, here = SECTIONS[name], Path("-")
+    section, here = section or SECTIONS[name], Path("-")
     try:
         return section.model_validate(raw, context={"base": Path.cwd()})
     except ValidationError as error:

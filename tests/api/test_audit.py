@@ -9,19 +9,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from running import REPO, code_blocks
 
 import mia_batch
+from mia_batch import signals
 from mia_batch.api.arrays import as_array, read_rows
 from mia_batch.api.audit import audit
 from mia_batch.api.result import AuditResult
 from mia_batch.errors import InputError
 from mia_batch.inputs import NO_GROUP, describe
 from mia_batch.metrics.registry import METRICS
-from mia_batch.process.exit_codes import run_main
+from mia_batch.process.exit_codes import BY_OUTCOME, run_main
 from mia_batch.process.stop import StopRequest
 from mia_batch.report.html import to_html
 from mia_batch.report.summary import Summary, read_summary, to_csv
@@ -29,8 +29,10 @@ from mia_batch.rundir.claim import claim
 from mia_batch.rundir.features import FeatureStore, block_dtype
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import load_config
+from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
 from mia_batch.stages.attack import attack
+from mia_batch.stages.import_outputs import import_into
 from mia_batch.stages.plan import make_manifest
 from mia_batch.stages.reduce import reduce
 
@@ -71,16 +73,10 @@ def bare(summary: Summary) -> dict[str, Any]:
 # --- the same as the stages ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["inputs and groups", "outputs alone"])
-def test_it_says_what_the_stages_say(
-    rows: dict[str, np.ndarray], write_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture,
-    whole: bool,
-) -> None:
-    how = "cross_fit" if whole else "holdout"
-    path = write_config({"attack.methods": METHODS, "attack.seed": 3, "attack.eval": how, "gate": {"alpha": 0.1}})
-    config, paths = load_config(path), RunPaths(tmp_path / "run")
+def extracted(rows: dict[str, np.ndarray], config: Config, paths: RunPaths) -> None:
+    """features.h5 as extract writes it."""
     manifest = claim(paths, make_manifest(config))
-    columns = {name: rows[name] for name in ("member",)} | {"label": rows["labels"], "group": rows["groups"]}
+    columns = {"member": rows["member"], "label": rows["labels"], "group": rows["groups"]}
     columns |= {"sample_index": np.arange(N), "split": np.full(N, "row")}
     block = np.zeros(N, dtype=block_dtype(CLASSES))
     block["row"], block["logits"] = np.arange(N), rows["logits"]
@@ -90,26 +86,42 @@ def test_it_says_what_the_stages_say(
         paths.features, columns, CLASSES, manifest.model_dump(include={"config", "digests"})
     ) as store:
         store.write(block)
-    if not whole:
-        with h5py.File(paths.features, "r+") as file:
-            for name in ("statistics", "content", "group"):
-                del file[name]
-    assert attack(config, paths, None, StopRequest()) == 0
+
+
+@pytest.mark.parametrize("kind", ["extracted", "logits", "probabilities", "losses"])
+def test_it_says_what_the_stages_say(
+    rows: dict[str, np.ndarray], write_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture,
+    kind: str,
+) -> None:
+    how = "cross_fit" if kind == "extracted" else "holdout"
+    own = {"attack.methods": METHODS, "attack.seed": 3, "attack.eval": how, "gate": {"alpha": 0.1}}
+    given = {"logits": rows["logits"], "labels": rows["labels"], "member": rows["member"], "groups": rows["groups"]}
+    z = rows["logits"].astype(np.float64)
+    given |= {"probabilities": np.exp(z - np.logaddexp.reduce(z, axis=1)[:, None])} if kind == "probabilities" else {}
+    given |= {"losses": signals.loss(rows["logits"], rows["labels"])} if kind == "losses" else {}
+    given = {name: value for name, value in given.items() if name != "logits" or kind in ("logits", "extracted")}
+    paths = RunPaths(tmp_path / "run")
+    if kind == "extracted":
+        path = write_config(own)
+        extracted(rows, load_config(path), paths)
+        given["inputs"] = rows["inputs"]
+    else:
+        names = {"labels": "label", "groups": "group", "losses": "loss"}
+        np.savez(tmp_path / "o.npz", **{names.get(name, name): value for name, value in given.items()})
+        path = write_config(own | {"model": None, "extract": None, "data": {"source": "outputs", "files": "o.npz"}})
+        assert import_into(load_config(path), paths, StopRequest()) == 0
+    assert attack(load_config(path), paths, None, StopRequest()) == 0
     parser = stage_parser("reduce", "")
     add_verdict_arguments(parser)
     code = run_main(lambda: reduce(parser.parse_args([str(path), "--out", str(paths.root)])))
     printed = capsys.readouterr().out
 
-    more = {"groups": rows["groups"], "inputs": rows["inputs"]} if whole else {}
-    result = audit(
-        rows["logits"], rows["labels"], rows["member"], attacks=METHODS, gate={"alpha": 0.1}, seed=3, cv=2, n_jobs=1,
-        eval=how, **more,
-    )  # fmt: skip
+    result = audit(**given, attacks=METHODS, gate={"alpha": 0.1}, seed=3, cv=2, n_jobs=1, eval=how)
     assert bare(result.summary) == bare(read_summary(paths.summary_json))
-    assert (code, result.verdict.outcome) == (3, "leak")
+    assert code == BY_OUTCOME[result.verdict.outcome]
     assert f"{result!r}\n" == f"{result}\n" == printed
     assert result.verdict.sentence in " ".join(printed.split())
-    assert result.summary.samples.n_twins == (6 if whole else None)
+    assert result.summary.samples.n_twins == (6 if kind == "extracted" else None)
 
 
 def test_a_model_that_knows_nothing_is_not_evaluable_unless_it_is_meant_so(rows: dict[str, np.ndarray]) -> None:
@@ -207,6 +219,25 @@ def test_probabilities_are_as_good_as_logits(rows: dict[str, np.ndarray], found:
     assert audit(p, rows["labels"], rows["member"], **QUICK).verdict.leak is None  # declared logits: not evaluable
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_of_losses_alone_evaluability_is_not_known(
+    rows: dict[str, np.ndarray], found: AuditResult, labelled: bool
+) -> None:
+    loss = signals.loss(rows["logits"], rows["labels"])
+    result = audit(
+        losses=loss.tolist(), labels=rows["labels"] if labelled else None, member=rows["member"],
+        attacks=["threshold_loss", "correctness"], n_jobs=1, eval="holdout",
+    )  # fmt: skip
+    assert result.verdict.outcome == "leak"
+    assert result.metrics["threshold_loss"]["auc"] == found.metrics["threshold_loss"]["auc"]
+    assert "correctness" not in result.metrics
+    assert any("evaluable is not known: losses alone" in text for text in result.verdict.cautions)
+    assert any(text.startswith("not run, because it needs logits") for text in result.verdict.cautions)
+    sides = {name: {"losses": loss[rows["member"] == side]} for name, side in (("member", 1), ("nonmember", 0))}
+    again = audit(**sides, attacks=["threshold_loss"], n_jobs=1, eval="holdout")
+    assert again.metrics["threshold_loss"] == result.metrics["threshold_loss"]
+
+
 def test_attacks_have_grids_of_arrays(rows: dict[str, np.ndarray]) -> None:
     given = (rows["logits"], rows["labels"], rows["member"])
     result = audit(*given, attacks={"lr": {"C": np.logspace(-2, 0, 2)}, "knn": {
@@ -229,7 +260,7 @@ def test_inputs_that_are_no_images_are_hashed(rows: dict[str, np.ndarray]) -> No
 # --- what it refuses -------------------------------------------------------------------------------------------------
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"logits": None}, "logits: must be given, or probabilities instead, got neither"),
+    ({"logits": None}, "logits: must be given, or probabilities or losses instead, got neither"),
     ({"logits": np.zeros((N, 0))}, r"logits: must be numbers of shape \(samples, classes\), .* got float64 \(400, 0\)"),
     ({"logits": np.zeros((N, 2, 2))}, r"logits: must be numbers .* got float64 \(400, 2, 2\)"),
     ({"logits": np.zeros(N)}, "labels: must be in 0..1, got"),
@@ -248,7 +279,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"member": None}, "member: must be given: 1 for members"),
     ({"member": np.full(N, 2)}, "member: must be 0 or 1 for each sample, got 2"),
     ({"member": np.ones(N)}, r"member: must have both 0 and 1, got \[1\]"),
-    ({"member": np.ones(3)}, r"member: must have shape \(400,\) to match labels, got \(3,\)"),
+    ({"member": np.ones(3)}, r"member: must have shape \(400,\) to match logits, got \(3,\)"),
     ({"nonmember": (1, 2)}, "logits: must be in member=... and nonmember=..."),
     ({"logits": None, "labels": None, "nonmember": 3, "member": (1, 2, 3)}, r"member: must be \(logits, labels\) or a"),
     ({"logits": None, "labels": None, "member": {"logit": 1}, "nonmember": 1}, "member.logit: unknown name; valid"),
@@ -257,8 +288,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"logits": None, "labels": None, "nonmember": (np.zeros((9, 3)), np.zeros(9, int)),
       "member": {"logits": np.zeros((9, 3)), "labels": np.zeros(9, int), "groups": range(9)}},
      "nonmember.groups: must be given too"),
-    ({"losses": np.zeros(N)}, "losses: cannot be audited without logits"),
-    ({"probabilities": np.zeros((N, CLASSES))}, "logits: must be given, or probabilities instead, got both"),
+    ({"losses": np.zeros(N)}, "logits: must be given, or probabilities or losses instead, got both"),
+    ({"logits": None, "losses": np.zeros((N, 2))}, r"losses: must be numbers of shape \(samples,\), got float64"),
+    ({"logits": None, "losses": np.full(N, -1)}, "losses: must be finite and at least 0, got -1.0 at sample 0"),
+    ({"logits": None, "losses": np.full(N, np.inf)}, "losses: must be finite and at least 0, got inf at sample 0"),
+    ({"logits": None, "losses": np.zeros(N), "labels": np.zeros(3, int)}, r"labels: must be integers of shape"),
+    ({"probabilities": np.zeros((N, CLASSES))}, "logits: must be given, or probabilities or losses instead, got both"),
     ({"logits": None, "probabilities": np.ones((N, 2))}, "probabilities: must be at least 0 and sum to 1"),
     ({"groups": np.zeros(N)}, "groups: must be integers or words of shape"),
     ({"groups": np.zeros(2, int)}, "groups: must be integers or words of shape"),
@@ -289,6 +324,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "attack.seed: must be greater than or equal to 0, got -1"),
     ({"cv": 200}, "attack.cv: must be at most"),
     ({"eval_fraction": 0.001, "eval": "holdout"}, "attack.eval_fraction: must leave members and non-members"),
+    ({"max_duplicates": 1.0}, "max_duplicates: unknown option"),
     ({"nonmembers_used_for": "fun"}, "data.nonmembers_used_for: must be 'none'"),
 ]  # fmt: skip
 
@@ -389,7 +425,7 @@ def test_the_page_is_a_table_and_escapes_what_it_shows(found: AuditResult) -> No
 def test_the_json_is_that_of_a_summary(found: AuditResult, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(found.to_json())
     assert read_summary(tmp_path / "summary.json") == found.summary
-    assert found.summary.provenance["digests"].keys() == {"logits", "label", "member"}
+    assert found.summary.provenance["digests"].keys() == {"logits", "loss", "label", "member"}
     recall = found.summary.methods["correctness"].metrics["recall"].value
     assert recall == found.metrics["correctness"]["recall"].value
 
