@@ -227,6 +227,13 @@ class ModelConfig(Section):
         """The file of a factory given as path/to/file.py:function."""
         return factory_file(self.factory)
 
+    def n_columns(self) -> int | None:
+        """Columns of the logits, as far as this says: one output makes two, and a function makes what it likes."""
+        stated = self.kwargs.get("num_classes")
+        if self.output not in OUTPUTS or type(stated) is not int or stated < 1:
+            return None
+        return max(stated, 2)
+
     def files(self) -> dict[str, Path]:
         """The files that it names beside the checkpoint, by field."""
         files = {

@@ -254,8 +254,7 @@ def splits_of(attack: AttackConfig, member: Rows, group: NDArray[np.int64] | Non
 
 def n_classes_of(config: Config, label: Rows) -> int:
     """Columns of the logits, as far as the config tells, else the labels, (n_samples,)."""
-    stated = config.model.kwargs.get("num_classes")
-    return stated if type(stated) is int and stated > 0 else int(label.max()) + 1
+    return config.model.n_columns() or max(2, int(label.max()) + 1)
 
 
 # --- reduce, and all of them -----------------------------------------------------------------------------------------

@@ -113,8 +113,7 @@ def try_here(args: argparse.Namespace) -> int:
         network = load_network(config.model, config.data.network_size)
         predictor = Predictor(network, min(TRIED, config.extract.batch_size), output=Output.of(config.model))
         read = reader(config.data, plan.selection, form=plan.form)
-        width = config.model.kwargs.get("num_classes")
-        tried = try_out(config, plan.selection, predictor, read, n_classes=width)
+        tried = try_out(config, plan.selection, predictor, read, n_classes=config.model.n_columns())
     print("\n".join(tried.lines()), flush=True)
     return OK
 

@@ -207,13 +207,20 @@ def test_reduce_grows_with_the_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "n_classes"), [(7, 7), ("7", 3), (True, 3), (0, 3), (None, 3), ([7], 3), (2.0, 3)]
+    ("stated", "n_classes"), [(7, 7), (1, 2), ("7", 3), (True, 3), (0, 3), (None, 3), ([7], 3), (2.0, 3)]
 )
 def test_classes_are_as_the_config_says_or_the_labels(
     write_config: Callable[..., Path], stated: Any, n_classes: int
 ) -> None:
     config = load_config(write_config({"model.kwargs": {"num_classes": stated}}))
     assert n_classes_of(config, np.array([0, 2, 1])) == n_classes
+
+
+def test_a_function_gives_columns_of_its_own(write_config: Callable[..., Path]) -> None:
+    config = load_config(write_config({"model.kwargs": {"num_classes": 7}, "model.output": "package:function"}))
+    assert config.model.n_columns() is None
+    assert n_classes_of(config, np.array([0, 2, 1])) == 3
+    assert n_classes_of(config, np.array([0, 0])) == 2
 
 
 def test_every_stage_has_a_line(write_config: Callable[..., Path]) -> None:
