@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
+from mia_batch.data.forms import image_fault
 from mia_batch.errors import InputError, one_line
 from mia_batch.inputs import NO_GROUP, Inputs, describe_inputs
 from mia_batch.rundir.features import IMPORTED, Features
@@ -179,15 +180,8 @@ def _inputs(value: Any, field: str, n: int) -> tuple[str, NDArray[Any]]:
     for i, each in enumerate(inputs):
         if not np.size(each) or np.asarray(each).dtype.kind not in "biuf":
             raise InputError(f"{field}[{i}]: must be numbers, got {np.asarray(each).dtype} of shape {np.shape(each)}")
-    kind = "image" if all(_is_image(each) for each in inputs) else "array"
+    kind = "array" if any(image_fault(each) for each in inputs) else "image"
     return kind, describe_inputs(Inputs(kind, ("input",), (inputs,)))
-
-
-def _is_image(value: NDArray[Any]) -> bool:
-    """Whether it is (height, width, 3) of bytes, or of floats from 0 to 255."""
-    if value.ndim != 3 or value.shape[2] != 3 or value.dtype.kind != "f":
-        return value.ndim == 3 and value.shape[2] == 3 and value.dtype == np.uint8
-    return bool(np.isfinite(value).all() and value.min() >= 0 and value.max() <= 255)
 
 
 def _membership(member: Any) -> NDArray[np.int8]:
@@ -214,7 +208,7 @@ def _joined(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
         shapes = [side["logits"].shape[1] for side in sides]
         raise InputError(f"nonmember.{first['output']}: must have {shapes[0]} classes as member has, got {shapes[1]}")
     if first.get("kind") != second.get("kind"):
-        rule = "must be (height, width, 3) of 0 to 255 on both sides or on neither"
+        rule = "must be images, (height, width, channels) of 0 to 255, on both sides or on neither"
         raise InputError(f"nonmember.inputs: {rule}, got {first['kind']} and {second['kind']}")
     if "groups" in first and first["groups"].dtype.kind != second["groups"].dtype.kind:
         kinds = [side["groups"].dtype for side in sides]

@@ -19,7 +19,7 @@ from mia_batch.api.arrays import as_array, read_rows
 from mia_batch.api.audit import audit
 from mia_batch.api.result import AuditResult
 from mia_batch.errors import InputError
-from mia_batch.inputs import NO_GROUP, describe
+from mia_batch.inputs import NO_GROUP, STATISTICS, describe
 from mia_batch.metrics.registry import METRICS
 from mia_batch.process.exit_codes import BY_OUTCOME, run_main
 from mia_batch.process.stop import StopRequest
@@ -257,6 +257,25 @@ def test_inputs_that_are_no_images_are_hashed(rows: dict[str, np.ndarray]) -> No
     assert not result.attacks["correctness"].evaluated[twins].any()
 
 
+PIXELS = np.random.default_rng(5).integers(0, 256, (4, 6, 5, 4), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "image"),
+    [(PIXELS, True), (PIXELS.astype(np.float32), True), (PIXELS[..., :3] / 255, False), (PIXELS - 300.0, False)],
+    ids=["bytes of four channels", "floats", "floats of 0 to 1", "normalised"],
+)
+def test_statistics_of_inputs_are_exact(inputs: np.ndarray, image: bool) -> None:
+    """Pixels are counted in sixteenths of 0..255, in which floats of 0 to 1 would be 16 steps."""
+    given = {"logits": np.eye(4), "labels": range(4), "inputs": inputs}
+    statistics = read_rows(given, [1, 1, 0, 0], None).features.statistics
+    assert statistics is not None
+    found = dict(zip(STATISTICS, statistics.T, strict=True))
+    assert found["mean"] == pytest.approx(inputs.mean(axis=(1, 2, 3)), rel=1e-6)
+    assert found["maximum"] == pytest.approx(inputs.max(axis=(1, 2, 3)), rel=1e-6)
+    assert (found["height"] == 6).all() == image  # of arrays the number of values
+
+
 # --- what it refuses -------------------------------------------------------------------------------------------------
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -303,7 +322,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"inputs": np.full((N, 2), "a")}, r"inputs\[0\]: must be numbers, got <U1"),
     ({"logits": None, "labels": None, "member": {"logits": np.eye(3), "labels": range(3), "inputs": np.zeros((3, 2))},
       "nonmember": {"logits": np.eye(3), "labels": range(3), "inputs": np.zeros((3, 1, 1, 3), np.uint8)}},
-     r"nonmember.inputs: must be \(height, width, 3\) of 0 to 255 on both sides or on neither, got array and image"),
+     r"nonmember.inputs: must be images, .* of 0 to 255, on both sides or on neither, got array and image"),
     ({"attacks": ["lrr"]}, r"attack.methods\[0\].method: must be one of .*, got 'lrr'"),
     ({"attacks": []}, "attack.methods: must have at least 1, got"),
     ({"attacks": 5}, "attacks: must be names, or names with their grids, got int"),
