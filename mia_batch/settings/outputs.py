@@ -110,18 +110,10 @@ class OutputsConfig(DataConfig):
     members: Blocks = ()
     nonmembers: Blocks = ()
 
-    @model_validator(mode="before")
+    @field_validator(*(key for key in DataConfig.model_fields if key not in OWN), mode="before")
     @classmethod
-    def _own_keys(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping):
-            foreign = [key for key in raw if key in DataConfig.model_fields and key not in OWN]
-            unknown = [key for key in raw if key not in DataConfig.model_fields and key not in OWN]
-            rule = f"does not go with source {FROM_FILES}: data.files holds all that is known"
-            problems = [f"{key} {rule}" for key in foreign]
-            problems += [f"{key} unknown key; valid keys: {', '.join(OWN)}" for key in unknown]
-            if problems:
-                raise ValueError(problems)
-        return raw
+    def _only_of_samples(cls, value: Any) -> None:
+        raise ValueError(f"does not go with source {FROM_FILES}: data.files holds all that is known")
 
     @field_validator("source", mode="before")
     @classmethod

@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mia_batch.errors import did_you_mean
+from mia_batch.errors import Problem, did_you_mean
 from mia_batch.settings.grids import expand_values, normalise_grid
 from mia_batch.verdict.rules import GATE_RULES, RULES, TUTORIAL, Claim, Gate, Rule
 
@@ -186,6 +186,14 @@ class UnknownValueError(ValueError):
     def __init__(self, rule: str, choices: Collection[str]) -> None:
         super().__init__(rule)
         self.choices = choices
+
+
+class KeyProblems(ValueError):  # noqa: N818  (it has several)
+    """What is wrong with keys of a section, of each the rule as a line has it after the key."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(f"{key}: {rule}" for key, rule in problems))
+        self.problems = problems
 
 
 class Section(BaseModel):
@@ -464,33 +472,35 @@ class MethodConfig(Section):
     def _expand_grid(cls, raw: Any) -> Any:
         if not isinstance(raw, Mapping) or not isinstance(raw.get("params", {}), Mapping):
             return raw
-        problems = ["notes unknown key; valid keys: method, params"] if "notes" in raw else []  # it is not a user's
+        problems: list[Problem] = []
+        if "notes" in raw:  # it is not a user's
+            problems.append(("notes", unknown_key("notes", shown_keys(cls))))
         notes: list[str] = []
         params = {}
         for name, values in raw.get("params", {}).items():
             try:
                 params[name] = expand_values(values)
             except ValueError as error:
-                problems.append(f"params.{name} {error}")
+                problems.append((f"params.{name}", str(error)))
         if not problems and isinstance(raw.get("method"), str):
             params, notes, problems = _check_grid(raw["method"], params)
         if problems:
-            raise ValueError(problems)
+            raise KeyProblems(*problems)
         return {**raw, "params": params, "notes": tuple(notes)}
 
 
-def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Any], list[str], list[str]]:
+def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Any], list[str], list[Problem]]:
     # scikit-learn: only when a grid is there
     from mia_batch.attacks.registry import ATTACKS
     from mia_batch.search.estimators import n_candidates
 
     if method not in ATTACKS:
         near = did_you_mean(method, ATTACKS)
-        return params, [], [f"method must be one of {', '.join(ATTACKS)}, got {method!r}{near}"]
+        return params, [], [("method", f"must be one of {', '.join(ATTACKS)}, got {method!r}{near}")]
     params, notes = normalise_grid(method, params)
     if n_candidates(params) > MAX_CANDIDATES:
-        rule = f"params must give at most {MAX_CANDIDATES} candidates together, got {n_candidates(params)}"
-        return params, [], [rule]
+        rule = f"must give at most {MAX_CANDIDATES} candidates together, got {n_candidates(params)}"
+        return params, [], [("params", rule)]
     return params, notes, ATTACKS[method].check(params)
 
 
@@ -652,7 +662,7 @@ class GateConfig(Section):
             self.gate()
         except ValueError as error:  # such as that no rule decides a leak
             field, _, rule = str(error).removeprefix("gate.").partition(": ")
-            raise ValueError([f"{field} {rule}"]) from error
+            raise KeyProblems((field, rule)) from error
         return self
 
     def _joint_keys(self) -> tuple[str, ...]:
@@ -694,7 +704,7 @@ class AuditConfig(Section):
     def _a_whole_claim(self) -> AuditConfig:
         for name, other in (("delta", "claimed_epsilon"), ("claimed_epsilon", "delta")):
             if getattr(self, name) is None and getattr(self, other) is not None:
-                raise ValueError([f"{name} is required beside {other}"])
+                raise KeyProblems((name, f"is required beside {other}"))
         return self
 
     def claim(self) -> Claim | None:
@@ -782,3 +792,10 @@ def factory_file(factory: str) -> Path | None:
 def shown_keys(section: type[Section]) -> list[str]:
     """The keys that a user may write in a section."""
     return [name for name, field in section.model_fields.items() if not field.exclude]
+
+
+def unknown_key(name: str, valid: Collection[str]) -> str:
+    """The rule of a key that there is not: those there are, and the one here or elsewhere that may be meant."""
+    found = [f"{where}.{name}" for where, section in SECTIONS.items() if name in shown_keys(section)]
+    elsewhere = f"; did you mean {' or '.join(found)}?" if found else ""
+    return f"unknown key; valid keys: {', '.join(valid)}{did_you_mean(name, valid) or elsewhere}"
