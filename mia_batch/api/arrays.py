@@ -75,6 +75,8 @@ def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> Rows:
     """
     columns = {name: value for name, value in given.items() if value is not None}
     if nonmember is None:
+        if _is_side(member) and not columns:
+            raise InputError("nonmember: must be given beside member=(logits, labels) or member={...}, got None")
         return _rows(_checked(columns, ""), _membership(member))
     if columns:
         raise InputError(
@@ -83,6 +85,12 @@ def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> Rows:
     sides = [_checked(_side(value, name), f"{name}.") for name, value in zip(SIDES, (member, nonmember), strict=True)]
     sizes = [len(side["loss"]) for side in sides]
     return _rows(_joined(sides), np.repeat([1, 0], sizes).astype(np.int8))
+
+
+def _is_side(member: Any) -> bool:
+    """Whether it is of the form that `member` has beside `nonmember`."""
+    is_pair = isinstance(member, tuple | list) and len(member) == 2 and not any(map(np.isscalar, member))
+    return is_pair or isinstance(member, Mapping)
 
 
 def _side(value: Any, name: str) -> dict[str, Any]:
@@ -105,9 +113,9 @@ def _checked(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
     found = _losses(columns, where) if output == ["losses"] else _outputs(columns, output[0], where)
     n = len(found["loss"])
     if "groups" in columns:
-        found["groups"] = _groups(columns["groups"], f"{where}groups", n)
+        found["groups"], found["named by"] = _groups(columns["groups"], f"{where}groups", n)
     if "inputs" in columns:
-        found["kind"], found["inputs"] = _inputs(columns["inputs"], f"{where}inputs", n)
+        found["inputs"], found["kind"] = _inputs(columns["inputs"], f"{where}inputs", n)
     return found
 
 
@@ -160,15 +168,20 @@ def _logits(value: Any, name: str, where: str) -> NDArray[np.float32]:
         raise InputError(f"{where}{error}") from error
 
 
-def _groups(value: Any, field: str, n: int) -> NDArray[Any]:
+def _groups(value: Any, field: str, n: int) -> tuple[NDArray[Any], str]:
+    """The name of each sample's group, (n,), and whether names are integers or words."""
     names = as_array(value, field)
     if names.shape != (n,) or names.dtype.kind not in "iuSU":
         raise InputError(f"{field}: must be integers or words of shape ({n},), got {names.dtype} {names.shape}")
-    return names
+    if names.dtype.kind == "S":
+        return np.char.decode(names, "utf-8", "replace"), "words"
+    if names.dtype == np.uint64:  # beside int64 NumPy would round both
+        return names.astype(str), "integers"
+    return names, "integers" if names.dtype.kind in "iu" else "words"
 
 
-def _inputs(value: Any, field: str, n: int) -> tuple[str, NDArray[Any]]:
-    """What the inputs are, image or array, and what is kept of each, (n,) of `INPUT_DTYPE`."""
+def _inputs(value: Any, field: str, n: int) -> tuple[NDArray[Any], str]:
+    """What is kept of each input, (n,) of `INPUT_DTYPE`, and what they are, image or array."""
     try:
         size = len(value)
     except TypeError:
@@ -181,7 +194,7 @@ def _inputs(value: Any, field: str, n: int) -> tuple[str, NDArray[Any]]:
         if not np.size(each) or np.asarray(each).dtype.kind not in "biuf":
             raise InputError(f"{field}[{i}]: must be numbers, got {np.asarray(each).dtype} of shape {np.shape(each)}")
     kind = "array" if any(image_fault(each) for each in inputs) else "image"
-    return kind, describe_inputs(Inputs(kind, ("input",), (inputs,)))
+    return describe_inputs(Inputs(kind, ("input",), (inputs,))), kind
 
 
 def _membership(member: Any) -> NDArray[np.int8]:
@@ -210,10 +223,9 @@ def _joined(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if first.get("kind") != second.get("kind"):
         rule = "must be images, (height, width, channels) of 0 to 255, on both sides or on neither"
         raise InputError(f"nonmember.inputs: {rule}, got {first['kind']} and {second['kind']}")
-    if "groups" in first and first["groups"].dtype.kind != second["groups"].dtype.kind:
-        kinds = [side["groups"].dtype for side in sides]
-        raise InputError(f"nonmember.groups: must be {kinds[0]} as member's are, got {kinds[1]}")
-    alike = ("output", "kind")
+    if first.get("named by") != second.get("named by"):
+        raise InputError(f"nonmember.groups: must be {first['named by']} as member's are, got {second['named by']}")
+    alike = ("output", "kind", "named by")
     return {name: first[name] if name in alike else np.concatenate([first[name], second[name]]) for name in first}
 
 
