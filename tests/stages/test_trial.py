@@ -42,6 +42,7 @@ import numpy as np
 
 def build(num_classes):
     from mindspore import nn
+    print(" of the network's own\\ntried:   too\\nunfinished", end="")
     return nn.SequentialCell(nn.Flatten(), nn.Dense(3 * 32 * 32, num_classes))
 
 def save(path, num_classes):
@@ -86,7 +87,7 @@ def test_check_says_what_goes_in_what_comes_out_and_what_is_right(
 def test_what_is_tried_may_have_other_columns_than_are_stated(
     tmp_path: Path, capsys: pytest.CaptureFixture, num_classes: int, output: str, given: str
 ) -> None:
-    """One logit makes two columns, and a function any number, as in an extraction."""
+    """One logit makes two columns, and a function any number, as in an extraction. What the network prints is its own."""
     code, checkpoint = tmp_path / "own.py", tmp_path / "own.ckpt"
     code.write_text(OWN)
     saved = f"import own; own.save({str(checkpoint)!r}, {num_classes})"
@@ -99,10 +100,12 @@ def test_what_is_tried_may_have_other_columns_than_are_stated(
     }
     config = tmp_path / "own.yaml"
     config.write_text(yaml.safe_dump(raw))
-    assert main(["check", str(config), "--try"]) == 0
+    assert main(["check", str(config), "--try", "--set", f"model.checkpoint = {checkpoint}"]) == 0
     printed = capsys.readouterr().out
-    assert f"outputs Float32 {given}; labels 0 to 1" in printed
     assert "for 2 classes" in printed
+    tried = printed[printed.index("tried:") :].splitlines()
+    assert tried[0] == f"tried:   inputs float32 (64, 3, 32, 32); outputs Float32 {given}; labels 0 to 1"
+    assert [line.split()[0] for line in tried] == ["tried:", "right"]
 
 
 @pytest.mark.parametrize(
