@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from mia_batch.data.outputs import ImportedSamples
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
 from mia_batch.network.requirements import RANK_BYTES
@@ -180,12 +181,11 @@ def column_widths(attack: AttackConfig, n_classes: int) -> dict[str, int]:
     """How many numbers of each sample the attacks and the blind baseline read, by array."""
     from mia_batch.attacks import blind
     from mia_batch.attacks.features import n_features
-    from mia_batch.attacks.registry import ATTACKS
     from mia_batch.signals import NAMES
+    from mia_batch.stages.attack_settings import needed_columns
 
-    needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
-    features = n_features(n_classes) if attack.features == "signals" else 1 + n_classes
-    widths = dict.fromkeys(NAMES, 1) | {"features": features, "label": 1}
+    needed = needed_columns(attack)
+    widths = dict.fromkeys(NAMES, 1) | {"features": n_features(attack.features, n_classes), "label": 1}
     return {name: width for name, width in widths.items() if name in needed} | {"blind": blind.n_columns(n_classes)}
 
 
@@ -234,22 +234,11 @@ def attack_estimate(
 
 
 def _tasks(attack: AttackConfig, samples: Samples) -> dict[str, list[Any]]:
-    from mia_batch.attacks.base import AttackSettings
     from mia_batch.attacks.registry import ATTACKS, CHECKS
+    from mia_batch.stages.attack_settings import settings_of
 
-    told = {
-        each.method: AttackSettings(each.params, attack.seed, attack.search, attack.n_iter) for each in attack.methods
-    } | {name: AttackSettings(seed=attack.seed) for name in CHECKS}
+    told = settings_of(attack, CHECKS)
     return {name: (ATTACKS | CHECKS)[name].tasks(samples, settings) for name, settings in told.items()}
-
-
-def splits_of(attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None) -> list[Split]:
-    """How the rows are split, of membership and declared groups, (n_samples,) each; None for rows that stand alone."""
-    from mia_batch.attacks.grouping import group_codes
-    from mia_batch.attacks.split import make_splits
-
-    codes = None if group is None else group_codes(None, group, len(member))
-    return list(make_splits(member.astype(np.int8), group=codes, **attack.splitting()))
 
 
 def n_classes_of(config: Config, label: Rows) -> int:
@@ -288,11 +277,50 @@ def estimates(
         len(member) - n_done, ranks, batch_bytes=batch_bytes(config), speed=speed,
         checkpoint_bytes=weights.stat().st_size if weights.exists() else 0,
     )  # fmt: skip
-    attack = attack_estimate(
-        config.attack, member, splits_of(config.attack, member, selection.group),
-        n_classes_of(config, selection.label), n_jobs=n_jobs, alone=alone,
-    )  # fmt: skip
-    return [extract, attack, reduce_estimate(len(member))]
+    n_classes = n_classes_of(config, selection.label)
+    return [
+        extract,
+        *_after_outputs(config.attack, member, selection.group, n_classes, n_jobs=n_jobs, alone=alone),
+    ]  # fmt: skip
+
+
+def known_of(n_classes: int | None, samples: ImportedSamples) -> set[str]:
+    """What is known of imported samples, as attacks name it; `n_classes` is None for losses alone."""
+    from mia_batch.signals import NAMES
+
+    known = {"member", "loss"} | ({"label"} if samples.label is not None else set())
+    return known | ({"features", *NAMES} if n_classes else set())
+
+
+def import_estimates(
+    attack: AttackConfig, n_classes: int | None, samples: ImportedSamples, *, n_jobs: int, alone: bool = False
+) -> list[Estimate]:
+    """Of the stages after an import: of the attacks that can be made, and of the report.
+
+    Args:
+        attack: which, and their grids.
+        n_classes: of the outputs; None for losses alone.
+        samples: that are imported.
+        n_jobs: cores of the attacks.
+        alone: whether each attack is a job of its own.
+    """
+    from mia_batch.stages.attack_settings import that_run
+
+    allowed, _ = that_run(attack, known_of(n_classes, samples))
+    return _after_outputs(allowed, samples.member, samples.group, n_classes or 2, n_jobs=n_jobs, alone=alone)
+
+
+def _after_outputs(
+    attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None, n_classes: int, *, n_jobs: int, alone: bool
+) -> list[Estimate]:
+    """Of the attacks and the report on samples of this membership and these declared groups, (n_samples,) each."""
+    from mia_batch.attacks.grouping import group_codes
+    from mia_batch.stages.attack_settings import splits_of
+
+    splits = splits_of(attack, member, group_codes(None, group, len(member)))
+    return [
+        attack_estimate(attack, member, splits, n_classes, n_jobs=n_jobs, alone=alone), reduce_estimate(len(member))
+    ]
 
 
 def batch_bytes(config: Config) -> int:

@@ -217,8 +217,11 @@ def test_submit_queues_the_import_as_the_first_job(tmp_path: Path, capsys: Any) 
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
     arguments = [str(tmp_path / "c.yaml"), "--out", str(tmp_path / "out"), "--site", "gpu", "--dry-run"]
     assert main(["submit", *arguments]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     assert [line.partition("=")[0] for line in lines] == ["import", "attack", "reduce"]
+    said = [line.partition(" (")[0] for line in printed.err.splitlines() if "estimate: " in line]
+    assert [line.partition("estimate: ")[2].partition(":")[0] for line in said] == ["attack", "reduce"]
     assert "slurm/import.sbatch" in lines[0]
     assert "gres" not in lines[0]
     assert "--dependency=afterok:$import" in lines[1]

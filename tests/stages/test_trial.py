@@ -87,7 +87,7 @@ def test_check_says_what_goes_in_what_comes_out_and_what_is_right(
 def test_what_is_tried_may_have_other_columns_than_are_stated(
     tmp_path: Path, capsys: pytest.CaptureFixture, num_classes: int, output: str, given: str
 ) -> None:
-    """One logit makes two columns, and a function any number, as in an extraction. What the network prints is its own."""
+    """One logit makes two columns, and a function any number, as in an extraction. Its prints are not shown."""
     code, checkpoint = tmp_path / "own.py", tmp_path / "own.ckpt"
     code.write_text(OWN)
     saved = f"import own; own.save({str(checkpoint)!r}, {num_classes})"
