@@ -16,13 +16,13 @@ from mia_batch.inputs import NO_GROUP, Inputs, describe_inputs
 from mia_batch.rundir.features import IMPORTED, Features
 
 NAMES = ("logits", "probabilities", "losses", "labels", "groups", "inputs")  # of a side, or of all samples
-SIDES = ("member", "nonmember")
-OUTPUTS = ("logits", "probabilities", "losses")
+BOTH = ("member", "nonmember")  # arguments of what is known of a side
+KINDS = {"logits": "logits", "probabilities": "probabilities", "losses": "loss"}  # of outputs, by argument
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Samples of an audit, and which of `OUTPUTS` their logits are of."""
+    """Samples of an audit, and which of `KINDS` their logits are of."""
 
     features: Features
     output: str
@@ -82,7 +82,7 @@ def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> Rows:
         raise InputError(
             f"{next(iter(columns))}: must be in member=... and nonmember=..., where these are the two sides, got both"
         )
-    sides = [_checked(_side(value, name), f"{name}.") for name, value in zip(SIDES, (member, nonmember), strict=True)]
+    sides = [_checked(_side(value, name), f"{name}.") for name, value in zip(BOTH, (member, nonmember), strict=True)]
     sizes = [len(side["loss"]) for side in sides]
     return _rows(_joined(sides), np.repeat([1, 0], sizes).astype(np.int8))
 
@@ -106,7 +106,7 @@ def _side(value: Any, name: str) -> dict[str, Any]:
 
 def _checked(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Arrays of one length: logits (of probabilities too) and labels, or losses; more if it is given."""
-    output = [name for name in OUTPUTS if name in columns]
+    output = [name for name in KINDS if name in columns]
     if len(output) != 1:
         got = "both" if output else "neither"
         raise InputError(f"{where}logits: must be given, or probabilities or losses instead, got {got}")
@@ -216,7 +216,7 @@ def _joined(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
         raise InputError(f"nonmember: must have {first['output']} as member has, got {second['output']}")
     for name in first | second:
         if (name in first) != (name in second):
-            raise InputError(f"{SIDES[name in first]}.{name}: must be given too, as it is of the other side")
+            raise InputError(f"{BOTH[name in first]}.{name}: must be given too, as it is of the other side")
     if "logits" in first and first["logits"].shape[1] != second["logits"].shape[1]:
         shapes = [side["logits"].shape[1] for side in sides]
         raise InputError(f"nonmember.{first['output']}: must have {shapes[0]} classes as member has, got {shapes[1]}")
@@ -235,10 +235,9 @@ def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> Rows:
         raise InputError(f"member: must have shape ({n},) to match {columns['output']}, got ({len(member)},)")
     if not np.array_equal(np.unique(member), [0, 1]):
         raise InputError(f"member: must have both 0 and 1, got {np.unique(member).tolist()}")
-    kind = "loss" if columns["output"] == "losses" else columns["output"]
     features = features_of(
         member, columns["loss"], logits=columns.get("logits"), label=columns.get("labels"),
-        attrs={"schema": IMPORTED, "outputs": kind}, group=_codes(columns.get("groups"), n),
+        attrs={"schema": IMPORTED, "outputs": KINDS[columns["output"]]}, group=_codes(columns.get("groups"), n),
         content=None if kept is None else np.ascontiguousarray(kept["content"]),
         statistics=None if kept is None else kept["statistics"].copy(),
     )  # fmt: skip

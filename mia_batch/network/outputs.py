@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.network.checkpoint_entry import shape_words
-from mia_batch.settings.schema import OUTPUTS, ModelConfig
+from mia_batch.settings.schema import ModelConfig
 from mia_batch.settings.user_code import resolve
-from mia_batch.signals import logits_of_probabilities, two_classes
+from mia_batch.signals import OUTPUTS, logits_of_probabilities, two_classes
 
 LOGITS, PROBABILITIES = OUTPUTS
 SHOWN = 8  # entries of an output in a message

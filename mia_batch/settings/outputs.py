@@ -27,8 +27,9 @@ from mia_batch.settings.schema import (
     _resolve_path,
     _unique,
 )
+from mia_batch.signals import OUTPUTS
 
-KINDS = ("logits", "probabilities", "loss")  # of outputs; where a file has several, the first counts
+KINDS = (*OUTPUTS, "loss")  # of outputs; where a file has several, the first counts
 SIDES = ("members", "nonmembers")
 OWN = ("source", "files", "columns", "randomised", "canaries", "nonmembers_used_for")  # keys of `data`
 
@@ -114,11 +115,6 @@ class OutputsConfig(DataConfig):
     @classmethod
     def _only_of_samples(cls, value: Any) -> None:
         raise ValueError(f"does not go with source {FROM_FILES}: data.files holds all that is known")
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _known_source(cls, value: Any, info: ValidationInfo) -> str:
-        return str(value)
 
     @model_validator(mode="after")
     def _what_the_source_takes(self) -> OutputsConfig:

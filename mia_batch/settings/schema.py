@@ -26,13 +26,13 @@ from pydantic_core import PydanticCustomError
 
 from mia_batch.errors import Problem, did_you_mean
 from mia_batch.settings.grids import expand_values, normalise_grid
+from mia_batch.signals import OUTPUTS
 from mia_batch.verdict.rules import GATE_RULES, RULES, TUTORIAL, Claim, Gate, Rule
 
 MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
 RECORD_CHANNELS = 3
 PREPROCESSING = ("image", "none")
-OUTPUTS = ("logits", "probabilities")
 FROM_FILES = "outputs"  # the source of imports: see settings/outputs.py
 JOINT_KEYS = ("rule", "threshold", "metrics", "bound")
 
@@ -61,8 +61,8 @@ def _resolve_factory(value: Any, info: ValidationInfo) -> str:
     return f"{_resolve_path(location, info)}:{function}" if location.endswith(".py") else value
 
 
-def _word_or_function(words: Collection[str]) -> Callable[[Any, ValidationInfo], str]:
-    """A validator: one of these words, or the user's function."""
+def word_or_function(words: Collection[str], others: Collection[str] = ()) -> Callable[[Any, ValidationInfo], str]:
+    """A validator: one of these words, or the user's function; of `others` only messages say that there are such."""
 
     def check(value: Any, info: ValidationInfo) -> str:
         if isinstance(value, str) and value in words:
@@ -70,8 +70,9 @@ def _word_or_function(words: Collection[str]) -> Callable[[Any, ValidationInfo],
         try:
             return _resolve_factory(value, info)
         except ValueError:
-            rule = f"must be {', '.join(words)}, package.module:function or path/to/file.py:function"
-            raise UnknownValueError(rule, words) from None
+            known = (*words, *others)
+            rule = f"must be {', '.join(known)}, package.module:function or path/to/file.py:function"
+            raise UnknownValueError(rule, known) from None
 
     return check
 
@@ -219,7 +220,7 @@ class ModelConfig(Section):
     factory: Annotated[str, BeforeValidator(_resolve_factory)]
     kwargs: Kwargs = {}
     checkpoint: ConfigPath
-    output: Annotated[str, BeforeValidator(_word_or_function(OUTPUTS))] = "logits"
+    output: Annotated[str, BeforeValidator(word_or_function(OUTPUTS))] = "logits"
     key: Annotated[str, Field(min_length=1)] | None = None
     index: Annotated[int, Field(ge=0)] | None = None
     prefix: Annotated[str, Field(min_length=1)] | None = None
@@ -329,12 +330,12 @@ class DataConfig(Section):
         nonmembers_used_for: whether the non-members were used for early stopping or tuning.
     """
 
-    source: str
+    source: Annotated[str, BeforeValidator(word_or_function(SOURCES, (FROM_FILES,)))]
     path: ConfigPath | None = None
     kwargs: Kwargs = {}
     label: Literal["fine", "coarse"] = "fine"
     columns: ColumnsConfig | None = None
-    preprocess: Annotated[str, BeforeValidator(_word_or_function(PREPROCESSING))] = "image"
+    preprocess: Annotated[str, BeforeValidator(word_or_function(PREPROCESSING))] = "image"
     image_size: Annotated[tuple[Positive, Positive], BeforeValidator(_as_tuple)] = (32, 32)
     mean: Means = (0.4465, 0.4822, 0.4914)
     std: Deviations = (0.2010, 0.1994, 0.2023)
@@ -365,17 +366,6 @@ class DataConfig(Section):
     def network_size(self) -> tuple[int, int] | None:
         """(height, width) of the network's images; None where its inputs are not said to be images."""
         return self.image_size if self.is_image else None
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _known_source(cls, value: Any, info: ValidationInfo) -> str:
-        if value in SOURCES:
-            return str(value)
-        try:
-            return _resolve_factory(value, info)
-        except ValueError:
-            rule = f"must be {', '.join(SOURCES)}, {FROM_FILES}, package.module:function or path/to/file.py:function"
-            raise UnknownValueError(rule, (*SOURCES, FROM_FILES)) from None
 
     @model_validator(mode="after")
     def _randomised_all_or_some(self) -> DataConfig:
