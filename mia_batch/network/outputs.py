@@ -176,8 +176,8 @@ def as_arrays(given: Any) -> Any:
     return given
 
 
-class Columns(nn.Cell):
-    """What `Output` does, within a graph: logits (n, n_classes) of what a network gives, to train on.
+class LogitsInGraph(nn.Cell):
+    """What `Output.logits` does, within a graph: logits (n, n_classes) of what a network gives, to train on.
 
     Args:
         output: without a function.
