@@ -21,7 +21,7 @@ KINDS = {"logits": "logits", "probabilities": "probabilities", "losses": "loss"}
 
 
 @dataclass(frozen=True)
-class Rows:
+class AuditRows:
     """Samples of an audit, and which of `KINDS` their logits are of."""
 
     features: Features
@@ -61,7 +61,7 @@ def _in_memory(value: Any) -> Any:
         return value.float().numpy()
 
 
-def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> Rows:
+def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> AuditRows:
     """The samples of an audit.
 
     Args:
@@ -229,7 +229,7 @@ def _joined(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {name: first[name] if name in alike else np.concatenate([first[name], second[name]]) for name in first}
 
 
-def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> Rows:
+def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> AuditRows:
     n, kept = len(columns["loss"]), columns.get("inputs")
     if len(member) != n:
         raise InputError(f"member: must have shape ({n},) to match {columns['output']}, got ({len(member)},)")
@@ -241,7 +241,7 @@ def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> Rows:
         content=None if kept is None else np.ascontiguousarray(kept["content"]),
         statistics=None if kept is None else kept["statistics"].copy(),
     )  # fmt: skip
-    return Rows(features, columns["output"])
+    return AuditRows(features, columns["output"])
 
 
 def features_of(

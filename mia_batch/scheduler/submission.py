@@ -31,7 +31,7 @@ from mia_batch.scheduler.sbatch_commands import Request, Step, plan_chain
 from mia_batch.scheduler.site import STAGES, Site
 from mia_batch.settings.loading import named_in, with_checkpoint
 from mia_batch.settings.schema import Config
-from mia_batch.stages.estimates import Estimate, earlier_speed, estimates, import_estimates, runs_around
+from mia_batch.stages.estimates import StageCost, earlier_speed, estimates, import_estimates, runs_around
 from mia_batch.stages.import_outputs import check_samples, open_outputs
 from mia_batch.stages.plan import Plan, make_plan, planned_manifest
 
@@ -54,7 +54,7 @@ class Submission:
 
     steps: Sequence[Step]
     job_ids: Mapping[str, str] = field(default_factory=dict)
-    estimates: Sequence[Estimate] = ()
+    estimates: Sequence[StageCost] = ()
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def submit_run(
 
 def _estimates(
     config: Config, plan: Plan, site: Site, stages: Sequence[str], runs: Sequence[RunPaths], *, alone: bool
-) -> list[Estimate]:
+) -> list[StageCost]:
     """What the jobs will take, of those runs' measurements; `alone`: each attack is a job."""
     ask, rows = site.extract, read_rows(runs[0]) if runs else None
     found = estimates(
@@ -119,7 +119,7 @@ def _estimates(
     return [estimate for estimate in found if estimate.stage in stages]
 
 
-def _estimates_of_import(config: Config, site: Site, stages: Sequence[str]) -> list[Estimate]:
+def _estimates_of_import(config: Config, site: Site, stages: Sequence[str]) -> list[StageCost]:
     """What the jobs after an import will take; what is read of the files for it, the outputs aside, is checked."""
     if not {"attack", "reduce"} & set(stages):
         return []

@@ -38,7 +38,7 @@ Rows = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StageCost:
     """What one stage will take.
 
     Attributes:
@@ -82,7 +82,7 @@ class Speed:
 
 def extract_estimate(
     n_rows: int, ranks: int, *, batch_bytes: int, checkpoint_bytes: int, speed: Speed | None = None
-) -> Estimate:
+) -> StageCost:
     """Of the forward pass.
 
     Args:
@@ -96,12 +96,12 @@ def extract_estimate(
     known = RANK_BYTES + batch_bytes + 2 * checkpoint_bytes  # the weights, and what the file is read into
     if speed is None:
         basis = "MindSpore on CPU, weights and batches, without what the layers hold"
-        return Estimate("extract", None, known, where, basis, at_least=True)
+        return StageCost("extract", None, known, where, basis, at_least=True)
     seconds = speed.loading + n_rows / ranks / speed.rows_per_second
     basis = f"{speed.rows_per_second:.0f} rows/s of a rank in {speed.source}"
     if speed.memory is None:
-        return Estimate("extract", seconds, known, where, f"{basis}; memory without what the layers hold", True)
-    return Estimate("extract", seconds, speed.memory, where, basis)
+        return StageCost("extract", seconds, known, where, f"{basis}; memory without what the layers hold", True)
+    return StageCost("extract", seconds, speed.memory, where, basis)
 
 
 def earlier_speed(manifest: Manifest, runs: Iterable[RunPaths]) -> Speed | None:
@@ -199,7 +199,7 @@ def shapes_alone(member: Rows, splits: Sequence[Split], widths: Mapping[str, int
 
 def attack_estimate(
     attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False
-) -> Estimate:
+) -> StageCost:
     """Of the attacks and the blind baseline.
 
     Args:
@@ -219,7 +219,7 @@ def attack_estimate(
     core_seconds = max(sum(task.cost for task in its) for its in jobs)
     if attack.backend == "dask":
         basis = f"{_seconds(core_seconds)} of one core, shared by the scheduler's workers; {MEASURED}"
-        return Estimate("attack", None, shared, "for the process that asks Dask", basis)
+        return StageCost("attack", None, shared, "for the process that asks Dask", basis)
     fitting = int((attack.memory_gib * 2**30 - shared) // each)
     n_workers = max(1, min(n_jobs, fitting))
     longest = max((task.urgency for its in jobs for task in its), default=0.0)
@@ -227,7 +227,7 @@ def attack_estimate(
     what = "the longest of a job for each attack" if alone else f"{len(jobs[0])} tasks"
     needed = (shared + each) / 2**30
     refused = f"attack.memory_gib: must be at least {needed:.2f} for these samples and grids, got {attack.memory_gib}"
-    return Estimate(
+    return StageCost(
         "attack", seconds, shared + n_workers * each, f"on {n_workers} core(s)", f"{what}; {MEASURED}",
         warning="" if fitting >= 1 else refused,
     )  # fmt: skip
@@ -249,18 +249,18 @@ def n_classes_of(config: Config, label: Rows) -> int:
 # --- reduce, and all of them -----------------------------------------------------------------------------------------
 
 
-def reduce_estimate(n_rows: int) -> Estimate:
+def reduce_estimate(n_rows: int) -> StageCost:
     """Of the metrics and the verdict of so many samples."""
     first = min(n_rows, FEW_ROWS)  # the permutation test takes most, and is of no more than some rows
     seconds = REDUCE_START_S + REDUCE_S_PER_ROW * first + REDUCE_S_PER_LATER_ROW * (n_rows - first)
     memory = REDUCE_BYTES + REDUCE_BYTES_PER_ROW * first + REDUCE_BYTES_PER_LATER_ROW * (n_rows - first)
-    return Estimate("reduce", seconds, memory, "on 1 core", MEASURED)
+    return StageCost("reduce", seconds, memory, "on 1 core", MEASURED)
 
 
 def estimates(
     config: Config, selection: Selection, *, ranks: int, n_jobs: int, speed: Speed | None = None, alone: bool = False,
     n_done: int = 0,
-) -> list[Estimate]:
+) -> list[StageCost]:
     """Of every stage of a run.
 
     Args:
@@ -294,7 +294,7 @@ def known_of(n_classes: int | None, samples: ImportedSamples) -> set[str]:
 
 def import_estimates(
     attack: AttackConfig, n_classes: int | None, samples: ImportedSamples, *, n_jobs: int, alone: bool = False
-) -> list[Estimate]:
+) -> list[StageCost]:
     """Of the stages after an import: of the attacks that can be made, and of the report.
 
     Args:
@@ -312,7 +312,7 @@ def import_estimates(
 
 def _after_outputs(
     attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None, n_classes: int, *, n_jobs: int, alone: bool
-) -> list[Estimate]:
+) -> list[StageCost]:
     """Of the attacks and the report on samples of this membership and these declared groups, (n_samples,) each."""
     from mia_batch.attacks.grouping import group_codes
     from mia_batch.stages.attack_settings import splits_of
@@ -331,7 +331,7 @@ def batch_bytes(config: Config) -> int:
     return 2 * 4 * len(config.data.mean) * height * width * config.extract.batch_size
 
 
-def estimate_lines(found: Sequence[Estimate]) -> list[str]:
+def estimate_lines(found: Sequence[StageCost]) -> list[str]:
     """A line for each stage, said to be estimates, and what they warn of."""
     lines = [
         f"estimate: {each.stage}: {time_words(each)}, {memory_words(each)} {each.where} ({each.basis})"
@@ -340,12 +340,12 @@ def estimate_lines(found: Sequence[Estimate]) -> list[str]:
     return lines + [f"WARNING: {each.warning}" for each in found if each.warning]
 
 
-def time_words(estimate: Estimate) -> str:
+def time_words(estimate: StageCost) -> str:
     """The time of a stage, in words."""
     return "time not known before a run" if estimate.seconds is None else f"about {_seconds(estimate.seconds)}"
 
 
-def memory_words(estimate: Estimate, n_bytes: int | None = None) -> str:
+def memory_words(estimate: StageCost, n_bytes: int | None = None) -> str:
     """The memory of a stage, or of so many bytes that are estimated as it is, in words."""
     amount = (n_bytes or estimate.memory) / 2**30
     return f"{'at least' if estimate.at_least else 'about'} {amount:.2f} GiB"
