@@ -86,11 +86,6 @@ def warn_of_borrowed(data: DataConfig) -> None:
         log.warning("%s", borrowed_preprocessing(data.borrowed))
 
 
-def select_samples(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> Selection:
-    """The samples of `chosen`; some are read, so that what is wrong with many of them shows now."""
-    return look_at(chosen, n_looked_at)[0]
-
-
 def look_at(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> tuple[Selection, Form]:
     """The samples of `chosen` and what each of them has; some are read, and go through a function of the user's."""
     source = open_source(chosen, open_dataset)

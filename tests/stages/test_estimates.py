@@ -34,7 +34,7 @@ from mia_batch.stages.estimates import (
     runs_around,
     shapes_alone,
 )
-from mia_batch.stages.plan import select_samples
+from mia_batch.stages.plan import look_at
 from mia_batch.workers.open_executor import memory_of, workers_within
 
 LAUNCH: dict[str, Any] = {
@@ -225,7 +225,7 @@ def test_a_function_gives_columns_of_its_own(write_config: Callable[..., Path]) 
 
 def test_every_stage_has_a_line(write_config: Callable[..., Path]) -> None:
     config = load_config(write_config())
-    found = estimates(config, select_samples(config.data), ranks=2, n_jobs=2)
+    found = estimates(config, look_at(config.data)[0], ranks=2, n_jobs=2)
     lines = estimate_lines(found)
     assert [line.split(": ")[1] for line in lines] == ["extract", "attack", "reduce"]
     assert all(line.startswith("estimate: ") for line in lines)
