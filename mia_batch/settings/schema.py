@@ -46,7 +46,8 @@ def expand(text: str) -> str:
     return expanded
 
 
-def _resolve_path(value: Any, info: ValidationInfo) -> Path:
+def resolve_path(value: Any, info: ValidationInfo) -> Path:
+    """A validator: a path, expanded, and relative to the configuration's folder."""
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value:
@@ -58,7 +59,7 @@ def _resolve_factory(value: Any, info: ValidationInfo) -> str:
     location, _, function = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     if not location or not function.isidentifier():
         raise ValueError("must be package.module:function or path/to/file.py:function")
-    return f"{_resolve_path(location, info)}:{function}" if location.endswith(".py") else value
+    return f"{resolve_path(location, info)}:{function}" if location.endswith(".py") else value
 
 
 def word_or_function(words: Collection[str], others: Collection[str] = ()) -> Callable[[Any, ValidationInfo], str]:
@@ -77,14 +78,15 @@ def word_or_function(words: Collection[str], others: Collection[str] = ()) -> Ca
     return check
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
+    """A validator: YAML's list as a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _as_blocks(value: Any) -> Any:
     if not isinstance(value, Mapping | list | tuple):
         raise ValueError("must be a block with split, or a list of blocks")
-    return (value,) if isinstance(value, Mapping) else _as_tuple(value)
+    return (value,) if isinstance(value, Mapping) else as_tuple(value)
 
 
 def _as_names(value: Any) -> Any:
@@ -107,7 +109,7 @@ def _as_lengths(value: Any) -> Any:
 
 def _as_group(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, Mapping) and value:
-        return {str(split): _resolve_path(file, info) for split, file in value.items()}
+        return {str(split): resolve_path(file, info) for split, file in value.items()}
     if value is not None and not (isinstance(value, str) and value.isidentifier()):
         raise ValueError("must be the name of a column or attribute, or a file for each split: {train: FILE}")
     return value
@@ -132,7 +134,8 @@ def _check_plain(value: Any, *, name: str = "") -> Any:
     return value
 
 
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+def unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    """A validator: values of which none is given twice."""
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
         raise ValueError(f"must name each once, {', '.join(repeated)} repeated")
@@ -171,11 +174,11 @@ def gate_metrics() -> Collection[str]:
     return in_gate()
 
 
-ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
-Pair = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
-Means = Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+ConfigPath = Annotated[Path, BeforeValidator(resolve_path)]
+Pair = Annotated[tuple[int, int], BeforeValidator(as_tuple)]
+Means = Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Deviations = Annotated[
-    tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+    tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)
 ]
 Positive = Annotated[int, Field(ge=1)]
 Kwargs = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
@@ -336,7 +339,7 @@ class DataConfig(Section):
     label: Literal["fine", "coarse"] = "fine"
     columns: ColumnsConfig | None = None
     preprocess: Annotated[str, BeforeValidator(word_or_function(PREPROCESSING))] = "image"
-    image_size: Annotated[tuple[Positive, Positive], BeforeValidator(_as_tuple)] = (32, 32)
+    image_size: Annotated[tuple[Positive, Positive], BeforeValidator(as_tuple)] = (32, 32)
     mean: Means = (0.4465, 0.4822, 0.4914)
     std: Deviations = (0.2010, 0.1994, 0.2023)
     pad: float | None = None
@@ -523,12 +526,12 @@ class AttackConfig(Section):
     memory_gib: Annotated[float, Field(gt=0)] = 4.0
     backend: Literal["loky", "dask", "serial"] = "loky"
     scheduler: str | None = None
-    methods: Annotated[tuple[MethodConfig, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    methods: Annotated[tuple[MethodConfig, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
     @field_validator("methods")
     @classmethod
     def _each_method_once(cls, methods: tuple[MethodConfig, ...]) -> tuple[MethodConfig, ...]:
-        _unique(tuple(method.method for method in methods))
+        unique(tuple(method.method for method in methods))
         return methods
 
     @model_validator(mode="after")
@@ -554,7 +557,7 @@ class ReportConfig(Section):
 
     metrics: Annotated[
         tuple[Annotated[str, BeforeValidator(_one_of(report_metrics))], ...],
-        BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
+        BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(unique),
     ] = ("precision", "accuracy", "recall")
 
 
@@ -619,7 +622,7 @@ class GateConfig(Section):
     """
 
     rules: Annotated[
-        tuple[RuleConfig, ...], BeforeValidator(_as_tuple), Field(min_length=1)
+        tuple[RuleConfig, ...], BeforeValidator(as_tuple), Field(min_length=1)
     ] | None = None
     alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = 0.05
     tutorial: bool = False
@@ -628,7 +631,7 @@ class GateConfig(Section):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     metrics: Annotated[
         tuple[Annotated[str, BeforeValidator(_one_of(gate_metrics))], ...],
-        BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
+        BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(unique),
     ] | None = None
     bound: Literal["point", "lower"] | None = None
 
