@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import Column, block_rows, printable
+from mia_batch.data.tables import StoredColumn, block_rows, printable
 from mia_batch.errors import InputError, one_line
 
 DELIMITERS = ",;\t"
@@ -36,7 +36,7 @@ class CsvTable:
         with self._reading():
             names = next(self._lines(), (0, []))[1]
         self._check_header(names)
-        self.columns = {name: Column(None, None) for name in names}
+        self.columns = {name: StoredColumn(None, None) for name in names}
 
     def _check_header(self, names: list[str]) -> None:
         numbers = [name for name in names if _is_number(name)]

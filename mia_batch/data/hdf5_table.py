@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import Column, block_rows, side_by_side
+from mia_batch.data.tables import StoredColumn, block_rows, side_by_side
 from mia_batch.rundir.users_hdf5 import UsersHdf5
 
 
@@ -20,8 +20,8 @@ class Hdf5Table:
         """List the datasets. Raises: see `UsersHdf5`."""
         self.name, self._file = str(path), UsersHdf5(path)
         self.columns = {
-            name: Column(dtype, shape[0], shape[1] if len(shape) == 2 else None)
-            if len(shape) in (1, 2) else Column(np.dtype(object), 0)
+            name: StoredColumn(dtype, shape[0], shape[1] if len(shape) == 2 else None)
+            if len(shape) in (1, 2) else StoredColumn(np.dtype(object), 0)
             for name, (dtype, shape) in self._file.shapes.items()
         }  # fmt: skip
 

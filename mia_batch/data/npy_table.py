@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import Column, block_rows, check_file, check_kind, printable, side_by_side
+from mia_batch.data.tables import StoredColumn, block_rows, check_file, check_kind, printable, side_by_side
 from mia_batch.errors import InputError, one_line
 
 DAMAGED = (
@@ -47,9 +47,9 @@ class StoredArray:
     begin: int = 0
 
     @property
-    def column(self) -> Column:
+    def column(self) -> StoredColumn:
         """For `Table.columns`."""
-        return Column(self.dtype, self.shape[0], self.shape[1] if len(self.shape) == 2 else None)
+        return StoredColumn(self.dtype, self.shape[0], self.shape[1] if len(self.shape) == 2 else None)
 
     def with_header(self) -> StoredArray:
         """The array with what its header says.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mia_batch.data.tables import NUMBERS, TEXT, Column, Table, check_kind, listed_names, printable
+from mia_batch.data.tables import NUMBERS, TEXT, StoredColumn, Table, check_kind, listed_names, printable
 from mia_batch.errors import InputError
 from mia_batch.settings.outputs import KINDS, OutputColumns
 
@@ -138,7 +138,7 @@ def _text_too(chosen: Chosen) -> Sequence[str]:
     return [*(name for role, name in chosen.single.items() if role in TEXT_TOO), *chosen.slices]
 
 
-def _check_use(where: str, column: Column, is_output: bool, may_be_text: bool) -> None:
+def _check_use(where: str, column: StoredColumn, is_output: bool, may_be_text: bool) -> None:
     if column.dtype is None:
         return
     kinds = "iuf" if is_output else "iub" + TEXT if may_be_text else NUMBERS

@@ -117,7 +117,7 @@ class Outputs:
         Raises:
             InputError: with the file, the column and the row of the first value that cannot be.
         """
-        groups, slices = _Numbers(), {name: _Numbers(MOST_SLICES) for name in self.data.columns.slices}
+        groups, slices = _NameCodes(), {name: _NameCodes(MOST_SLICES) for name in self.data.columns.slices}
         parts = [
             block for side, (table, chosen) in self._tables.items()
             for block in _SampleReader(table, chosen, side, groups, slices).blocks()
@@ -150,12 +150,12 @@ class Outputs:
         for table, chosen in self._tables.values():
             first = 0
             for block in table.numbers(chosen.outputs):
-                yield _Checked(table, chosen, first).outputs(block)
+                yield _BlockChecker(table, chosen, first).outputs(block)
                 first += len(block)
 
 
 @dataclass(frozen=True)
-class _Checked:
+class _BlockChecker:
     """What is asked of a block of outputs whose first row has this number."""
 
     table: Table
@@ -209,8 +209,8 @@ class _SampleReader:
     table: Table
     chosen: Chosen
     side: str
-    groups: _Numbers
-    slices: Mapping[str, _Numbers]
+    groups: _NameCodes
+    slices: Mapping[str, _NameCodes]
 
     def blocks(self) -> Iterator[dict[str, NDArray[Any]]]:
         """Checked columns, block by block."""
@@ -302,8 +302,11 @@ def _ascii(texts: NDArray[np.str_]) -> NDArray[np.bool_]:
     return np.array([text.isascii() for text in texts], dtype=bool)
 
 
-class _Numbers:
-    """A number for each name, from 0 in order of first appearance; that of "-1" is NO_GROUP."""
+class _NameCodes:
+    """A number for each name, from 0 in order of first appearance; that of "-1" is NO_GROUP.
+
+    It holds about 130 bytes for each different name: 10,000,000 groups take 1.3 GB.
+    """
 
     def __init__(self, most: int | None = None) -> None:
         self._codes: dict[str, int] = {} if most else {str(NO_GROUP): NO_GROUP}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import Column, block_rows, check_kind, printable, side_by_side
+from mia_batch.data.tables import StoredColumn, block_rows, check_kind, printable, side_by_side
 from mia_batch.errors import InputError, one_line
 
 
@@ -47,13 +47,13 @@ class ParquetTable:
         except (self._arrow.ArrowException, OSError, ValueError, NotImplementedError, KeyError) as error:
             raise InputError(f"{self.path}: must be a Parquet file that can be read, got {one_line(error)}") from error
 
-    def _column(self, field: Any) -> Column:
+    def _column(self, field: Any) -> StoredColumn:
         kind = field.type
         if self._arrow.types.is_fixed_size_list(kind):
-            return Column(self._dtype(kind.value_type), self._n_rows, kind.list_size)
+            return StoredColumn(self._dtype(kind.value_type), self._n_rows, kind.list_size)
         if self._arrow.types.is_list(kind) or self._arrow.types.is_large_list(kind):
-            return Column(self._dtype(kind.value_type), self._n_rows, self._list_size(field.name))
-        return Column(self._dtype(kind), self._n_rows)
+            return StoredColumn(self._dtype(kind.value_type), self._n_rows, self._list_size(field.name))
+        return StoredColumn(self._dtype(kind), self._n_rows)
 
     def _dtype(self, kind: Any) -> np.dtype[Any]:
         types = self._arrow.types

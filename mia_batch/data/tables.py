@@ -18,7 +18,7 @@ NUMBERS, TEXT = "biuf", "US"  # kinds of numpy's types
 
 
 @dataclass(frozen=True)
-class Column:
+class StoredColumn:
     """A column, array or dataset.
 
     Attributes:
@@ -40,7 +40,7 @@ class Table(Protocol):
         """For messages."""
 
     @property
-    def columns(self) -> Mapping[str, Column]:
+    def columns(self) -> Mapping[str, StoredColumn]:
         """What there is, by name."""
 
     def where(self, row: int) -> str:
@@ -64,7 +64,7 @@ def side_by_side(blocks: Iterator[list[NDArray[Any]]]) -> Iterator[NDArray[Any]]
         yield columns[0] if len(columns) == 1 else np.hstack(columns)
 
 
-def block_rows(columns: Mapping[str, Column], names: Sequence[str]) -> int:
+def block_rows(columns: Mapping[str, StoredColumn], names: Sequence[str]) -> int:
     """How many rows of these columns are read at a time."""
     return max(1, BLOCK_VALUES // sum(columns[name].width or 1 for name in names))
 
@@ -83,7 +83,7 @@ def check_kind(where: str, dtype: np.dtype[Any], n_dim: int) -> None:
         raise InputError(f"{where}: must have one or two dimensions, samples first, got {n_dim}")
 
 
-def listed_names(columns: Mapping[str, Column]) -> str:
+def listed_names(columns: Mapping[str, StoredColumn]) -> str:
     """The names for a message, the first ones of many."""
     names = [printable(name) for name in columns]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
