@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch.data.npy_header import read_header
 from mia_batch.data.tables import StoredColumn, block_rows, check_file, check_kind, printable, side_by_side
 from mia_batch.errors import InputError, one_line
 
@@ -58,18 +59,14 @@ class StoredArray:
             InputError: no .npy, objects, no numbers or text, too many dimensions, or other bytes than it promises.
         """
         with _readable(self.where), self.open() as file:
-            version = np.lib.format.read_magic(file)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"version {version}")
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-            begin = file.tell()
+            header = read_header(file)
+        shape, dtype = header.shape, header.dtype
         check_kind(self.where, dtype, len(shape))
-        found = replace(self, dtype=dtype, shape=shape, fortran=fortran and len(shape) == 2, begin=begin)
-        promised = begin + math.prod(shape) * dtype.itemsize
+        promised = header.size + math.prod(shape) * dtype.itemsize
         if min(shape) < 0 or promised != self.size:
             raise InputError(f"{self.where}: must have {promised} bytes, as its header says, got {self.size}")
-        return found
+        fortran = header.fortran and len(shape) == 2
+        return replace(self, dtype=dtype, shape=shape, fortran=fortran, begin=header.size)
 
     def blocks(self, n: int) -> Iterator[NDArray[Any]]:
         """Its rows, `n` at a time."""
