@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     raw = read_yaml(source, "configuration", ("attack",))
     file = paths.root / CONFIG
     raw["data"] = _data(raw.get("data"), args.files, args.column, given=bool(args.config))
-    config = make_config(raw, source, need=("data",)).model_copy(update={"path": file})
+    with _named_by_words({"data.files": "FILE", **({"data.columns": "--column"} if args.column else {})}, source):
+        config = make_config(raw, source, need=("data",)).model_copy(update={"path": file})
     text = _text(raw, config)
     if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
         rule = f"must have no {CONFIG} that says something else; choose another, or audit with mia-batch run"
@@ -67,6 +69,19 @@ def run(args: argparse.Namespace) -> int:
         write_text(file, text)
         print(f"mia-batch run {shlex.quote(str(file))} --out {shlex.quote(str(paths.root))}")
     return code
+
+
+@contextmanager
+def _named_by_words(words: Mapping[str, str], source: Path) -> Iterator[None]:
+    """Name in problems the words of the command line, where the fields are of these and not of the file `source`."""
+    try:
+        yield
+    except InputError as error:
+        lines = list(error.problems)
+        for field, word in words.items():
+            begin = f"{source}: {field}"
+            lines = [word + line.removeprefix(begin) if line.startswith(begin) else line for line in lines]
+        raise InputError(lines) from error
 
 
 def _text(raw: Mapping[str, Any], config: Config) -> str:

@@ -24,9 +24,9 @@ class Sample:
     """One sample's input, as its source gives it.
 
     Attributes:
-        kind: as of `Inputs`.
-        names: of the arrays; of a dictionary its keys, ascending.
-        arrays: in the machine's byte order, and no memory of the source's.
+        kind: what the input is, as `Inputs.kind` says it.
+        names: a name for each array; those of a dictionary are its keys, ascending.
+        arrays: an array of any shape for each name, in the machine's byte order; none shares memory with the source.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class ArrayForm:
         name: for messages, and a dictionary's key.
         dtype: numpy's name of the type, such as "int64".
         shape: length of each axis, after padding; None where any will do.
-        first: shape of the first sample's.
+        first: shape that the array has in the first sample, before padding.
         padded: axes that may be shorter, and are padded at their ends.
     """
 

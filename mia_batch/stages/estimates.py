@@ -41,13 +41,13 @@ class Estimate:
     """What one stage will take.
 
     Attributes:
-        stage: extract, attack or reduce.
-        seconds: of the clock; None where nothing is known.
-        memory: bytes, of extract for each rank.
-        where: what it holds for: "on 2 cores", "for each of 8 ranks".
-        basis: what it is based on.
-        at_least: whether a part of the memory is not known.
-        warning: why the stage would be refused.
+        stage: the stage's name, extract, attack or reduce.
+        seconds: how long it will take, by the clock; None where nothing is known.
+        memory: how many bytes it will hold; of extract, how many each rank will.
+        where: what the estimate holds for, in words, such as "on 2 core(s)" or "for each of 8 rank(s)".
+        basis: what the estimate is based on, in words.
+        at_least: whether a part of the memory is not known, so that `memory` is a lower bound.
+        warning: why the stage would be refused, in words; empty if it would not.
     """
 
     stage: str

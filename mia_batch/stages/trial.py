@@ -38,10 +38,10 @@ class Trial:
     """What a network has done with a few samples.
 
     Attributes:
-        inputs: types and shapes of the batch that it was given.
-        outputs: of what it gave.
-        labels: lowest and highest of the samples.
-        right: of members and of non-members, how many it is right on, and how many were tried.
+        inputs: the types and shapes of the first batch that the network was given, in words.
+        outputs: the types and shapes of what it gave for that batch, in words.
+        labels: the lowest and the highest label of the samples.
+        right: for members, then for non-members, on how many samples the network is right, and how many were tried.
     """
 
     inputs: str

@@ -153,9 +153,9 @@ def test_the_config_names_the_files(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["gone.npz"], "data.files: must be a file that can be read, got"),
+        (["gone.npz"], "mia-batch: FILE: must be a file that can be read, got"),
         (["a.npz", "a.npz", "a.npz"], "FILE: must be one file, two (members, then non-members), or NAME=FILE.npy"),
-        (["logits=a.npz"], "data.files: must be a file, or .npy files by what they hold, got 'logits'"),
+        (["logits=a.npz"], "FILE: must be a file, or .npy files by what they hold, got 'logits'"),
         (["sides.logits=z.npy"], "FILE: must name what z.npy holds"),
         (["logits=z.npy", "logits=z.npy"], "FILE: must name what each file holds once, got logits=z.npy"),
         (["a.npz", "--column", "label"], "--column: must be KEY=NAME, KEY one of logits, probabilities"),
