@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rundirs import a_manifest, make_run
 
+from mia_batch.attacks.blind import blind_rows
 from mia_batch.errors import InputError
 from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.rundir.identity import network_identity
@@ -193,6 +194,19 @@ def test_many_rows_are_estimated_without_their_memory() -> None:
     assert sum(column.base.nbytes for column in samples.columns.values() if column.base is not None) < 1000
     found = attack_estimate(attack, member, samples.splits, 1000, n_jobs=1)
     assert found.memory > 8 * len(member) * sum(column_widths(attack, 1000).values())
+
+
+def test_the_baseline_of_imports_takes_a_row_for_each_class() -> None:
+    """As `memory_of` has it of the samples that the stage makes, where no statistics of inputs are known."""
+    attack, member = attack_of(max_rows=1000), np.repeat(np.array([1, 0], dtype=np.int8), 100_000)
+    splits, label = splits_of(attack, member), np.arange(len(member)) % 100
+    known, unknown = (
+        attack_estimate(attack, member, splits, 100, n_jobs=1, inputs_known=each).memory for each in (True, False)
+    )
+    width = column_widths(attack, 100)["blind"]
+    assert known - unknown == pytest.approx(3 * 8 * len(member) * width, rel=0.05)  # twice held, once by the worker
+    samples = shapes_alone(member, splits, column_widths(attack, 100), n_classes=100)
+    assert samples.columns["blind"].row.shape == blind_rows(label, None).row.shape  # type: ignore[union-attr]
 
 
 # --- reduce, and all of them -----------------------------------------------------------------------------------------
