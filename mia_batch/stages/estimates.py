@@ -177,8 +177,11 @@ class _Measured(BaseModel):
 # --- attack ----------------------------------------------------------------------------------------------------------
 
 
-def column_widths(attack: AttackConfig, n_classes: int) -> dict[str, int]:
-    """How many numbers of each sample the attacks and the blind baseline read, by array."""
+def column_widths(attack: AttackConfig, n_classes: int, *, inputs_known: bool = True) -> dict[str, int]:
+    """How many numbers of each sample the attacks and the blind baseline read, by array.
+
+    Where nothing is known of the inputs the baseline has a row for each class alone, and is left out.
+    """
     from mia_batch.attacks import blind
     from mia_batch.attacks.features import n_features
     from mia_batch.signals import NAMES
@@ -186,11 +189,12 @@ def column_widths(attack: AttackConfig, n_classes: int) -> dict[str, int]:
 
     needed = needed_columns(attack)
     widths = dict.fromkeys(NAMES, 1) | {"features": n_features(attack.features, n_classes), "label": 1}
-    return {name: width for name, width in widths.items() if name in needed} | {"blind": blind.n_columns(n_classes)}
+    baseline = {"blind": blind.n_columns(n_classes)} if inputs_known else {}
+    return {name: width for name, width in widths.items() if name in needed} | baseline
 
 
 def shapes_alone(
-    member: Rows, splits: Sequence[Split], widths: Mapping[str, int], *, n_classes: int | None = None
+    member: Rows, splits: Sequence[Split], widths: Mapping[str, int], *, n_classes: int
 ) -> Samples:
     """Samples for which tasks can be made, without memory for their columns.
 
@@ -198,7 +202,7 @@ def shapes_alone(
         member: membership, shape (n_samples,).
         splits: of the rows.
         widths: of `column_widths`.
-        n_classes: where nothing is known of the inputs, so that the blind baseline's rows differ by class alone.
+        n_classes: rows of the blind baseline, where `widths` has none for each sample.
     """
     from mia_batch.attacks.base import BLIND
     from mia_batch.samples import Lookup
@@ -206,8 +210,8 @@ def shapes_alone(
     samples, zero = Samples(member.astype(np.int8), splits), np.zeros((1, 1))
     shapes = {name: (len(member), width) for name, width in widths.items()}
     samples.columns.update({name: np.broadcast_to(zero, shape) for name, shape in shapes.items()})
-    if n_classes is not None:
-        table = np.broadcast_to(zero, (n_classes, widths[BLIND]))
+    if BLIND not in widths:
+        table = np.broadcast_to(zero, (n_classes, 1 + n_classes))
         samples.columns[BLIND] = Lookup(table, np.broadcast_to(np.int32(0), len(member)))
     return samples
 
@@ -229,8 +233,8 @@ def attack_estimate(
     """
     from mia_batch.workers.open_executor import memory_of
 
-    widths = column_widths(attack, n_classes)
-    samples = shapes_alone(member, splits, widths, n_classes=None if inputs_known else n_classes)
+    widths = column_widths(attack, n_classes, inputs_known=inputs_known)
+    samples = shapes_alone(member, splits, widths, n_classes=n_classes)
     tasks = _tasks(attack, samples)
     jobs = list(tasks.values()) if alone else [[task for each in tasks.values() for task in each]]
     shared, each = memory_of(samples, [task for its in jobs for task in its])
