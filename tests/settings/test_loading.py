@@ -121,7 +121,7 @@ LINES = [
      "data.members: must be a file that can be read, got "),
     ({"attack.methods": []}, "attack.methods: "),
     ({"attack.methods": [{"method": "svm", "params": {}}]},
-     "attack.methods[0].method: must be one of lr, knn, mlp, rf, threshold_loss, threshold_confidence, "),
+     "attack.methods[0].method: must be one of lr, knn, mlp, rf, hgb, threshold_loss, threshold_confidence, "),
     ({"attack.methods": [{"method": "lr", "params": {"C": []}}]},
      "attack.methods[0].params.C: must have at least one value, got []"),
     ({"attack.methods": [{"method": "lr", "params": {"C": 1.0}}]}, "attack.methods[0].params.C: must be a list, or"),
