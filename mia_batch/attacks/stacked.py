@@ -43,13 +43,17 @@ NULL_Z = 4.0  # standard deviations above chance of an accuracy on permuted incl
 
 
 def units(reference_in: NDArray[np.int8]) -> list[list[int]]:
-    """References that are left out together, (n_samples, n_references): pairs of complements, and each other alone."""
+    """References that are left out together, (n_samples, n_references): pairs of complements, and each other alone.
+
+    One that was trained on none of the samples cannot play the target, and is never left out.
+    """
     pairs, paired = [], set[int]()
     for pair in complements(reference_in):
         if not paired & set(pair):
             pairs.append(list(pair))
             paired |= set(pair)
-    return sorted([*pairs, *([k] for k in range(reference_in.shape[1]) if k not in paired)])
+    alone = [[int(k)] for k in np.flatnonzero(reference_in.any(axis=0)) if k not in paired]
+    return sorted([*pairs, *alone])
 
 
 def stack_features(references: References) -> Floats:

@@ -61,6 +61,7 @@ def result_of(name: str, samples: Samples, settings: AttackSettings = LR) -> Att
 def test_units_are_pairs_of_complements_and_others_alone() -> None:
     inside = np.array([[1, 0, 0, 1, 1], [0, 1, 1, 1, 0], [1, 0, 1, 0, 0]], np.int8)
     assert units(inside) == [[0, 1], [2, 4], [3]]
+    assert units(np.hstack([inside, np.zeros((3, 1), np.int8)])) == units(inside)  # one of other data
 
 
 def test_rows_are_of_references_that_play_the_target_and_then_of_the_target() -> None:
