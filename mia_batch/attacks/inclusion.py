@@ -106,6 +106,8 @@ def _target_problem(inside: NDArray[np.integer], member: ArrayLike | None, names
 
 def _count_problem(member: NDArray[np.integer], count: NDArray[np.integer], level: float, name: str) -> str:
     """Whether the number of IN references tells the membership of a target, (n_samples,) each."""
+    if len(np.unique(member)) < 2:  # a reference of other data plays no target
+        return ""
     area = auc(member, count, level=level)
     if not area.defined or area.low <= 0.5 <= area.high:
         return ""
