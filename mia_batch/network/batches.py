@@ -16,7 +16,8 @@ from mia_batch.inputs import Column, Inputs, describe_inputs
 from mia_batch.network.datasets import open_dataset
 from mia_batch.network.input_side import Arrays, bind
 from mia_batch.network.preprocess import Preprocess, augmented
-from mia_batch.settings.schema import DataConfig
+from mia_batch.network.queries import views
+from mia_batch.settings.schema import DataConfig, QueriesConfig
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -84,7 +85,7 @@ def to_network(data: DataConfig, batch_size: int, network: nn.Cell | None = None
 
 def batches(
     data: DataConfig, selection: Selection, rows: np.ndarray, batch_size: int, *, read: Reader | None = None,
-    network: nn.Cell | None = None,
+    network: nn.Cell | None = None, queries: QueriesConfig | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """Preprocessed samples, read only when their batch is asked for.
 
@@ -95,6 +96,7 @@ def batches(
         batch_size: rows of a batch at most. A batch never crosses a multiple of it, as `Predictor` wants.
         read: gives the inputs of rows, and what is kept of them; default: from the source.
         network: as of `to_network`.
+        queries: of images; then the inputs are those of each query, instead of the network's arguments.
 
     Yields:
         rows int64 (n,), the network's inputs (n, ...), labels int32 (n,), what is kept (n,) of `INPUT_DTYPE`, in the
@@ -110,7 +112,11 @@ def batches(
     cuts = np.flatnonzero(np.diff(rows // batch_size)) + 1
     for part in np.split(rows, cuts) if len(rows) else ():
         inputs, kept = read(part)
-        yield part, convert(inputs, part % batch_size), selection.label[part], kept
+        asked = [inputs]
+        if queries:
+            asked = [replace(inputs, columns=(images,)) for images in views(inputs.columns[0], queries)]
+        arrays = tuple(array for each in asked for array in convert(each, part % batch_size))
+        yield part, arrays, selection.label[part], kept
 
 
 def _augment_members(images: Column, selection: Selection, rows: np.ndarray, seed: int) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ from mia_batch.errors import InputError
 from mia_batch.inputs import INPUT_DTYPE
 from mia_batch.rundir.hdf5 import check_schema, get_attr, get_attrs, reading
 from mia_batch.rundir.identity import Origin
+from mia_batch.rundir.reference_store import StoredSamples
 from mia_batch.rundir.row_store import RowStore, as_bytes
 
 SCHEMA = 2
@@ -131,6 +132,16 @@ def features_progress(path: Path) -> tuple[int, int] | None:
         check_schema(file, path, "features", SCHEMAS)
         done = file["done"][:]
     return int(done.sum()), len(done)
+
+
+def features_samples(path: Path) -> StoredSamples | None:
+    """Which samples the rows of features.h5 are, also while it is being written; None without a file."""
+    if not path.exists():
+        return None
+    with reading(path), h5py.File(path, "r", locking=False) as file:
+        check_schema(file, path, "features", SCHEMAS)
+        split = np.char.decode(file["split"][:], "utf-8")
+        return StoredSamples(split, file["sample_index"][:], file["label"][:])
 
 
 def features_origin(path: Path) -> Origin | None:
