@@ -89,10 +89,12 @@ def _progress(paths: ReferencePaths, n_rows: int) -> str:
 
 def pruned(store: Path, wanted: list[Wanted], *, remove: bool) -> list[str]:
     """A line for each file that no config names and no process writes, which is removed if so wished."""
+    files = files_in(store)
     keys = {key for each in wanted for key in each.weights}
+    keys |= {each.key for each in files if in_use(each.path)}
     lines, freed = [], 0
-    for each in files_in(store):
-        if each.key in keys or (each.path.suffix == ".h5" and in_use(each.path)):
+    for each in files:
+        if each.key in keys:
             continue
         lines.append(f"{'removed' if remove else 'not named'}  {_size(each.size):>10}  {each.path}")
         freed += each.size

@@ -33,7 +33,7 @@ from mia_batch.signals import SIGNALS
 
 SCHEMA = 1
 KINDS = {"float32": "<f4", "float16": "<f2"}  # of logits
-FILE = re.compile(r"(\.?)([0-9a-f]{64})\.(h5|launch)")
+FILE = re.compile(r"(\.*)([0-9a-f]{64})\.(h5|launch)(\.\d+\.tmp)?")  # the last of a process that was killed
 BLOCK_VALUES = 1 << 21  # logits that are read at a time
 FOLDER_MODE, FILE_MODE = 0o2770, 0o660  # of a store that a group of users shares
 

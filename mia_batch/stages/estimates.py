@@ -7,7 +7,8 @@ which the search orders its tasks, those of the network from an earlier run of t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from mia_batch.rundir.identity import network_identity
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.samples import Samples, Split
-from mia_batch.settings.schema import AttackConfig, Config
+from mia_batch.settings.schema import AttackConfig, Config, ReferencesConfig
 
 # Measured with 8,000 to 100,000 rows of 10 classes on one core of an AMD EPYC, as were the costs of the search's tasks.
 MEASURED = "costs measured on one core of an AMD EPYC"
@@ -41,7 +42,7 @@ class Estimate:
     """What one stage will take.
 
     Attributes:
-        stage: extract, attack or reduce.
+        stage: extract, references, attack or reduce.
         seconds: of the clock; None where nothing is known.
         memory: bytes, of extract for each rank.
         where: what it holds for: "on 2 cores", "for each of 8 ranks".
@@ -189,6 +190,17 @@ def column_widths(attack: AttackConfig, n_classes: int) -> dict[str, int]:
     return {name: width for name, width in widths.items() if name in needed} | {"blind": blind.n_columns(n_classes)}
 
 
+def reference_shapes(attack: AttackConfig, references: ReferencesConfig | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of what attacks read of references, of one sample, by array."""
+    from mia_batch.attacks.base import OF_REFERENCES
+    from mia_batch.attacks.registry import ATTACKS
+
+    if references is None or all(ATTACKS[each.method].needs.isdisjoint(OF_REFERENCES) for each in attack.methods):
+        return {}
+    n_queries, n = references.n_queries, len(references.checkpoints)
+    return dict(zip(OF_REFERENCES, [(n_queries,), (n_queries, n), (n,)], strict=True))
+
+
 def shapes_alone(member: Rows, splits: Sequence[Split], widths: Mapping[str, int]) -> Samples:
     """Samples for which tasks can be made, without memory for their columns."""
     samples, zero = Samples(member.astype(np.int8), splits), np.zeros((1, 1))
@@ -198,7 +210,8 @@ def shapes_alone(member: Rows, splits: Sequence[Split], widths: Mapping[str, int
 
 
 def attack_estimate(
-    attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False
+    attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False,
+    references: ReferencesConfig | None = None,
 ) -> Estimate:
     """Of the attacks and the blind baseline.
 
@@ -209,10 +222,13 @@ def attack_estimate(
         n_classes: of the network.
         n_jobs: cores.
         alone: whether each attack is a job of its own, on as many cores; then the longest counts.
+        references: of the configuration.
     """
     from mia_batch.workers.open_executor import memory_of
 
-    samples = shapes_alone(member, splits, column_widths(attack, n_classes))
+    samples, zero = shapes_alone(member, splits, column_widths(attack, n_classes)), np.zeros(1)
+    shapes = reference_shapes(attack, references)
+    samples.columns |= {name: np.broadcast_to(zero, (len(member), *shape)) for name, shape in shapes.items()}
     tasks = _tasks(attack, samples)
     jobs = list(tasks.values()) if alone else [[task for each in tasks.values() for task in each]]
     shared, each = memory_of(samples, [task for its in jobs for task in its])
@@ -240,7 +256,11 @@ def _tasks(attack: AttackConfig, samples: Samples) -> dict[str, list[Any]]:
     told = {
         each.method: AttackSettings(each.params, attack.seed, attack.search, attack.n_iter) for each in attack.methods
     } | {name: AttackSettings(seed=attack.seed) for name in CHECKS}
-    return {name: (ATTACKS | CHECKS)[name].tasks(samples, settings) for name, settings in told.items()}
+    attacks = {name: (ATTACKS | CHECKS)[name] for name in told}
+    return {
+        name: attacks[name].tasks(samples, settings) if samples.known >= attacks[name].needs else []  # not run
+        for name, settings in told.items()
+    }
 
 
 def splits_of(attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None) -> list[Split]:
@@ -271,7 +291,7 @@ def reduce_estimate(n_rows: int) -> Estimate:
 
 def estimates(
     config: Config, selection: Selection, *, ranks: int, n_jobs: int, speed: Speed | None = None, alone: bool = False,
-    n_done: int = 0,
+    n_done: int = 0, n_missing: int | None = None,
 ) -> list[Estimate]:
     """Of every stage of a run.
 
@@ -283,17 +303,28 @@ def estimates(
         speed: what is known of this network.
         alone: whether each attack is a job of its own.
         n_done: rows that are extracted already.
+        n_missing: outputs of references that are not in the store; None for all.
     """
     member, weights = selection.member, config.model.checkpoint
-    extract = extract_estimate(
-        len(member) - n_done, ranks, batch_bytes=batch_bytes(config), speed=speed,
+    forward = partial(
+        extract_estimate, ranks=ranks, batch_bytes=batch_bytes(config), speed=speed,
         checkpoint_bytes=weights.stat().st_size if weights.exists() else 0,
     )  # fmt: skip
+    found = [forward(len(member) - n_done)]
+    if config.references:
+        n_missing = n_outputs(config.references) if n_missing is None else n_missing
+        n_rows = n_missing * config.references.n_queries * len(member)
+        found.append(replace(forward(n_rows), stage="references"))
     attack = attack_estimate(
         config.attack, member, splits_of(config.attack, member, selection.group),
-        n_classes_of(config, selection.label), n_jobs=n_jobs, alone=alone,
+        n_classes_of(config, selection.label), n_jobs=n_jobs, alone=alone, references=config.references,
     )  # fmt: skip
-    return [extract, attack, reduce_estimate(len(member))]
+    return [*found, attack, reduce_estimate(len(member))]
+
+
+def n_outputs(references: ReferencesConfig) -> int:
+    """How many outputs an audit wants of its store: where it asks several queries, its own model's too."""
+    return len(references.checkpoints) + (references.queries is not None)
 
 
 def batch_bytes(config: Config) -> int:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 from references import Difference, write_inclusion
-from running import REPO, run_job
+from running import REPO, one_line, run_job
 
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.process.exit_codes import OK, RESUME
@@ -233,3 +233,107 @@ def test_a_stop_in_the_second_reference_loses_nothing_and_a_rerun_does_the_rest(
     assert {each.path.suffix for each in files_in(store)} == {".h5"}
     assert run_job("references", slow_config("whole"), "--out", tmp_path / "run", ranks=2).returncode == OK
     assert same(store, tmp_path / "whole")
+
+
+def mia_batch(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mia_batch.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+
+
+def test_run_does_references_once_and_the_command_lists_and_prunes(
+    tmp_path: Path, reference_config: Write, weights: list[Path]
+) -> None:
+    changes = {"attack.methods": [{"method": "threshold_loss"}]}
+    store, out = tmp_path / "s", tmp_path / "run"
+    config = reference_config(changes, store="s", logits="float16")
+    said = mia_batch("check", config).stdout
+    assert f"references: {K} outputs of {N} samples, {K} of them missing in {store}" in said
+    assert "estimate: references:" in said
+    first = mia_batch("run", config, "--out", out)
+    assert first.returncode in (0, 3, 4), first.stderr
+    assert [line for line in first.stderr.splitlines() if "stage " in line][1].endswith("stage references")
+    found = outputs(store)
+    assert {each["logits"].dtype for each in found.values()} == {np.dtype(np.float16)}
+    times = {each.path: each.path.stat().st_mtime_ns for each in files_in(store)}
+    again = mia_batch("run", config, "--out", out)
+    assert again.returncode == first.returncode
+    assert "stage references" not in again.stderr
+    # Another target of the same samples, with the sides exchanged, finds all of it there.
+    sides = {"data.members": {"split": "test"}, "data.nonmembers": {"split": "train"}}
+    other = reference_config(changes | sides | {"model.checkpoint": str(weights[K])}, store="s", logits="float16")
+    job = run_job("references", other, "--out", tmp_path / "other")
+    assert job.returncode == OK
+    assert "nothing to do" in job.stderr
+    assert {each.path: each.path.stat().st_mtime_ns for each in files_in(store)} == times
+
+    listed = mia_batch("references", other).stdout.splitlines()
+    assert len(listed) == K + 1
+    assert all(" done " in line for line in listed[:K])
+    fewer = reference_config(changes | sides, store="s", logits="float16", checkpoints=[str(weights[0])])
+    np.save(tmp_path / "one.npy", np.zeros((1, N), bool))
+    raw = yaml.safe_load(fewer.read_text())
+    raw["references"]["inclusion"] = "one.npy"
+    fewer.write_text(yaml.safe_dump(raw))
+    shown = mia_batch("references", fewer, "--prune").stdout
+    assert shown.count("not named") == K - 1
+    assert len(files_in(store)) == K
+    assert mia_batch("references", fewer, "--prune", "--yes").stdout.count("removed ") == K
+    assert len(files_in(store)) == 1
+    del raw["references"]
+    fewer.write_text(yaml.safe_dump(raw))
+    assert "references: is required" in one_line(mia_batch("references", fewer))
+
+
+def test_queries_are_answered_alike_by_references_and_target_on_any_ranks(
+    tmp_path: Path, reference_config: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTACKS, "difference", Difference())
+    for ranks in (1, 2):
+        config = reference_config(store=f"q{ranks}", queries={"flip": True, "shifts": 1})
+        job = run_job("references", config, "--out", tmp_path / "run", ranks=ranks)
+        assert job.returncode == OK, job.stderr
+    assert same(tmp_path / "q1", tmp_path / "q2")
+    plain = reference_config(store="plain")
+    assert run_job("references", plain, "--out", tmp_path / "run").returncode == OK
+    assert run_job("extract", plain, "--out", tmp_path / "run").returncode == OK
+    once = read_columns(plain, tmp_path / "run")
+    found = read_columns(reference_config(store="q1", queries={"flip": True, "shifts": 1}), tmp_path / "run")
+    assert found["query_phi"].shape == (N, 4)
+    assert found["reference_phi"].shape == (N, 4, K)
+    np.testing.assert_allclose(found["query_phi"][:, 0], once["query_phi"][:, 0], atol=1e-5)
+    np.testing.assert_array_equal(found["reference_phi"][:, 0], once["reference_phi"][:, 0])
+    assert len(np.unique(found["query_phi"], axis=1)) == N
+    for other in (1, 2, 3):
+        assert (abs(found["query_phi"][:, other] - found["query_phi"][:, 0]) > 1e-6).mean() > 0.9
+
+
+def test_a_task_does_one_reference_and_the_complement_of_the_target_is_left_out(
+    tmp_path: Path, reference_config: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTACKS, "difference", Difference())
+    included = np.random.default_rng(3).random((K, N)) < 0.5
+    included[1] = np.arange(N) >= MEMBERS
+    np.save(tmp_path / "in.npy", included)
+    config = reference_config(store="s", inclusion="in.npy")
+    for number in (2, 0):
+        assert run_job("references", config, "--out", tmp_path / "run", "--only", str(number)).returncode == OK
+    assert len(outputs(tmp_path / "s")) == 2
+    line = one_line(run_job("references", config, "--out", tmp_path / "run", "--only", "3"))
+    assert line.endswith("--only: must be in 0..2, the references, got 3")
+    assert run_job("references", config, "--out", tmp_path / "run").returncode == OK
+    assert run_job("extract", config, "--out", tmp_path / "run").returncode == OK
+    found = read_columns(config, tmp_path / "run")
+    assert found["reference_phi"].shape == (N, 1, K - 1)
+    np.testing.assert_array_equal(found["reference_in"], included[[0, 2]].T)
+
+
+def test_bad_weights_of_a_reference_are_refused_with_their_field(
+    tmp_path: Path, reference_config: Write, weights: list[Path], checkpoint: Path
+) -> None:
+    (tmp_path / "short.ckpt").write_bytes(weights[0].read_bytes()[:-7])
+    config = reference_config(checkpoints=[str(weights[0]), str(tmp_path / "short.ckpt"), str(weights[1])])
+    line = one_line(run_job("references", config, "--out", tmp_path / "run"))
+    assert f"{tmp_path / 'short.ckpt'}: references.checkpoints[1]: must " in line
+    config = reference_config(checkpoints=[str(weights[0]), str(checkpoint), str(weights[1])])
+    line = one_line(run_job("references", config, "--out", tmp_path / "run"))
+    assert "references.checkpoints[1]: must be other weights than the audited ones" in line

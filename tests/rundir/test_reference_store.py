@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import grp
 import os
-import resource
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from reference_memory import measured
 from references import Difference
 from rundirs import a_manifest
 
@@ -198,43 +196,8 @@ def test_a_store_is_shared_with_a_group_or_with_nobody(tmp_path: Path) -> None:
         make_store(tmp_path / "other", "no such")
 
 
-BOUND = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-sys.path.insert(0, sys.argv[1])
-from test_reference_store import one_of_many
-from mia_batch.rundir.paths import ReferencePaths
-from mia_batch.rundir.reference_store import read_phi
-of = one_of_many()
-paths = ReferencePaths(Path(sys.argv[2]), "a" * 64)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-found = read_phi([paths] * 256, of, None)
-assert found.shape == (60_000, 1, 256)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-def one_of_many() -> StoredSamples:
-    """60,000 samples of 100 classes."""
-    index = np.random.default_rng(1).permutation(60_000)
-    return StoredSamples(np.full(60_000, "train"), index, (index % 100).astype(np.int32))
-
-
-def test_256_references_of_60000_samples_and_100_classes_fit_into_2_gib(tmp_path: Path) -> None:
-    paths, of = ReferencePaths(tmp_path, "a" * 64), one_of_many()
-    fill(paths, of, np.random.default_rng(0).normal(size=(60_000, 1, 100)).astype(np.float32))
-    command = [sys.executable, "-c", BOUND, Path(__file__).parent, tmp_path]
-    limit = 4 << 30  # of addresses, which libraries reserve more of than they use
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=_environ(),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
-    )  # fmt: skip
-    more, peak = (int(word) / 2**20 for word in done.stdout.split())
-    print(f"256 references x 60,000 x 100: {more:.2f} GiB more, peak {peak:.2f} GiB")
-    assert peak < 1
-
-
-def _environ() -> dict[str, str]:
-    path = [str(Path(__file__).parent.parent / "helpers"), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": ":".join(path)}
+def test_no_more_than_some_megabytes_of_logits_are_in_memory(tmp_path: Path) -> None:
+    """tests/bench/reference_store.py does so with 256 references of 60,000 samples and 100 classes."""
+    more, peak = measured(tmp_path, n_references=16, n_samples=40_000, n_classes=100)
+    assert more < 16 * 40_000 * 8 + (150 << 20)  # what is asked for, and the blocks; the logits are 256 MB
+    assert peak < 1 << 30
