@@ -46,10 +46,10 @@ def read_inclusion(
 
 def _load(path: Path, where: str) -> Any:
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
+        with open(path, "rb") as file:  # numpy leaves one open that is no archive
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return found
             return {name: found[name] for name in NAMED if name in found}
     except OSError as error:
         raise InputError(f"{where}: must be a file that can be read, got {error.strerror or error}") from error

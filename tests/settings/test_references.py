@@ -56,7 +56,7 @@ def test_globs_are_in_natural_order_and_the_store_is_beside_the_config(tmp_path:
     ({"references.checkpoints": []}, "references.checkpoints: must be a list of files"),
     ({"references.checkpoints": ["gone.ckpt"]}, "references.checkpoints[0]: must be a file that can be read, got "),
     ({"references.inclusion": "gone.npy"}, "references.inclusion: must be a file that can be read, got "),
-    ({"references.inclusion": None}, "references.inclusion: is required"),
+    ({"references.inclusion": ""}, "references.inclusion: must be a path, got ''"),
     ({"references.logits": "float64"}, "references.logits: must be 'float32' or 'float16', got 'float64'"),
     ({"references.stor": "x"}, "references.stor: unknown key; valid keys: checkpoints, inclusion, store"),
     ({"references.queries": {"flips": True}}, "references.queries.flips: unknown key; valid keys: flip, shifts, seed"),
