@@ -139,12 +139,12 @@ def make_store(folder: Path, group: str | None) -> None:
 
 
 def share(path: Path, group: str | None) -> None:
-    """Let a group of users read and write a file or folder of ours; without one, only its owner may.
+    """Let a group of users read and write a file or folder, if it is ours; without one, only its owner may.
 
     Raises:
         InputError: there is no such group, or its owner is not in it.
     """
-    if group is None:
+    if group is None or path.stat().st_uid != os.geteuid():
         return
     try:
         shutil.chown(path, group=group)

@@ -24,7 +24,14 @@ from mia_batch.rundir.claim import claim
 from mia_batch.rundir.crashes import begin_launch, report_own_crash, rows_before_crash
 from mia_batch.rundir.manifest import Manifest, launch
 from mia_batch.rundir.paths import ReferencePaths
-from mia_batch.rundir.reference_store import ReferenceStore, StoredSamples, make_store, reference_paths, row_dtype
+from mia_batch.rundir.reference_store import (
+    ReferenceStore,
+    StoredSamples,
+    make_store,
+    reference_paths,
+    row_dtype,
+    share,
+)
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config, ModelConfig, ReferencesConfig
 from mia_batch.stages.arguments import load_run
@@ -91,8 +98,9 @@ def open_work(args: argparse.Namespace) -> Work:
     ]
     wanted = references if args.only is None else _one_of(references, args.only)
     left = tuple(each for each in wanted if not each.paths.outputs.exists())
-    with named_in(config.path):
-        make_store(config.references.store, config.references.group)
+    if left:  # else who may only read the store may use it
+        with named_in(config.path):
+            make_store(config.references.store, config.references.group)
     return Work(config, config.references, manifest, selection, planned.form, left)
 
 
@@ -123,6 +131,7 @@ class RootFile:
                 self.store.keep(before)
             done = self.store.done()
         begin_launch(paths, done)
+        share(paths.launch, self.work.settings.group)
         return done
 
     def open(self, reference: Reference, n_classes: int) -> ReferenceStore:
