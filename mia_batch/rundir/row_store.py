@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.errors import InputError
+from mia_batch.errors import InUseError
 from mia_batch.files import sync_directory
 from mia_batch.rundir.hdf5 import as_input_error, check_room, check_schema, get_attrs, reading, set_attrs, sync
 
@@ -72,7 +72,7 @@ class RowStore:
             os.link(temporary, path)  # unlike a rename it never replaces another run's file
             sync_directory(path.parent)
         except FileExistsError:
-            raise InputError(f"{path}: is being written by another run") from None
+            raise InUseError(f"{path}: is being written by another run") from None
         finally:
             temporary.unlink(missing_ok=True)
         return cls(path)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mia_batch.data.forms import Form
 from mia_batch.data.selection import Selection
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, InUseError
 from mia_batch.files import in_use
 from mia_batch.inputs import NO_GROUP
 from mia_batch.mpi.world import World
@@ -124,7 +124,10 @@ class RootFile:
             return None
         done = np.zeros(n_rows, dtype=bool)
         if paths.partial.exists():
-            self.store = ReferenceStore(paths.partial)
+            try:
+                self.store = ReferenceStore(paths.partial)
+            except InUseError:
+                return None
             before = rows_before_crash(paths, n_rows)
             if before is not None:
                 log.warning("a rank crashed at %s: its rows are computed again; see %s", reference.field, paths.launch)
@@ -137,6 +140,8 @@ class RootFile:
     def open(self, reference: Reference, n_classes: int) -> ReferenceStore:
         """The store to write to."""
         if self.store is None:
+            if reference.paths.outputs.exists():
+                raise InUseError(f"{reference.paths.outputs}: has been written by another run")
             work, settings = self.work, self.work.settings
             attrs: dict[str, Any] = {
                 "weights": work.manifest.digests[reference.field], "versions": work.manifest.versions,
@@ -196,8 +201,11 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> bool
             if done is None:
                 continue
             predictor = _with_weights(work, reference, world, predictor)
-            if not extract_one(work, reference, world, file, stop, Asked(predictor, work.settings), done):
-                return False
+            try:
+                if not extract_one(work, reference, world, file, stop, Asked(predictor, work.settings), done):
+                    return False
+            except InUseError:  # on every rank: another process has made the file in the meantime
+                file.close()
         pending = world.bcast(tuple(each for each in pending if not each.paths.outputs.exists()))
         if not pending or any(world.allgather(bool(stop))):
             return not pending

@@ -337,3 +337,14 @@ def test_bad_weights_of_a_reference_are_refused_with_their_field(
     config = reference_config(checkpoints=[str(weights[0]), str(checkpoint), str(weights[1])])
     line = one_line(run_job("references", config, "--out", tmp_path / "run"))
     assert "references.checkpoints[1]: must be other weights than the audited ones" in line
+
+
+def test_two_audits_fill_one_store_at_a_time(tmp_path: Path, slow_config: Write) -> None:
+    config = slow_config("s")
+    jobs = [start(config, tmp_path / f"run{i}", 1) for i in range(2)]
+    said = [job.communicate(timeout=200)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [OK, OK], said
+    assert len(outputs(tmp_path / "s")) == K
+    written = [line for each in said for line in each.splitlines() if ": written" in line]
+    assert len(written) == K
+    assert any("waits for another process" in each for each in said)
