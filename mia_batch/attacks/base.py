@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch.errors import Problem
 from mia_batch.samples import Samples
 from mia_batch.search.tasks import Task
 
 BLIND = "blind"  # the baseline of every audit, see attacks/blind.py
 # What references tell of samples: the signal `confidence` of the target, (n_samples, n_queries), and of each reference,
 # (n_samples, n_queries, n_references), and whose training data a sample was in, int8 (n_samples, n_references).
-OF_REFERENCES = ("query_phi", "reference_phi", "reference_in")
+REFERENCE_COLUMNS = ("query_phi", "reference_phi", "reference_in")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Attack(Protocol):
     def needs(self) -> frozenset[str]:
         """What of Samples.known it cannot do without."""
 
-    def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
-        """What is wrong with its parameters, one line each, `params.NAME RULE, got VALUE`; empty if nothing is."""
+    def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
+        """What is wrong with its parameters, each problem of `params.NAME` or of `params`; empty if nothing is."""
 
     def tasks(self, samples: Samples, settings: AttackSettings) -> list[Task]:
         """All its work; keys begin with its name and a slash."""

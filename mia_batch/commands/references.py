@@ -12,7 +12,7 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.paths import ReferencePaths
 from mia_batch.rundir.reference_store import StoredSamples, files_in, reference_paths, rows_done
 from mia_batch.settings.loading import load_config, named_in
-from mia_batch.stages.plan import make_manifest, reference_checkpoints, select_samples
+from mia_batch.stages.plan import look_at, make_manifest, reference_checkpoints
 
 EXAMPLES = (
     "mia-batch references audit.yaml",
@@ -61,7 +61,7 @@ def wanted_by(config_file: str) -> Wanted:
     if config.references is None:
         raise InputError(f"{config.path}: references: is required")
     with named_in(config.path):
-        chosen, manifest = select_samples(config.data, 1), make_manifest(config)
+        (chosen, _), manifest = look_at(config.data, 1), make_manifest(config)
     samples = StoredSamples(chosen.split, chosen.sample_index, chosen.label)
     files = reference_checkpoints(config) | {"model.checkpoint": config.model.checkpoint}
     weights = {paths.key: files[field] for field, paths in reference_paths(manifest, samples).items()}

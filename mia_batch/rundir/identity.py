@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from mia_batch.attacks.base import BLIND, OF_REFERENCES
+from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS
 from mia_batch.errors import InputError
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
@@ -184,7 +184,7 @@ def _needs_references(manifest: Manifest, method: str) -> bool:
         return False
     from mia_batch.attacks.registry import ATTACKS  # scikit-learn: only where there are references
 
-    return method in ATTACKS and not ATTACKS[method].needs.isdisjoint(OF_REFERENCES)
+    return method in ATTACKS and not ATTACKS[method].needs.isdisjoint(REFERENCE_COLUMNS)
 
 
 def _references(manifest: Manifest) -> dict[str, Any]:

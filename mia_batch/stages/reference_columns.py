@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import OF_REFERENCES
+from mia_batch.attacks.base import REFERENCE_COLUMNS
+from mia_batch.attacks.inclusion import inclusion_problem, is_complement_of_target
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.data.digests import refuse_twins
 from mia_batch.data.inclusion import read_inclusion
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 def reference_columns(
     config: Config, manifest: Manifest, features: Features, methods: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
-    """The columns `OF_REFERENCES` of the samples; none where no method needs them, or there are no references.
+    """The columns `REFERENCE_COLUMNS` of the samples; none where no method needs them, or there are no references.
 
     References that were trained on exactly the non-members are left out: what they say follows from the membership that
     is to be found.
@@ -40,9 +41,10 @@ def reference_columns(
         methods: attacks that are to be made.
 
     Raises:
-        InputError: outputs are missing or of other inputs, or the inclusion file is not of these samples.
+        InputError: outputs are missing or of other inputs, the inclusion file is not of these samples, or who was
+            trained on what betrays the target's members.
     """
-    needed = any(not ATTACKS[method].needs.isdisjoint(OF_REFERENCES) for method in methods)
+    needed = any(not ATTACKS[method].needs.isdisjoint(REFERENCE_COLUMNS) for method in methods)
     if config.references is None or not needed:
         return {}
     refuse_twins(manifest.digests, reference_checkpoints(config))
@@ -52,10 +54,14 @@ def reference_columns(
     _refuse_missing(found)
     weights = list(reference_checkpoints(config))
     included = read_inclusion(config.references.inclusion, len(weights), features.split, features.sample_index)
-    kept = _not_complements(included, features.member)
+    kept = np.flatnonzero(~is_complement_of_target(included, features.member))
+    log.info("references: %d of %d; the others are the target's complement", len(kept), len(weights))
     if not len(kept):
         return {}
     included = np.ascontiguousarray(included[:, kept])
+    problem = inclusion_problem(included, member=features.member, names=[weights[k] for k in kept])
+    if problem:
+        raise InputError(f"{config.references.inclusion}: references.inclusion: must not betray members: {problem}")
     phi = read_phi([found[weights[k]] for k in kept], samples, features.content)
     return {"query_phi": _own_phi(found, samples, features), "reference_phi": phi, "reference_in": included}
 
@@ -65,15 +71,6 @@ def _refuse_missing(found: Mapping[str, ReferencePaths]) -> None:
     if missing:
         n = len(found) - len(missing)
         raise InputError(f"{missing[0]}: outputs must be in the store, got {n} of {len(found)}; run references first")
-
-
-def _not_complements(included: NDArray[np.int8], member: NDArray[np.int8]) -> NDArray[np.intp]:
-    """Numbers of the references that are not the complement of the target."""
-    complement = (included == 1 - member[:, None]).all(axis=0)
-    if complement.any():
-        kept = included.shape[1] - int(complement.sum())
-        log.info("references: %d left out, trained on exactly the non-members; %d stay", complement.sum(), kept)
-    return np.flatnonzero(~complement)
 
 
 def _own_phi(

@@ -35,7 +35,7 @@ from mia_batch.rundir.reference_store import (
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config, ModelConfig, ReferencesConfig
 from mia_batch.stages.arguments import load_run
-from mia_batch.stages.extract import placement, width_of
+from mia_batch.stages.extract import placement
 from mia_batch.stages.gather import Extraction
 from mia_batch.stages.plan import make_plan, reference_checkpoints, weights_of
 
@@ -262,7 +262,7 @@ def extract_one(
         ),
         describe=lambda row: f"{reference.field}: {work.selection.describe(row)}",
         open_store=lambda n_classes: file.open(reference, n_classes),
-        n_classes=world.bcast(file.store.n_classes if file.store else width_of(config.model)),
+        n_classes=world.bcast(file.store.n_classes if file.store else config.model.n_columns()),
         dtype=partial(row_dtype, n_queries=settings.n_queries, logits=settings.logits),
     ).run(done, stop)
     complete = outcome.done == outcome.total

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mia_batch.attacks.base import OF_REFERENCES, AttackResult, AttackSettings, result_over_all_rows
+from mia_batch.attacks.base import REFERENCE_COLUMNS, AttackResult, AttackSettings, result_over_all_rows
 from mia_batch.samples import Samples
 from mia_batch.search.tasks import Task
 
@@ -16,7 +16,7 @@ from mia_batch.search.tasks import Task
 class Difference:
     """The target's confidence less the references' mean."""
 
-    name, needs = "difference", frozenset(OF_REFERENCES)
+    name, needs = "difference", frozenset(REFERENCE_COLUMNS)
 
     def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
         return []
