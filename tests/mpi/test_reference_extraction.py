@@ -135,7 +135,7 @@ def test_an_attack_gets_them_in_the_order_of_its_audit_and_other_attacks_are_not
     run = RunPaths(tmp_path / "run")
     assert run_job("extract", tmp_path / "extract.yaml", "--out", run.root).returncode == OK
     assert attack(load_config(plain), run, None, StopRequest()) == OK
-    assert "it needs references" in read_attack(run.attack("difference")).reason
+    assert "it needs reference models" in read_attack(run.attack("difference")).reason
     before = run.attack("threshold_loss").stat().st_mtime_ns
 
     plain.write_text(yaml.safe_dump(raw | {"references": section}))
