@@ -49,6 +49,10 @@ if ((${#methods[@]} > 0)); then
   options+=(--method "${methods[task]:?task $task has no method=NAME}")
 fi
 
+if [[ $stage == shadows ]]; then
+  options+=(--only "${SLURM_ARRAY_TASK_ID:?shadows wants an array: sbatch --array=0-3 for four models}")
+fi
+
 # The log is in DIR, whoever queued this and with whatever --output; prepare has no run's directory to put it in.
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 [[ $stage == prepare ]] || { mkdir -p -- "$dir/logs" && exec >>"$dir/logs/$stage-$job.log" 2>&1; }

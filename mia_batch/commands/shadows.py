@@ -12,9 +12,9 @@ from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.shadows import ShadowPaths
-from mia_batch.settings.loading import load_config, named_in
+from mia_batch.settings.loading import load_config
 from mia_batch.stages.arguments import add_config_arguments, named_folder
-from mia_batch.stages.shadows import Trained, check_count, claim_plan, config_lines, pool_of, result_line, warn_of_names
+from mia_batch.stages.shadows import config_lines, models_to_train, result_line
 
 log = logging.getLogger(__name__)
 EXAMPLES = (
@@ -36,17 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, train what is missing, and print what to add to the config."""
-    check_count(args.count)
     if args.seed is not None and args.seed < 0:
         raise InputError(f"--seed: must be at least 0, got {args.seed}")
     config = load_config(args.config, need=("data",), changes=args.changes)
     paths = ShadowPaths(named_folder("--out", args.out))
-    with named_in(config.path):
-        pool = pool_of(config)
-        plan = claim_plan(config, paths, pool, args.count, args.seed)
-    warn_of_names(config)
-    trained = Trained(config, paths, pool, plan)
-    missing = [number for number in range(args.count) if number not in trained]
+    plan, missing = models_to_train(config, paths, args.count, args.seed)
     if not missing:
         log.info("nothing to do: all %d models are trained", args.count)
     with StopRequest().listening() as stop:

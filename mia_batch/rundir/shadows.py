@@ -90,18 +90,23 @@ class ShadowPlan:
         return digest.hexdigest()
 
 
-def write_plan(paths: ShadowPaths, plan: ShadowPlan, record: Mapping[str, Any]) -> None:
+def write_plan(paths: ShadowPaths, plan: ShadowPlan, record: Mapping[str, Any]) -> ShadowPlan:
     """Put plan.npz in place, then plan.json: a kill in between leaves what the next call makes again, or goes on from.
 
     Args:
-        paths: of the folder, which is there.
+        paths: of the folder, which is made.
         plan: the plan.
         record: what it was made from.
+
+    Returns:
+        The plan.
     """
+    paths.create()
     with atomic_path(paths.plan) as temporary, open(temporary, "wb") as file:
         np.savez(file, **plan.arrays())
     counted = {"schema": SCHEMA, "count": plan.models.n_references, "sha256": plan.digest(), **record}
     write_text(paths.record, json.dumps(counted, indent=1) + "\n")
+    return plan
 
 
 def read_record(paths: ShadowPaths) -> dict[str, Any] | None:

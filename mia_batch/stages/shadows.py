@@ -94,7 +94,26 @@ def plan_identity(config: Config, pool: Pool) -> dict[str, Any]:
     return {f"{CONTENT}members and non-members": samples, **found}
 
 
-def claim_plan(config: Config, paths: ShadowPaths, pool: Pool, count: int, seed: int | None) -> ShadowPlan:
+def models_to_train(
+    config: Config, paths: ShadowPaths, count: int, seed: int | None = None, *, dry_run: bool = False
+) -> tuple[ShadowPlan, list[int]]:
+    """`claim_plan`, and the numbers of the models that are not trained.
+
+    Raises:
+        InputError: as of `claim_plan`, or where a checkpoint's name is taken.
+    """
+    check_count(count)
+    with named_in(config.path):
+        pool = pool_of(config)
+        plan = claim_plan(config, paths, pool, count, seed, dry_run=dry_run)
+    warn_of_names(config)
+    trained = Trained(config, paths, pool, plan)
+    return plan, [number for number in range(count) if number not in trained]
+
+
+def claim_plan(
+    config: Config, paths: ShadowPaths, pool: Pool, count: int, seed: int | None, *, dry_run: bool = False
+) -> ShadowPlan:
     """The plan of a folder: the one that is there, perhaps with more models now, or a new one.
 
     Args:
@@ -103,6 +122,7 @@ def claim_plan(config: Config, paths: ShadowPaths, pool: Pool, count: int, seed:
         pool: of the configuration.
         count: K.
         seed: of the coins; None for that of the plan that is there, else 1.
+        dry_run: write nothing.
 
     Raises:
         InputError: the folder is of another configuration, seed or a larger count, or the pool is too small.
@@ -113,14 +133,18 @@ def claim_plan(config: Config, paths: ShadowPaths, pool: Pool, count: int, seed:
     if record is not None:
         refuse_other(paths, record, identity, count, seed)
         plan = recorded_plan(paths, record)
-        return plan if record["count"] == count else _grown(paths, pool, plan, record, count)
+        if record["count"] == count:
+            return plan
+        more = drawn(pool, count, record["seed"])
+        plan = ShadowPlan(plan.models.extended(more.models), plan.split, plan.sample_index)
+        kept = {key: value for key, value in record.items() if key not in ("schema", "count", "sha256")}
+        return plan if dry_run else write_plan(paths, plan, kept)
     seed = SEED if seed is None else seed
     plan = drawn(pool, count, seed)
     if paths.plan.exists() and read_plan(paths).digest() != plan.digest():
         raise InputError(f"{paths.plan}: must not be there without {paths.record.name}; train to another --out")
-    paths.create()
-    write_plan(paths, plan, {"seed": seed, "samples": len(pool), "identity": identity, "versions": versions()})
-    return plan
+    made_from = {"seed": seed, "samples": len(pool), "identity": identity, "versions": versions()}
+    return plan if dry_run else write_plan(paths, plan, made_from)
 
 
 def check_count(count: int) -> None:
@@ -142,15 +166,6 @@ def refuse_other(
         different.append(f"--count was {record['count']} and is now {count}, which may be larger alone")
     if different:
         raise InputError([f"{paths.root}: --out: holds other models: {phrase}; {advice}" for phrase in different])
-
-
-def _grown(
-    paths: ShadowPaths, pool: Pool, plan: ShadowPlan, record: Mapping[str, Any], count: int
-) -> ShadowPlan:
-    more = drawn(pool, count, record["seed"])
-    grown = ShadowPlan(plan.models.extended(more.models), plan.split, plan.sample_index)
-    write_plan(paths, grown, {key: record[key] for key in ("seed", "samples", "identity", "versions") if key in record})
-    return grown
 
 
 def drawn(pool: Pool, count: int, seed: int) -> ShadowPlan:
