@@ -1,11 +1,9 @@
-"""Reference models as an array on the mini-cluster: requeued, warned, and the same bits as on one machine."""
+"""Reference models as an array on the mini-cluster: requeued, warned, and the same bits as undisturbed."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,14 +19,14 @@ SLOW = 0.02  # seconds to read a sample: an epoch of half of 256 takes some 3 s
 def test_an_array_of_trainings_loses_nothing_and_the_audit_waits_for_it(
     cluster: MiniCluster, tmp_path: Path, new_audit: Callable[..., Audit]
 ) -> None:
-    audit, run = new_audit(), tmp_path / "run"
-    local = [sys.executable, "-m", "mia_batch.cli", "shadows", str(audit.config), "--count", "2", "--out"]
-    done = subprocess.run(
-        [*local, str(tmp_path / "local"), *TRAIN], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    audit, run, calm = new_audit(), tmp_path / "run", tmp_path / "calm"
+    words = ("--shadows", "2", *TRAIN, "--site", write_site(tmp_path / "site.yaml"))
+    undisturbed = submit(cluster, audit.config, "--out", calm, *words)
+    for number in range(2):
+        assert cluster.wait_job(f"{undisturbed['shadows']}_{number}")["ExitCode"] == "0:0"
+    cluster.run("scancel", *undisturbed.values())
     audit.set_pace(SLOW)
-    command = (audit.config, "--out", run, "--shadows", "2", *TRAIN, "--site", write_site(tmp_path / "site.yaml"))
+    command = (audit.config, "--out", run, *words)
     jobs = submit(cluster, *command)
     assert list(jobs) == ["shadows", "extract", "attack", "reduce"]
     folder, array = run / "shadows", jobs["shadows"]
@@ -48,7 +46,7 @@ def test_an_array_of_trainings_loses_nothing_and_the_audit_waits_for_it(
     cluster.wait_job(jobs["reduce"])
     assert {stage["state"] for stage in status(cluster, run).values()} == {"done"}
     for name in ("plan.npz", "shadow_000.ckpt", "shadow_001.ckpt"):
-        assert (folder / name).read_bytes() == (tmp_path / "local" / name).read_bytes(), name
+        assert (folder / name).read_bytes() == (calm / "shadows" / name).read_bytes(), name
     assert "going on after" in (folder / "logs" / f"shadows-{array}_0.log").read_text()
     again = json.loads(mia_batch(cluster, "submit", *command, "--json").stdout)
     assert again == {"jobs": {}, "runs": []}
