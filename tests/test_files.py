@@ -26,13 +26,16 @@ def test_no_room_is_one_line_wherever_it_is_met(tmp_path: Path, monkeypatch: pyt
     def fail(*_: object, **__: object) -> None:
         raise OSError(code, "said by the system")
 
+    prepared = Prepared(tmp_path / "prepared")
+    with prepared.appending(SAMPLE, "identity"):
+        pass
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(InputError, match=r"x: the disk is full$"):
         write_text(tmp_path / "x", "text")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [prepared.folder]
     with pytest.raises(InputError, match=r"f\.h5: the disk is full$"), as_input_error(tmp_path / "f.h5"):
         fail()
-    with pytest.raises(InputError, match=r"images: the disk is full$"), Prepared(tmp_path).appending(SAMPLE):
+    with pytest.raises(InputError, match=r"prepared: the disk is full$"), prepared.appending(SAMPLE, "identity"):
         fail()
     monkeypatch.setattr(Path, "mkdir", fail)
     with pytest.raises(InputError, match=r"run: the disk is full$"):

@@ -195,17 +195,25 @@ def _image(value: Any, refuse: Refuse) -> NDArray[Any]:
     """(height, width, channels), uint8 or float32."""
     image = np.array(value, order="C")
     image = image[..., np.newaxis] if image.ndim == 2 else image
-    others = "; data.preprocess: none or a function takes other arrays"
-    if image.ndim != 3 or image.size == 0 or image.dtype.kind not in "buif":
-        rule = "image must be (height, width, channels) or (height, width), of uint8 or of floats from 0 to 255"
-        refuse(f"{rule}{others}", f"{image.dtype} of shape {image.shape}")
-    if image.dtype.kind in "bui" and image.dtype != np.uint8:
-        refuse(f"image must be uint8 or float{others}", f"{image.dtype}")
-    if image.dtype.kind == "f" and not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 255):
-        refuse("float pixels must be 0 to 255", f"{image.min()} to {image.max()}")
-    if image.dtype.kind == "f" and image.max() <= 1 and (image % 1 != 0).any():
-        refuse("float pixels must be 0 to 255, not 0 to 1", f"{image.min()} to {image.max()}")
+    if fault := image_fault(image):
+        refuse(*fault)
     return image if image.dtype == np.uint8 else image.astype(np.float32)
+
+
+def image_fault(array: NDArray[Any]) -> tuple[str, str] | None:
+    """Which rule of images an array breaks, and what it has instead; None for (height, width, channels) of pixels."""
+    others = "; data.preprocess: none or a function takes other arrays"
+    if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "buif":
+        rule = "image must be (height, width, channels) or (height, width), of uint8 or of floats from 0 to 255"
+        return f"{rule}{others}", f"{array.dtype} of shape {array.shape}"
+    if array.dtype.kind in "bui":
+        return None if array.dtype == np.uint8 else (f"image must be uint8 or float{others}", f"{array.dtype}")
+    found = f"{array.min()} to {array.max()}"
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 255):
+        return "float pixels must be 0 to 255", found
+    if array.max() <= 1 and (array % 1 != 0).any():
+        return "float pixels must be 0 to 255, not 0 to 1", found
+    return None
 
 
 def check_channels(form: Form, data: DataConfig, where: str) -> None:
@@ -256,7 +264,7 @@ def _pad_to_largest(
         found = zip(forms, largest, ragged, strict=True)
         return [replace(form, shape=tuple(most), padded=tuple(sorted(axes))) for form, most, axes in found]
     if not any(ragged):
-        rule = "must have arrays whose samples differ in length, which they are told apart by, where there are several"
+        rule = "pads only arrays whose samples differ in length; here none do"
         raise InputError(f"data.pad_to: {rule}, got {', '.join(map(str, forms))}")
     return [_pad_to(form, pad_to) if axes else form for form, axes in zip(forms, ragged, strict=True)]
 

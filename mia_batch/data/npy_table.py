@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
 import tempfile
@@ -17,13 +18,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import Column, block_rows, check_file, check_kind, printable, side_by_side
+from mia_batch.data.npy_header import read_header
+from mia_batch.data.tables import StoredColumn, block_rows, check_file, check_kind, printable, side_by_side
 from mia_batch.errors import InputError, one_line
 
 DAMAGED = (
-    ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError, RuntimeError, RecursionError, OSError,
-    zipfile.BadZipFile, zlib.error, NotImplementedError, tokenize.TokenError,
+    ValueError, EOFError, SyntaxError, TypeError, OverflowError, RuntimeError, RecursionError, zipfile.BadZipFile,
+    zlib.error, NotImplementedError, tokenize.TokenError,
 )  # fmt: skip
+NO_SUCH_PLACE = (None, errno.EINVAL)  # what a jump to a place that damaged bytes name is answered with
 UNREAD = np.dtype("f4")
 
 
@@ -47,9 +50,9 @@ class StoredArray:
     begin: int = 0
 
     @property
-    def column(self) -> Column:
+    def column(self) -> StoredColumn:
         """For `Table.columns`."""
-        return Column(self.dtype, self.shape[0], self.shape[1] if len(self.shape) == 2 else None)
+        return StoredColumn(self.dtype, self.shape[0], self.shape[1] if len(self.shape) == 2 else None)
 
     def with_header(self) -> StoredArray:
         """The array with what its header says.
@@ -58,32 +61,31 @@ class StoredArray:
             InputError: no .npy, objects, no numbers or text, too many dimensions, or other bytes than it promises.
         """
         with _readable(self.where), self.open() as file:
-            version = np.lib.format.read_magic(file)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"version {version}")
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-            begin = file.tell()
+            header = read_header(file)
+        shape, dtype = header.shape, header.dtype
         check_kind(self.where, dtype, len(shape))
-        found = replace(self, dtype=dtype, shape=shape, fortran=fortran and len(shape) == 2, begin=begin)
-        promised = begin + math.prod(shape) * dtype.itemsize
+        promised = header.size + math.prod(shape) * dtype.itemsize
         if min(shape) < 0 or promised != self.size:
             raise InputError(f"{self.where}: must have {promised} bytes, as its header says, got {self.size}")
-        return found
+        fortran = header.fortran and len(shape) == 2 and shape[1] > 1
+        return replace(self, dtype=dtype, shape=shape, fortran=fortran, begin=header.size)
 
-    def blocks(self, n: int) -> Iterator[NDArray[Any]]:
-        """Its rows, `n` at a time."""
-        with _readable(self.where), self._rewindable() as file:
+    def blocks(self, n: int, scratch: Path | None = None) -> Iterator[NDArray[Any]]:
+        """Its rows, `n` at a time. For `scratch` see `Table.numbers`."""
+        with _readable(self.where), self._rewindable(scratch) as file:
             for first in range(0, self.shape[0], n):
                 rows = min(n, self.shape[0] - first)
                 yield self._by_columns(file, first, rows) if self.fortran else self._by_rows(file, rows)
 
     @contextmanager
-    def _rewindable(self) -> Iterator[IO[bytes]]:
+    def _rewindable(self, scratch: Path | None) -> Iterator[IO[bytes]]:
         """The open file, at the first value; of columns in a .npz a copy, as to go back there is slow."""
         with self.open() as file:
             if self.fortran and isinstance(file, zipfile.ZipExtFile):
-                with tempfile.TemporaryFile() as copy:
+                from mia_batch.rundir.hdf5 import check_room  # h5py takes a while
+
+                check_room(scratch or Path(tempfile.gettempdir()), self.size)
+                with tempfile.TemporaryFile(dir=scratch) as copy:
                     shutil.copyfileobj(file, copy, 1 << 20)
                     yield copy
             else:
@@ -117,15 +119,22 @@ def _readable(where: str) -> Iterator[None]:
         raise
     except DAMAGED as error:
         raise InputError(f"{where}: must be a readable array of numpy (.npy), got {one_line(error)}") from error
+    except OSError as error:
+        damaged = error.errno in NO_SUCH_PLACE
+        rule = "must be a readable array of numpy (.npy)" if damaged else "must be in a file that can be read"
+        raise InputError(f"{where}: {rule}, got: {error.strerror or one_line(error)}") from error
 
 
 class NpyTable:
     """Arrays by name."""
 
-    def __init__(self, name: str, arrays: Mapping[str, StoredArray]) -> None:
-        """Take arrays whose headers have been read."""
+    def __init__(
+        self, name: str, arrays: Mapping[str, StoredArray], refused: Mapping[str, InputError] | None = None
+    ) -> None:
+        """Take arrays whose headers have been read, and why others can be no column."""
         self.name, self._arrays = name, arrays
         self.columns = {name: array.column for name, array in arrays.items()}
+        self.columns |= {name: StoredColumn.refused(error) for name, error in (refused or {}).items()}
 
     @classmethod
     def of_file(cls, path: Path) -> NpyTable:
@@ -139,21 +148,26 @@ class NpyTable:
 
     @classmethod
     def of_npz(cls, path: Path) -> NpyTable:
-        """The arrays of a .npz."""
+        """The arrays of a .npz, of which only those that are asked for must be outputs or the like."""
         try:
             with zipfile.ZipFile(path) as archive:
                 infos = archive.infolist()
-        except DAMAGED as error:
+        except (*DAMAGED, OSError) as error:
             raise InputError(f"{path}: must be a .npz file of numpy, got {one_line(error)}") from error
         arrays: dict[str, StoredArray] = {}
+        refused: dict[str, InputError] = {}
         for info in infos:
             name = info.filename.removesuffix(".npy")
             if name == info.filename:
                 continue
-            if name in arrays:
-                raise InputError(f"{path}: {printable(name)}: must be there once, got it twice")
-            arrays[name] = _member(path, info, f"{path}: {printable(name)}")
-        return cls(str(path), arrays)
+            where = f"{path}: {printable(name)}"
+            try:
+                if name in arrays:
+                    raise InputError(f"{where}: must be there once, got it twice")
+                arrays[name] = _member(path, info, where)
+            except InputError as error:
+                refused[name] = error
+        return cls(str(path), arrays, refused)
 
     def where(self, row: int) -> str:
         """Counted from 0, as numpy does."""
@@ -161,13 +175,16 @@ class NpyTable:
 
     def read(self, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
         """See `Table`."""
-        n = block_rows(self.columns, names)
-        for block in zip(*(self._arrays[name].with_header().blocks(n) for name in names), strict=True):
-            yield list(block)
+        return self._blocks(names, None)
 
-    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+    def numbers(self, names: Sequence[str], scratch: Path | None = None) -> Iterator[NDArray[Any]]:
         """See `Table`."""
-        return side_by_side(self.read(names))
+        return side_by_side(self._blocks(names, scratch))
+
+    def _blocks(self, names: Sequence[str], scratch: Path | None) -> Iterator[list[NDArray[Any]]]:
+        n = block_rows(self.columns, names)
+        for block in zip(*(self._arrays[name].with_header().blocks(n, scratch) for name in names), strict=True):
+            yield list(block)
 
 
 def _npy(path: Path) -> StoredArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,14 @@ from mia_batch import signals
 from mia_batch.data.formats import open_table
 from mia_batch.data.output_columns import Chosen, choose
 from mia_batch.data.repeated import first_repeated
-from mia_batch.data.tables import TEXT, Table, printable
+from mia_batch.data.tables import MOST_TEXT_BYTES, TEXT, Table, printable
 from mia_batch.errors import InputError
+from mia_batch.files import Between
 from mia_batch.inputs import NO_GROUP
 from mia_batch.settings.outputs import SIDES, OutputsConfig
 
 MOST_LABELS = 2**31 - 1
 MOST_SLICES = 1000  # values of one column
-MOST_ID_BYTES = 255
-SUM_TOLERANCE = 1e-3  # of probabilities, which may have been stored with three digits
 WORDS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
@@ -111,21 +111,26 @@ class Outputs:
         names = ", ".join(f"{role} from {printable(name)}" for role, name in chosen.single.items())
         return f"{chosen.kind} ({chosen.width} a sample)" + (f", {names}" if names else "")
 
-    def read_samples(self) -> ImportedSamples:
+    def read_samples(self, between: Between = None) -> ImportedSamples:
         """Everything but the outputs.
+
+        Args:
+            between: called after each block.
 
         Raises:
             InputError: with the file, the column and the row of the first value that cannot be.
         """
-        groups, slices = _Numbers(), {name: _Numbers(MOST_SLICES) for name in self.data.columns.slices}
-        parts = [
-            block for side, (table, chosen) in self._tables.items()
-            for block in _SampleReader(table, chosen, side, groups, slices).blocks()
-        ]  # fmt: skip
+        groups, slices = _NameCodes(), {name: _NameCodes(MOST_SLICES) for name in self.data.columns.slices}
+        parts = []
+        for side, (table, chosen) in self._tables.items():
+            for block in _SampleReader(table, chosen, side, groups, slices).blocks():
+                parts.append(block)
+                if between:
+                    between()
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         member = columns["member"]
-        for side, word in ((1, "members"), (0, "non-members")):
-            if not (member == side).any():
+        for value, word in ((1, "members"), (0, "non-members")):
+            if not (member == value).any():
                 names = ", ".join(table.name for table, _ in self._tables.values())
                 raise InputError(f"{names}: must have members and non-members, got no {word}")
         self._check_ids(columns.get("sample_id"))
@@ -141,21 +146,24 @@ class Outputs:
             names = ", ".join(table.name for table, _ in self._tables.values())
             raise InputError(f"{names}: sample_id: must be another for each sample, got {name!r} twice")
 
-    def read_outputs(self) -> Iterator[NDArray[Any]]:
+    def read_outputs(self, scratch: Path | None = None) -> Iterator[NDArray[Any]]:
         """Logits (rows, n_classes) float32, or losses (rows,) float64, block by block in the order of the files.
+
+        Args:
+            scratch: the folder for a copy of what cannot be read row by row; None for the system's.
 
         Raises:
             InputError: with the file, the kind and the row of the first value that cannot be.
         """
         for table, chosen in self._tables.values():
             first = 0
-            for block in table.numbers(chosen.outputs):
-                yield _Checked(table, chosen, first).outputs(block)
+            for block in table.numbers(chosen.outputs, scratch):
+                yield _BlockChecker(table, chosen, first).outputs(block)
                 first += len(block)
 
 
 @dataclass(frozen=True)
-class _Checked:
+class _BlockChecker:
     """What is asked of a block of outputs whose first row has this number."""
 
     table: Table
@@ -187,7 +195,7 @@ class _Checked:
         if self.chosen.width == 1:
             self._refuse(p[:, 0] > 1, block, "must be at most 1", np.max)
             p = signals.two_classes(p, probabilities=True)
-        self._refuse(abs(p.sum(axis=1) - 1) > SUM_TOLERANCE, p, "must sum to 1", np.sum)
+        self._refuse(abs(p.sum(axis=1) - 1) > signals.SUM_TOLERANCE, p, "must sum to 1", np.sum)
         return signals.float32_logits(p)
 
     def _refuse(
@@ -209,8 +217,8 @@ class _SampleReader:
     table: Table
     chosen: Chosen
     side: str
-    groups: _Numbers
-    slices: Mapping[str, _Numbers]
+    groups: _NameCodes
+    slices: Mapping[str, _NameCodes]
 
     def blocks(self) -> Iterator[dict[str, NDArray[Any]]]:
         """Checked columns, block by block."""
@@ -284,26 +292,32 @@ class _SampleReader:
             raise InputError(f"{self._at(name)}: must be integers or text, got {found.dtype}")
         texts = _decoded(found) if found.dtype.kind in TEXT else found.astype(np.str_)
         self._refuse(texts == "", found, name, first, "must be there")
+        if texts.dtype.itemsize > MOST_TEXT_BYTES:
+            wrong = np.char.str_len(_encoded(texts)) > MOST_TEXT_BYTES
+            self._refuse(wrong, found, name, first, f"must have at most {MOST_TEXT_BYTES} bytes")
         return texts
 
     def _ids(self, found: NDArray[Any], name: str, first: int) -> NDArray[np.bytes_]:
-        encoded = np.char.encode(self._texts(found, name, first), "utf-8", "surrogateescape")
-        rule = f"must have at most {MOST_ID_BYTES} bytes"
-        if encoded.dtype.itemsize > MOST_ID_BYTES:
-            self._refuse(np.char.str_len(encoded) > MOST_ID_BYTES, found, name, first, rule)
-        return encoded
+        return _encoded(self._texts(found, name, first))
 
 
 def _decoded(found: NDArray[Any]) -> NDArray[np.str_]:
     return np.char.decode(found, "utf-8", "replace") if found.dtype.kind == "S" else found
 
 
+def _encoded(texts: NDArray[np.str_]) -> NDArray[np.bytes_]:
+    return np.char.encode(texts, "utf-8", "surrogateescape")
+
+
 def _ascii(texts: NDArray[np.str_]) -> NDArray[np.bool_]:
     return np.array([text.isascii() for text in texts], dtype=bool)
 
 
-class _Numbers:
-    """A number for each name, from 0 in order of first appearance; that of "-1" is NO_GROUP."""
+class _NameCodes:
+    """A number for each name, from 0 in order of first appearance; that of "-1" is NO_GROUP.
+
+    It holds about 130 bytes for each different name: 10,000,000 groups take 1.3 GB.
+    """
 
     def __init__(self, most: int | None = None) -> None:
         self._codes: dict[str, int] = {} if most else {str(NO_GROUP): NO_GROUP}

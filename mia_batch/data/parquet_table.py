@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import Column, block_rows, check_kind, printable, side_by_side
+from mia_batch.data.tables import (
+    MOST_TEXT_BYTES,
+    StoredColumn,
+    block_rows,
+    check_kind,
+    printable,
+    side_by_side,
+    too_long,
+)
 from mia_batch.errors import InputError, one_line
 
 
@@ -25,6 +33,7 @@ class ParquetTable:
         """
         try:
             import pyarrow
+            import pyarrow.compute
             import pyarrow.parquet
         except ImportError as error:
             rule = "needs pyarrow, which is not installed: pip install 'mia_batch[parquet]'"
@@ -47,13 +56,13 @@ class ParquetTable:
         except (self._arrow.ArrowException, OSError, ValueError, NotImplementedError, KeyError) as error:
             raise InputError(f"{self.path}: must be a Parquet file that can be read, got {one_line(error)}") from error
 
-    def _column(self, field: Any) -> Column:
+    def _column(self, field: Any) -> StoredColumn:
         kind = field.type
         if self._arrow.types.is_fixed_size_list(kind):
-            return Column(self._dtype(kind.value_type), self._n_rows, kind.list_size)
+            return StoredColumn(self._dtype(kind.value_type), self._n_rows, kind.list_size)
         if self._arrow.types.is_list(kind) or self._arrow.types.is_large_list(kind):
-            return Column(self._dtype(kind.value_type), self._n_rows, self._list_size(field.name))
-        return Column(self._dtype(kind), self._n_rows)
+            return StoredColumn(self._dtype(kind.value_type), self._n_rows, self._list_size(field.name))
+        return StoredColumn(self._dtype(kind), self._n_rows)
 
     def _dtype(self, kind: Any) -> np.dtype[Any]:
         types = self._arrow.types
@@ -91,7 +100,7 @@ class ParquetTable:
             yield [self._values(name, array, first) for name, array in zip(names, arrays, strict=True)]
             first += len(arrays[0])
 
-    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+    def numbers(self, names: Sequence[str], scratch: Path | None = None) -> Iterator[NDArray[Any]]:
         """See `Table`."""
         return side_by_side(self.read(names))
 
@@ -102,6 +111,8 @@ class ParquetTable:
             row = first + array.is_null().index(self._arrow.scalar(True)).as_py()
             raise InputError(f"{where}: row {row}: must be there, got a missing value")
         if width is None:
+            if self.columns[name].dtype == np.str_:
+                self._check_lengths(where, array, first)
             if self._arrow.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             found = array.to_numpy(zero_copy_only=False)
@@ -114,6 +125,14 @@ class ParquetTable:
             row = first + flat.is_null().index(self._arrow.scalar(True)).as_py() // max(1, width)
             raise InputError(f"{where}: row {row}: must have {width} numbers, got a missing value")
         return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(len(array), width)
+
+    def _check_lengths(self, where: str, texts: Any, first: int) -> None:
+        """Refuse a text that is too long, before each is made as wide as the longest."""
+        n_bytes = self._arrow.compute.binary_length
+        coded = self._arrow.types.is_dictionary(texts.type)
+        lengths = n_bytes(texts.dictionary).take(texts.indices) if coded else n_bytes(texts)
+        if (wrong := np.flatnonzero(np.asarray(lengths) > MOST_TEXT_BYTES)).size:
+            raise too_long(f"{where}: row {first + wrong[0]}", texts[int(wrong[0])].as_py())
 
 
 def _sizes(array: Any) -> NDArray[np.int64]:

@@ -2,19 +2,21 @@
 
 CIFAR records need none of this: their files are mapped as they are. Each array of a sample, such as its image, is
 appended to a file of equal rows, and what is kept of the sample to another, so that their lengths say how far a stopped
-process came. A function of the user's own runs on what is read from them.
+process came. Before the first row the folder says whose rows they are: rows of other data never stay. A function of the
+user's own runs on what is read from them.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,6 +25,8 @@ from mia_batch.errors import InputError
 from mia_batch.files import atomic_path, is_full, not_written, sync_directory, write_text
 from mia_batch.inputs import INPUT_DTYPE, Inputs
 from mia_batch.settings.schema import SOURCES, DataConfig
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("sample_index", "split", "label", "member", "group")
 SCHEMA = 2  # 1 has no inputs: it is prepared anew
@@ -74,16 +78,21 @@ class Prepared:
 
     def files(self) -> list[Path]:
         """The large files that are there."""
-        return [file for file in (self.inputs, self.images, *self.folder.glob("array*")) if file.exists()]
+        return [file for file in (self.kept, self.images, *self.folder.glob("array*")) if file.exists()]
 
     @property
-    def inputs(self) -> Path:
+    def kept(self) -> Path:
         """What is kept of each sample as its source gives it, (n,) of `INPUT_DTYPE`."""
         return self.folder / "inputs"
 
     @property
     def _meta(self) -> Path:
         return self.folder / "meta.json"
+
+    @property
+    def _identity(self) -> Path:
+        """Whose the rows are that are there so far."""
+        return self.folder / "identity"
 
     @property
     def _selection(self) -> Path:
@@ -118,7 +127,7 @@ class Prepared:
             kind, n = meta.get("kind", "image"), len(selection)
             pairs = zip(self.arrays(kind, len(found)), found, strict=True)
             mapped = tuple(np.memmap(file, each["dtype"], "r", shape=tuple(each["shape"])) for file, each in pairs)
-            kept = np.memmap(self.inputs, INPUT_DTYPE, "r", shape=(n,))
+            kept = np.memmap(self.kept, INPUT_DTYPE, "r", shape=(n,))
         except (OSError, ValueError, KeyError) as error:
             rule = "--prepared: must hold an array's prepared data, which goes once the array has ended"
             raise InputError(f"{self.folder}: {rule}, got: {error}") from error
@@ -129,28 +138,29 @@ class Prepared:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def appending(self, first: Inputs) -> Iterator[tuple[Callable[[Inputs, np.ndarray], None], int]]:
+    def appending(
+        self, first: Inputs, identity: str
+    ) -> Iterator[tuple[Callable[[Inputs, np.ndarray], None], int]]:
         """What appends inputs and what is kept of them to their files, and how many whole rows are there already.
 
         Args:
             first: the first sample, which says how many bytes a row of each file has. The files are locked.
+            identity: of the data, see `open`; rows of other data are removed.
 
         Raises:
             InputError: another process prepares this, or the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        paths = [*self.arrays(first.kind, len(first.columns)), self.inputs]
-        sizes = [*(np.asarray(column).nbytes for column in first.columns), INPUT_DTYPE.itemsize]
+        paths = [self.kept, *self.arrays(first.kind, len(first.columns))]
+        sizes = [INPUT_DTYPE.itemsize, *(np.asarray(column).nbytes for column in first.columns)]
         try:
             with ExitStack() as stack:
                 files = [stack.enter_context(open(path, "ab")) for path in paths]
                 fcntl.flock(files[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
-                done = min(file.tell() // size for file, size in zip(files, sizes, strict=True))
-                for file, size in zip(files, sizes, strict=True):
-                    file.truncate(done * size)  # a kill may have torn the last
+                done = self._keep_own(files, sizes, identity)
 
                 def append(inputs: Inputs, kept: np.ndarray) -> None:
-                    for file, block in zip(files, (*inputs.columns, kept), strict=True):
+                    for file, block in zip(files, (kept, *inputs.columns), strict=True):
                         file.write(np.asarray(block).tobytes())
 
                 yield append, done
@@ -161,8 +171,24 @@ class Prepared:
             raise InputError(f"{self.folder}: another process is preparing this data") from None
         except OSError as error:
             if is_full(error):
-                raise not_written(paths[0], error) from error
+                raise not_written(self.folder, error) from error
             raise
+
+    def _keep_own(self, files: Sequence[BinaryIO], sizes: Sequence[int], identity: str) -> int:
+        """Keep whole rows of this data, and no others; returns how many there are."""
+        done = min(file.tell() // size for file, size in zip(files, sizes, strict=True))
+        own = self._identity.exists() and self._identity.read_text(encoding="utf-8") == identity
+        if done and not own:
+            log.warning("%s: what is there is of other data; it is prepared anew", self.folder)
+        if not own:
+            done = 0
+            self._meta.unlink(missing_ok=True)
+        for file, size in zip(files, sizes, strict=True):
+            file.truncate(done * size)  # a kill may have torn the last
+            os.fsync(file.fileno())  # before a new identity is there
+        if not own:
+            write_text(self._identity, identity)
+        return done
 
     def finish(self, selection: Selection, identity: str, first: Inputs) -> None:
         """Say that all samples are there, each as the first is."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from mia_batch.data.forms import Form
 from mia_batch.data.records import FORMATS, RecordSource
-from mia_batch.data.user_source import Columns, ObjectSource, OpenDataset
+from mia_batch.data.user_source import InputNames, ObjectSource, OpenDataset
 from mia_batch.errors import InputError
 from mia_batch.inputs import Inputs
 from mia_batch.settings.schema import FROM_FILES, DataConfig
@@ -52,4 +52,4 @@ def open_source(data: DataConfig, open_dataset: OpenDataset) -> Source:
     def build(split: str) -> Any:
         return call(data.source, "data.source", {"split": split, **optional, **data.kwargs})
 
-    return ObjectSource(build, data.source, open_dataset, Columns.of(data), image=data.is_image)
+    return ObjectSource(build, data.source, open_dataset, InputNames.of(data), image=data.is_image)

@@ -19,7 +19,7 @@ ADVICE = "; a regression has no classes to be audited by: import its losses (dat
 
 
 @dataclass(frozen=True)
-class Rows:
+class SplitReader:
     """One split of a user's source: how many samples, labels known without reading them, and how to read.
 
     `read` gives the input and the label of samples, one by one; the inputs may be None where they are not wanted.
@@ -33,11 +33,11 @@ class Rows:
 
 
 # From a MindSpore dataset, its name for messages, and which of its columns are what.
-OpenDataset = Callable[[Any, str, "Columns"], Rows]
+OpenDataset = Callable[[Any, str, "InputNames"], SplitReader]
 
 
 @dataclass(frozen=True)
-class Columns:
+class InputNames:
     """Which names of a sample are its inputs and its label.
 
     Attributes:
@@ -51,13 +51,13 @@ class Columns:
     group: str | None = None
 
     @staticmethod
-    def of(data: DataConfig) -> Columns:
+    def of(data: DataConfig) -> InputNames:
         """The names that the section `data` of a configuration gives."""
         group = data.group if isinstance(data.group, str) else None
         if data.columns is None:
-            return Columns(group=group)
+            return InputNames(group=group)
         named = data.columns.named()
-        return Columns(named if len(named) > 1 else next(iter(named), None), data.columns.label, group)
+        return InputNames(named if len(named) > 1 else next(iter(named), None), data.columns.label, group)
 
     def choose(self, there: Collection[str], field: str) -> str | tuple[str, ...]:
         """The name of the one input, or the names of several in the network's order.
@@ -94,12 +94,12 @@ class ObjectSource:
     """
 
     def __init__(
-        self, build: Callable[[str], Any], field: str, open_dataset: OpenDataset, columns: Columns, *,
+        self, build: Callable[[str], Any], field: str, open_dataset: OpenDataset, columns: InputNames, *,
         image: bool = True,
     ) -> None:  # fmt: skip
         self._build, self._open_dataset = build, open_dataset
         self._field, self._columns, self._image = field, columns, image
-        self._splits: dict[str, Rows] = {}
+        self._splits: dict[str, SplitReader] = {}
         self._failure: InputError | None = None  # a function that has failed is not called again for another split
 
     def size(self, split: str) -> int:
@@ -142,13 +142,13 @@ class ObjectSource:
         values = self._reading(index, lambda: rows.column(index, name))
         return [self._group(split, position, value) for position, value in zip(index, values, strict=True)]
 
-    def _open(self, split: str) -> Rows:
+    def _open(self, split: str) -> SplitReader:
         if self._failure:
             raise self._failure
         if split not in self._splits:
             try:
                 field = f"{self._field}(split={split!r})"
-                self._splits[split] = _open_rows(self._build(split), field, self._open_dataset, self._columns)
+                self._splits[split] = _open_split(self._build(split), field, self._open_dataset, self._columns)
             except InputError as error:
                 self._failure = error
                 raise
@@ -191,7 +191,7 @@ class ObjectSource:
         return str(name.item())
 
 
-def _open_rows(rows: Any, field: str, open_dataset: OpenDataset, columns: Columns) -> Rows:
+def _open_split(rows: Any, field: str, open_dataset: OpenDataset, columns: InputNames) -> SplitReader:
     if hasattr(rows, "create_dict_iterator"):
         return open_dataset(rows, field, columns)
     if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
@@ -212,7 +212,7 @@ def _open_rows(rows: Any, field: str, open_dataset: OpenDataset, columns: Column
             raise InputError(f"{field}: {name} must have one entry per sample, {size}")
         return [values[int(position)] for position in index]
 
-    return Rows(size, labels, read, column)
+    return SplitReader(size, labels, read, column)
 
 
 def _entry(item: Any, name: str, field: str) -> Any:
@@ -222,7 +222,7 @@ def _entry(item: Any, name: str, field: str) -> Any:
     raise InputError(f"data.group: {name}: must be an attribute of the source or a key of {field}, got {shown}")
 
 
-def _pair(item: Any, field: str, columns: Columns) -> tuple[Any, Any]:
+def _pair(item: Any, field: str, columns: InputNames) -> tuple[Any, Any]:
     """Input and label of a source's item."""
     if isinstance(item, dict):
         return pick(item, columns.choose(item, field)), item[columns.label]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from mia_batch.data.npy_header import read_header
 from mia_batch.errors import InputError, one_line
 from mia_batch.network.checkpoint_entry import (
     MAX_ENTRIES,
@@ -28,7 +29,6 @@ NPZ_TYPES = {
 ENDING = ".npy"
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of np.savez and np.savez_compressed
 IS_ENCRYPTED = 0x1  # in a member's flags
-HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def npz(file: BinaryIO, size: int) -> Stated:
@@ -62,19 +62,11 @@ def _entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Entr
         raise IncompleteError(f"too few for entry {entry.name[:80]!r}")
     try:
         with archive.open(member) as stream:
-            kind, dims, header_bytes = _header(stream)
+            header = read_header(stream)
     except Exception as error:
         raise entry.broken("must begin as an array of NumPy does", one_line(error)) from None
-    return Entry(entry.name, kind, dims, member.file_size - header_bytes)
-
-
-def _header(stream: IO[bytes]) -> tuple[str, tuple[int, ...], int]:
-    """Type, shape and bytes of the header; `read_array_header` takes at most 10,000 characters."""
-    version = npy.read_magic(stream)
-    if version not in HEADERS:
-        raise ValueError(f"version {version}")
-    dims, _, dtype = HEADERS[version](stream)
-    return "a pickle" if dtype.hasobject else dtype.name, tuple(map(int, dims)), stream.tell()
+    kind = "a pickle" if header.dtype.hasobject else header.dtype.name
+    return Entry(entry.name, kind, header.shape, member.file_size - header.size)
 
 
 def read_npz(path: Path, names: Collection[str]) -> dict[str, NDArray]:

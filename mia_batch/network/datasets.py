@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.user_source import Columns, Rows, pick
+from mia_batch.data.user_source import InputNames, SplitReader, pick
 from mia_batch.errors import InputError, one_line
 
-BY_DEFAULT = Columns()
+BY_DEFAULT = InputNames()
 ONE_TO_ONE = ("MapDataset", "RenameDataset", "ProjectDataset")  # nodes that keep the source's order and number
 
 
-def open_dataset(dataset: Any, field: str, chosen: Columns = BY_DEFAULT) -> Rows:
+def open_dataset(dataset: Any, field: str, chosen: InputNames = BY_DEFAULT) -> SplitReader:
     """Read a MindSpore dataset by index: a copy of its pipeline gets a sampler of just the wanted samples.
 
     Sample i is what the user's own sampler gives at position i: a SequentialSampler or SubsetSampler (a list), also of
@@ -53,7 +53,7 @@ def open_dataset(dataset: Any, field: str, chosen: Columns = BY_DEFAULT) -> Rows
             raise InputError(f"data.group: {name}: must be a column of {field}, which has {', '.join(columns)}")
         return [row[name] for row in some_rows(index, [name])]
 
-    return Rows(len(samples), None, read, column)
+    return SplitReader(len(samples), None, read, column)
 
 
 def _leaf(dataset: Any, field: str) -> Any:

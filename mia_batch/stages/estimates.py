@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from mia_batch.data.outputs import ImportedSamples
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
 from mia_batch.network.requirements import RANK_BYTES
@@ -37,7 +38,7 @@ Rows = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StageCost:
     """What one stage will take.
 
     Attributes:
@@ -81,7 +82,7 @@ class Speed:
 
 def extract_estimate(
     n_rows: int, ranks: int, *, batch_bytes: int, checkpoint_bytes: int, speed: Speed | None = None
-) -> Estimate:
+) -> StageCost:
     """Of the forward pass.
 
     Args:
@@ -95,12 +96,12 @@ def extract_estimate(
     known = RANK_BYTES + batch_bytes + 2 * checkpoint_bytes  # the weights, and what the file is read into
     if speed is None:
         basis = "MindSpore on CPU, weights and batches, without what the layers hold"
-        return Estimate("extract", None, known, where, basis, at_least=True)
+        return StageCost("extract", None, known, where, basis, at_least=True)
     seconds = speed.loading + n_rows / ranks / speed.rows_per_second
     basis = f"{speed.rows_per_second:.0f} rows/s of a rank in {speed.source}"
     if speed.memory is None:
-        return Estimate("extract", seconds, known, where, f"{basis}; memory without what the layers hold", True)
-    return Estimate("extract", seconds, speed.memory, where, basis)
+        return StageCost("extract", seconds, known, where, f"{basis}; memory without what the layers hold", True)
+    return StageCost("extract", seconds, speed.memory, where, basis)
 
 
 def earlier_speed(manifest: Manifest, runs: Iterable[RunPaths]) -> Speed | None:
@@ -176,30 +177,49 @@ class _Measured(BaseModel):
 # --- attack ----------------------------------------------------------------------------------------------------------
 
 
-def column_widths(attack: AttackConfig, n_classes: int) -> dict[str, int]:
-    """How many numbers of each sample the attacks and the blind baseline read, by array."""
+def column_widths(attack: AttackConfig, n_classes: int, *, inputs_known: bool = True) -> dict[str, int]:
+    """How many numbers of each sample the attacks and the blind baseline read, by array.
+
+    Where nothing is known of the inputs the baseline has a row for each class alone, and is left out.
+    """
     from mia_batch.attacks import blind
     from mia_batch.attacks.features import n_features
-    from mia_batch.attacks.registry import ATTACKS
     from mia_batch.signals import NAMES
+    from mia_batch.stages.attack_settings import needed_columns
 
-    needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
-    features = n_features(n_classes) if attack.features == "signals" else 1 + n_classes
-    widths = dict.fromkeys(NAMES, 1) | {"features": features, "label": 1}
-    return {name: width for name, width in widths.items() if name in needed} | {"blind": blind.n_columns(n_classes)}
+    needed = needed_columns(attack)
+    widths = dict.fromkeys(NAMES, 1) | {"features": n_features(attack.features, n_classes), "label": 1}
+    baseline = {"blind": blind.n_columns(n_classes)} if inputs_known else {}
+    return {name: width for name, width in widths.items() if name in needed} | baseline
 
 
-def shapes_alone(member: Rows, splits: Sequence[Split], widths: Mapping[str, int]) -> Samples:
-    """Samples for which tasks can be made, without memory for their columns."""
+def shapes_alone(
+    member: Rows, splits: Sequence[Split], widths: Mapping[str, int], *, n_classes: int
+) -> Samples:
+    """Samples for which tasks can be made, without memory for their columns.
+
+    Args:
+        member: membership, shape (n_samples,).
+        splits: of the rows.
+        widths: of `column_widths`.
+        n_classes: rows of the blind baseline, where `widths` has none for each sample.
+    """
+    from mia_batch.attacks.base import BLIND
+    from mia_batch.samples import Lookup
+
     samples, zero = Samples(member.astype(np.int8), splits), np.zeros((1, 1))
     shapes = {name: (len(member), width) for name, width in widths.items()}
     samples.columns.update({name: np.broadcast_to(zero, shape) for name, shape in shapes.items()})
+    if BLIND not in widths:
+        table = np.broadcast_to(zero, (n_classes, 1 + n_classes))
+        samples.columns[BLIND] = Lookup(table, np.broadcast_to(np.int32(0), len(member)))
     return samples
 
 
 def attack_estimate(
-    attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False
-) -> Estimate:
+    attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False,
+    inputs_known: bool = True,
+) -> StageCost:
     """Of the attacks and the blind baseline.
 
     Args:
@@ -209,17 +229,19 @@ def attack_estimate(
         n_classes: of the network.
         n_jobs: cores.
         alone: whether each attack is a job of its own, on as many cores; then the longest counts.
+        inputs_known: whether the blind baseline has more than the labels, which imported outputs do not give.
     """
     from mia_batch.workers.open_executor import memory_of
 
-    samples = shapes_alone(member, splits, column_widths(attack, n_classes))
+    widths = column_widths(attack, n_classes, inputs_known=inputs_known)
+    samples = shapes_alone(member, splits, widths, n_classes=n_classes)
     tasks = _tasks(attack, samples)
     jobs = list(tasks.values()) if alone else [[task for each in tasks.values() for task in each]]
     shared, each = memory_of(samples, [task for its in jobs for task in its])
     core_seconds = max(sum(task.cost for task in its) for its in jobs)
     if attack.backend == "dask":
         basis = f"{_seconds(core_seconds)} of one core, shared by the scheduler's workers; {MEASURED}"
-        return Estimate("attack", None, shared, "for the process that asks Dask", basis)
+        return StageCost("attack", None, shared, "for the process that asks Dask", basis)
     fitting = int((attack.memory_gib * 2**30 - shared) // each)
     n_workers = max(1, min(n_jobs, fitting))
     longest = max((task.urgency for its in jobs for task in its), default=0.0)
@@ -227,52 +249,40 @@ def attack_estimate(
     what = "the longest of a job for each attack" if alone else f"{len(jobs[0])} tasks"
     needed = (shared + each) / 2**30
     refused = f"attack.memory_gib: must be at least {needed:.2f} for these samples and grids, got {attack.memory_gib}"
-    return Estimate(
+    return StageCost(
         "attack", seconds, shared + n_workers * each, f"on {n_workers} core(s)", f"{what}; {MEASURED}",
         warning="" if fitting >= 1 else refused,
     )  # fmt: skip
 
 
 def _tasks(attack: AttackConfig, samples: Samples) -> dict[str, list[Any]]:
-    from mia_batch.attacks.base import AttackSettings
     from mia_batch.attacks.registry import ATTACKS, CHECKS
+    from mia_batch.stages.attack_settings import settings_of
 
-    told = {
-        each.method: AttackSettings(each.params, attack.seed, attack.search, attack.n_iter) for each in attack.methods
-    } | {name: AttackSettings(seed=attack.seed) for name in CHECKS}
+    told = settings_of(attack, CHECKS)
     return {name: (ATTACKS | CHECKS)[name].tasks(samples, settings) for name, settings in told.items()}
-
-
-def splits_of(attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None) -> list[Split]:
-    """How the rows are split, of membership and declared groups, (n_samples,) each; None for rows that stand alone."""
-    from mia_batch.attacks.grouping import group_codes
-    from mia_batch.attacks.split import make_splits
-
-    codes = None if group is None else group_codes(None, group, len(member))
-    return list(make_splits(member.astype(np.int8), group=codes, **attack.splitting()))
 
 
 def n_classes_of(config: Config, label: Rows) -> int:
     """Columns of the logits, as far as the config tells, else the labels, (n_samples,)."""
-    stated = config.model.kwargs.get("num_classes")
-    return stated if type(stated) is int and stated > 0 else int(label.max()) + 1
+    return config.model.n_columns() or max(2, int(label.max()) + 1)
 
 
 # --- reduce, and all of them -----------------------------------------------------------------------------------------
 
 
-def reduce_estimate(n_rows: int) -> Estimate:
+def reduce_estimate(n_rows: int) -> StageCost:
     """Of the metrics and the verdict of so many samples."""
     first = min(n_rows, FEW_ROWS)  # the permutation test takes most, and is of no more than some rows
     seconds = REDUCE_START_S + REDUCE_S_PER_ROW * first + REDUCE_S_PER_LATER_ROW * (n_rows - first)
     memory = REDUCE_BYTES + REDUCE_BYTES_PER_ROW * first + REDUCE_BYTES_PER_LATER_ROW * (n_rows - first)
-    return Estimate("reduce", seconds, memory, "on 1 core", MEASURED)
+    return StageCost("reduce", seconds, memory, "on 1 core", MEASURED)
 
 
 def estimates(
     config: Config, selection: Selection, *, ranks: int, n_jobs: int, speed: Speed | None = None, alone: bool = False,
     n_done: int = 0,
-) -> list[Estimate]:
+) -> list[StageCost]:
     """Of every stage of a run.
 
     Args:
@@ -289,11 +299,54 @@ def estimates(
         len(member) - n_done, ranks, batch_bytes=batch_bytes(config), speed=speed,
         checkpoint_bytes=weights.stat().st_size if weights.exists() else 0,
     )  # fmt: skip
-    attack = attack_estimate(
-        config.attack, member, splits_of(config.attack, member, selection.group),
-        n_classes_of(config, selection.label), n_jobs=n_jobs, alone=alone,
+    n_classes = n_classes_of(config, selection.label)
+    return [
+        extract,
+        *_after_outputs(config.attack, member, selection.group, n_classes, n_jobs=n_jobs, alone=alone),
+    ]  # fmt: skip
+
+
+def known_of(n_classes: int | None, samples: ImportedSamples) -> set[str]:
+    """What is known of imported samples, as attacks name it; `n_classes` is None for losses alone."""
+    from mia_batch.signals import NAMES
+
+    known = {"member", "loss"} | ({"label"} if samples.label is not None else set())
+    return known | ({"features", *NAMES} if n_classes else set())
+
+
+def import_estimates(
+    attack: AttackConfig, n_classes: int | None, samples: ImportedSamples, *, n_jobs: int, alone: bool = False
+) -> list[StageCost]:
+    """Of the stages after an import: of the attacks that can be made, and of the report.
+
+    Args:
+        attack: which, and their grids.
+        n_classes: of the outputs; None for losses alone.
+        samples: that are imported.
+        n_jobs: cores of the attacks.
+        alone: whether each attack is a job of its own.
+    """
+    from mia_batch.stages.attack_settings import that_run
+
+    allowed, _ = that_run(attack, known_of(n_classes, samples))
+    return _after_outputs(
+        allowed, samples.member, samples.group, n_classes or 2, n_jobs=n_jobs, alone=alone, inputs_known=False
+    )
+
+
+def _after_outputs(
+    attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None, n_classes: int, *, n_jobs: int, alone: bool,
+    inputs_known: bool = True,
+) -> list[StageCost]:
+    """Of the attacks and the report on samples of this membership and these declared groups, (n_samples,) each."""
+    from mia_batch.attacks.grouping import group_codes
+    from mia_batch.stages.attack_settings import splits_of
+
+    splits = splits_of(attack, member, group_codes(None, group, len(member)))
+    cost = attack_estimate(
+        attack, member, splits, n_classes, n_jobs=n_jobs, alone=alone, inputs_known=inputs_known
     )  # fmt: skip
-    return [extract, attack, reduce_estimate(len(member))]
+    return [cost, reduce_estimate(len(member))]
 
 
 def batch_bytes(config: Config) -> int:
@@ -304,7 +357,7 @@ def batch_bytes(config: Config) -> int:
     return 2 * 4 * len(config.data.mean) * height * width * config.extract.batch_size
 
 
-def estimate_lines(found: Sequence[Estimate]) -> list[str]:
+def estimate_lines(found: Sequence[StageCost]) -> list[str]:
     """A line for each stage, said to be estimates, and what they warn of."""
     lines = [
         f"estimate: {each.stage}: {time_words(each)}, {memory_words(each)} {each.where} ({each.basis})"
@@ -313,12 +366,12 @@ def estimate_lines(found: Sequence[Estimate]) -> list[str]:
     return lines + [f"WARNING: {each.warning}" for each in found if each.warning]
 
 
-def time_words(estimate: Estimate) -> str:
+def time_words(estimate: StageCost) -> str:
     """The time of a stage, in words."""
     return "time not known before a run" if estimate.seconds is None else f"about {_seconds(estimate.seconds)}"
 
 
-def memory_words(estimate: Estimate, n_bytes: int | None = None) -> str:
+def memory_words(estimate: StageCost, n_bytes: int | None = None) -> str:
     """The memory of a stage, or of so many bytes that are estimated as it is, in words."""
     amount = (n_bytes or estimate.memory) / 2**30
     return f"{'at least' if estimate.at_least else 'about'} {amount:.2f} GiB"

@@ -79,9 +79,9 @@ def prepare_data(args: argparse.Namespace, stop: StopRequest) -> int:
 def prepare(config: Config, prepared: Prepared, stop: StopRequest) -> int:
     """Read what is missing in `prepared`; returns the exit code."""
     planned = make_plan(config, whole_checkpoint=False, n_looked_at=1)
-    selection = planned.selection
+    selection, identity = planned.selection, data_digest(planned.manifest)
     first, _ = read_block(config.data, selection.rows(slice(0, 1)), planned.form)
-    with prepared.appending(first) as (append, done):
+    with prepared.appending(first, identity) as (append, done):
         progress = Progress(len(selection), done=done)
         for block, kept in read_blocks(config.data, selection, planned.form, done):
             append(block, kept)
@@ -89,7 +89,7 @@ def prepare(config: Config, prepared: Prepared, stop: StopRequest) -> int:
             if stop and progress.done < progress.total:
                 log.warning("stopped by signal %s; the same command goes on from there", stop.signal)
                 return RESUME
-    prepared.finish(selection, data_digest(planned.manifest), first)
+    prepared.finish(selection, identity, first)
     size = len(selection) * sum(np.asarray(column).nbytes for column in first.columns)
     log.info("prepare: %d samples, %.1f MiB", len(selection), size / 2**20)
     return OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from mia_batch.cli import main
+from mia_batch.data.outputs import Outputs
 from mia_batch.settings.loading import load_config
 
 BLOCKED = '''
@@ -183,8 +185,48 @@ def test_an_import_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     assert main(["import", "a.npz", "--out", "out"]) == 0
     before = (tmp_path / "out" / "features.h5").read_bytes()
     assert main(["import", "b.npz", "--out", "out"]) == 2
-    assert "must have no audit.yaml that says something else" in capsys.readouterr().err
+    assert "out: --out: holds another audit.yaml; choose another --out, or audit with" in capsys.readouterr().err
     assert (tmp_path / "out" / "features.h5").read_bytes() == before
+
+
+def test_of_a_given_config_columns_are_kept_but_for_those_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arrays = made_up(60)
+    write_npz(tmp_path / "a", {"z": arrays["logits"], "y": arrays["label"], "member": arrays["member"]})
+
+    def imported(data: dict[str, Any], *words: str) -> tuple[dict[str, Any], list[str]]:
+        """The section `data` that is written, and what is said of the given one."""
+        raw = {"data": data, "attack": {"methods": [{"method": "correctness"}]}}
+        (tmp_path / "given.yaml").write_text(yaml.safe_dump(raw))
+        assert main(["import", "a.npz", "--config", "given.yaml", "--column", "logits=z", *words]) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "given config" in line]
+        return yaml.safe_load((tmp_path / words[-1] / "audit.yaml").read_text())["data"], said
+
+    given = {"source": "outputs", "files": "gone.npz", "columns": {"label": "y", "loss": "l"}, "randomised": True}
+    made, said = imported(given, "--out", "out")
+    assert (made["columns"], made["randomised"], said) == ({"label": "y", "logits": "z"}, True, [])
+    network = {"source": "a.b:c", "members": {"split": "a"}, "nonmembers": {"split": "b"}, "randomised": True}
+    made, (line,) = imported(network, "--column", "label=y", "--out", "other")
+    assert made["randomised"] is False
+    assert line.endswith("not taken for source outputs: data.members, data.nonmembers, data.randomised")
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_an_import_that_is_stopped_says_by_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals, code: int
+) -> None:
+    read_samples = Outputs.read_samples
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signum)
+        return read_samples(*arguments)
+
+    monkeypatch.setattr(Outputs, "read_samples", interrupted)
+    file = write_npz(tmp_path / "a", made_up(60))
+    assert main(["import", str(file), "--out", str(tmp_path / "out")]) == code
+    assert not (tmp_path / "out").exists()
 
 
 def test_submit_queues_the_import_as_the_first_job(tmp_path: Path, capsys: Any) -> None:
@@ -193,8 +235,11 @@ def test_submit_queues_the_import_as_the_first_job(tmp_path: Path, capsys: Any) 
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
     arguments = [str(tmp_path / "c.yaml"), "--out", str(tmp_path / "out"), "--site", "gpu", "--dry-run"]
     assert main(["submit", *arguments]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     assert [line.partition("=")[0] for line in lines] == ["import", "attack", "reduce"]
+    said = [line.partition(" (")[0] for line in printed.err.splitlines() if "estimate: " in line]
+    assert [line.partition("estimate: ")[2].partition(":")[0] for line in said] == ["attack", "reduce"]
     assert "slurm/import.sbatch" in lines[0]
     assert "gres" not in lines[0]
     assert "--dependency=afterok:$import" in lines[1]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
+import tempfile
+import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,8 @@ from outputs import WRITERS, a_raw_config, flat, made_up, softmax, write_csv, wr
 
 from mia_batch import signals
 from mia_batch.data import tables
+from mia_batch.data.csv_table import CsvTable
+from mia_batch.data.npy_table import StoredArray
 from mia_batch.data.outputs import Outputs
 from mia_batch.data.repeated import first_repeated
 from mia_batch.errors import InputError
@@ -144,6 +151,19 @@ def test_one_column_is_of_two_classes(tmp_path: Path, dtype: Any) -> None:
     found = everything(of(write_npz(tmp_path / "b", {"probabilities": p, "label": y, "member": m})))
     expected = np.log(np.maximum(np.column_stack([1 - p, p]), signals.LEAST).astype(np.float64))
     np.testing.assert_allclose(found["outputs"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("format", WRITERS)
+@pytest.mark.parametrize("words", [["false", "true"], ["0", "1"], ["FALSE", "True"]])
+def test_membership_may_be_words_in_every_format(tmp_path: Path, format: str, words: list[str]) -> None:
+    arrays = made_up(30)
+    member = np.array(words)[arrays["member"]]
+    found = of(WRITERS[format](tmp_path / "a", {**arrays, "member": member})).read_samples()
+    assert np.array_equal(found.member, arrays["member"])
+    wrong = np.array([*member[:7], "yes", *member[8:]])
+    line = problem(of(WRITERS[format](tmp_path / "b", {**arrays, "member": wrong})).read_samples)
+    assert line.endswith("7: must be 0 or 1, or false or true, got 'yes'" if format != "csv" else
+                         "line 9: must be 0 or 1, or false or true, got 'yes'")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -296,6 +316,57 @@ def test_thousands_of_columns_are_read(tmp_path: Path) -> None:
     assert np.array_equal(everything(of(write_csv(tmp_path / "a", arrays)))["outputs"], arrays["logits"])
 
 
+@contextmanager
+def at_most(mebibytes: float) -> Iterator[None]:
+    """Assert that Python and numpy never hold more in the block."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+    assert peak < mebibytes
+
+
+def test_columns_that_are_not_asked_for_are_not_held(tmp_path: Path) -> None:
+    """As text a row of 100 classes takes 7 KB."""
+    header = ",".join([f"logit_{i}" for i in range(100)] + ["label", "member"])
+    line = ",".join(["-1.234567"] * 100)
+    rows = [f"{line},{i % 100},{i % 2}" for i in range(10_000)]
+    table = CsvTable(text(tmp_path / "a.csv", "\n".join([header, *rows, ""])))
+    with at_most(20):
+        blocks = list(table.read(["member", "label"]))
+    assert [int(value) for _, label in blocks for value in label] == [i % 100 for i in range(10_000)]
+    with at_most(60):
+        assert sum(len(block) for block in table.numbers([f"logit_{i}" for i in range(100)])) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("format", "role"),
+    [*product(WRITERS, ["sample_id", "group", "site"]), ("csv", "label"), ("csv", "member")],
+)
+def test_a_text_that_is_too_long_is_refused_before_all_are_as_wide(tmp_path: Path, format: str, role: str) -> None:
+    arrays = made_up(2000)
+    short = arrays[role] if role in arrays else [f"name {i}" for i in range(2000)]
+    names = np.array([*map(str, short[:1500]), "ä" * (128 if "npz" in format else 50_000), *map(str, short[1501:])],
+                     dtype=object)  # fmt: skip
+    path = tmp_path / "a"
+    written = WRITERS[format](path, {**arrays, role: names.astype(np.str_) if "npz" in format else names})
+    outputs = of(written, columns={"slices": ["site"] if role == "site" else []})
+    with at_most(20):
+        line = problem(outputs.read_samples)
+    row = "line 1502" if format == "csv" else "row 1500"
+    assert line.startswith(f"{written}: {role}: {row}: must have at most 255 bytes, got 'ää")
+
+
+def test_text_is_read_in_blocks_that_stay_small(tmp_path: Path) -> None:
+    arrays = {**made_up(60_000), "site": np.array(["a" * 255] * 59_999 + ["b"])}
+    for write in (write_csv, write_hdf5, write_npz):
+        outputs = of(write(tmp_path / "a", arrays), columns={"slices": ["site"]})
+        with at_most(60):  # 58 MiB at once would be as much again for each step
+            assert outputs.read_samples().slices["site"][0].tolist() == [0] * 59_999 + [1]
+
+
 def test_columns_by_name(tmp_path: Path) -> None:
     z = made_up(10, 3)
     arrays = {"z": z["logits"], "y": z["label"], "is_in": z["member"], "logits": z["logits"] * 0}
@@ -310,6 +381,34 @@ def test_columns_by_name(tmp_path: Path) -> None:
         line = problem(lambda key=key, name=name: of(path, columns={key: name}))  # type: ignore[misc]
         assert f"data.columns.{key}: must be there, got" in line
         assert "it has z, y, is_in, logits" in line
+
+
+@pytest.mark.parametrize("write", [write_npz, write_hdf5])
+def test_what_nobody_asks_for_may_be_anything(tmp_path: Path, write: Callable[..., Path]) -> None:
+    arrays = made_up(20)
+    more: dict[str, Any] = {"epoch": np.array(3), "images": np.zeros((20, 3, 2, 2)), "when": np.array(["a"], "S1")}
+    if write is write_npz:
+        more |= {"names": np.array([{}] * 20), "days": np.zeros(20, "M8[s]")}
+    path = write(tmp_path / "a", {**more, **arrays})
+    assert np.array_equal(everything(of(path))["outputs"], arrays["logits"])
+    said = {
+        "epoch": "must have one or two dimensions, samples first, got 0",
+        "images": "must have one or two dimensions, samples first, got 4", "names": "Python objects (a pickle)",
+        "days": "must hold numbers or text, got datetime64[s]", "when": "must have a row for each of 20 samples, got 1",
+    }  # fmt: skip
+    for name in more:
+        for key in ("label", "member", "group"):
+            line = problem(lambda name=name, key=key: of(path, columns={key: name}))  # type: ignore[misc]
+            assert line.startswith(f"{path}: {name}: ")
+            assert said[name] in line
+
+
+def test_a_damaged_array_that_nobody_asks_for_is_not_read(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "a", made_up(20))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("old.npy", b"no array")
+    everything(of(path))
+    assert "old: must be a readable array of numpy (.npy), got" in problem(lambda: of(path, columns={"loss": "old"}))
 
 
 def npy_bytes(array: np.ndarray, **header: Any) -> bytes:
@@ -357,6 +456,42 @@ def test_damaged_archives_are_one_line(tmp_path: Path) -> None:
     assert "logits: must be there once, got it twice" in problem(lambda: of(tmp_path / "d.npz"))
 
 
+def test_a_copy_of_columns_is_made_where_it_may_be_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the system's folder of temporary files, which is often memory."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    arrays, scratch = made_up(30), tmp_path / "run"
+    outputs = of(WRITERS["npz_by_columns"](tmp_path / "a", arrays))
+    assert "gone: does not exist" in problem(lambda: list(outputs.read_outputs()))
+    scratch.mkdir()
+    assert np.array_equal(np.concatenate(list(outputs.read_outputs(scratch))), arrays["logits"])
+    assert list(scratch.iterdir()) == []
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert problem(lambda: list(outputs.read_outputs(scratch))) == f"{scratch}: the disk is full"
+    one = write_npz(tmp_path / "b", {"member": arrays["member"]})
+    with zipfile.ZipFile(one, "a") as archive:
+        archive.writestr("loss.npy", npy_bytes(np.ones((30, 1)), fortran_order=True))
+    everything(of(one))  # one column is read as it is
+
+
+def test_what_is_no_fault_of_the_file_is_not_said_to_be(tmp_path: Path) -> None:
+    def fails(error: Exception) -> StoredArray:
+        def opened() -> Any:
+            raise error
+
+        return StoredArray("a.npz: z", opened, 100)
+
+    line = problem(fails(OSError(errno.EIO, "Input/output error")).with_header)
+    assert line == "a.npz: z: must be in a file that can be read, got: Input/output error"
+    line = problem(fails(OSError(errno.EINVAL, "Invalid argument")).with_header)
+    assert line == "a.npz: z: must be a readable array of numpy (.npy), got: Invalid argument"
+    with pytest.raises(MemoryError):
+        fails(MemoryError()).with_header()
+
+
 def test_nothing_outside_an_hdf5_file_is_followed(tmp_path: Path) -> None:
     arrays = made_up(20)
     other = write_hdf5(tmp_path / "other", arrays)
@@ -390,7 +525,7 @@ def test_what_is_no_hdf5_file_is_one_line(tmp_path: Path) -> None:
         assert "must be an HDF5 file that can be read" in problem(lambda path=path: everything(of(path)))
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file["logits"] = 3.0
-    assert "logits: must hold numbers or text" in problem(lambda: of(tmp_path / "c.h5"))
+    assert "logits: must have one or two dimensions, samples first, got 0" in problem(lambda: of(tmp_path / "c.h5"))
 
 
 def test_files_that_are_none_are_one_line(tmp_path: Path) -> None:

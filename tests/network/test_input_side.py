@@ -16,7 +16,7 @@ ms = pytest.importorskip("mindspore")
 from mindspore import dataset as ds  # noqa: E402
 from mindspore import nn  # noqa: E402
 
-from mia_batch.data.user_source import Columns  # noqa: E402
+from mia_batch.data.user_source import InputNames  # noqa: E402
 from mia_batch.errors import InputError  # noqa: E402
 from mia_batch.inputs import Inputs  # noqa: E402
 from mia_batch.network import batches  # noqa: E402
@@ -65,14 +65,14 @@ def dataset(**columns: Any) -> Any:
 @pytest.mark.parametrize(
     ("columns", "chosen", "expected"),
     [
-        ({"image": MASK, "other": IDS, "label": LABELS}, Columns(), MASK),
-        ({"x": IDS, "label": LABELS}, Columns(), IDS),
-        ({"x": IDS, "who": LABELS, "label": LABELS}, Columns(group="who"), IDS),
-        ({"ids": IDS, "mask": MASK, "y": LABELS}, Columns(("mask", "ids"), "y"), (MASK, IDS)),
-        ({"ids": IDS, "mask": MASK, "y": LABELS}, Columns("ids", "y"), IDS),
+        ({"image": MASK, "other": IDS, "label": LABELS}, InputNames(), MASK),
+        ({"x": IDS, "label": LABELS}, InputNames(), IDS),
+        ({"x": IDS, "who": LABELS, "label": LABELS}, InputNames(group="who"), IDS),
+        ({"ids": IDS, "mask": MASK, "y": LABELS}, InputNames(("mask", "ids"), "y"), (MASK, IDS)),
+        ({"ids": IDS, "mask": MASK, "y": LABELS}, InputNames("ids", "y"), IDS),
     ],
 )
-def test_columns_of_a_dataset(columns: dict[str, Any], chosen: Columns, expected: Any) -> None:
+def test_columns_of_a_dataset(columns: dict[str, Any], chosen: InputNames, expected: Any) -> None:
     rows = open_dataset(dataset(**columns), "f", chosen)
     values, labels = zip(*rows.read(np.array([4, 1]), True), strict=True)
     assert [int(label) for label in labels] == [1, 1]
@@ -85,12 +85,12 @@ def test_columns_of_a_dataset(columns: dict[str, Any], chosen: Columns, expected
 @pytest.mark.parametrize(
     ("chosen", "rule"),
     [
-        (Columns(), "f: must have columns image and label, got ids, mask, y; data.columns says which are taken"),
-        (Columns(("ids", "maks"), "y"), "f: must have columns ids, maks and y, got ids, mask, y"),
-        (Columns("ids"), "f: must have columns ids and label, got ids, mask, y"),
+        (InputNames(), "f: must have columns image and label, got ids, mask, y; data.columns says which are taken"),
+        (InputNames(("ids", "maks"), "y"), "f: must have columns ids, maks and y, got ids, mask, y"),
+        (InputNames("ids"), "f: must have columns ids and label, got ids, mask, y"),
     ],
 )
-def test_a_column_that_is_missing(chosen: Columns, rule: str) -> None:
+def test_a_column_that_is_missing(chosen: InputNames, rule: str) -> None:
     with pytest.raises(InputError, match="^" + re.escape(rule)):
         open_dataset(dataset(ids=IDS, mask=MASK, y=LABELS), "f", chosen)
 
