@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mia_batch.metrics.base import Floats
+from mia_batch.metrics.base import Floats, check_binary
 
 
 def conformal_p_values(calibration: ArrayLike, scores: ArrayLike) -> Floats:
@@ -55,6 +59,102 @@ def benjamini_hochberg(p_values: ArrayLike, *, q: float) -> NDArray[np.bool_]:
 def claimed_members(calibration: ArrayLike, scores: ArrayLike, *, q: float) -> NDArray[np.bool_]:
     """Records to be called members so that in expectation a share of at most q of them are none: both of the above."""
     return benjamini_hochberg(conformal_p_values(calibration, scores), q=q)
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What an attack says of each sample that it scores, (n_samples,) each.
+
+    Attributes:
+        p: conformal p-value, in (0, 1]: small where few non-members have such a score.
+        claimed: whether the sample is called a member.
+    """
+
+    p: Floats
+    claimed: NDArray[np.bool_]
+
+
+def claims(member: ArrayLike, scores: ArrayLike, scored_by: ArrayLike, *, q: float) -> Claims:
+    """Which of all scored samples an attack that does not know their membership calls members.
+
+    A sample is compared with the non-members that the same models have scored, which neither they nor their selection
+    saw, and never with itself. Of samples of either kind, so compared, at most a share of q of those that are claimed
+    are non-members: not in expectation alone, but in every audit. For of the n non-members of a split at most n t have
+    a p-value of at most t, so that of M samples, R of them claimed because p <= q R / M, at most q R n / M are
+    non-members.
+
+    Args:
+        member: membership, 0 or 1, shape (n_samples,).
+        scores: shape (n_samples,), higher for members; they may be infinite.
+        scored_by: number of the split whose models scored each sample, shape (n_samples,).
+        q: in (0, 1).
+
+    Raises:
+        ValueError: wrong shapes, values out of range, or NaN.
+    """
+    p = cross_conformal_p_values(member, scores, scored_by)
+    return Claims(p, benjamini_hochberg(p, q=q))
+
+
+def cross_conformal_p_values(member: ArrayLike, scores: ArrayLike, scored_by: ArrayLike) -> Floats:
+    """`conformal_p_values` of every sample, among the other samples that are non-members and of its split.
+
+    Arguments and errors as of `claims`.
+    """
+    truth, values, split = check_binary("member", member), _check("scores", scores), np.asarray(scored_by)
+    if not len(truth) == len(values) == len(split):
+        raise ValueError(f"scores: must be as many as member and scored_by, got {len(values)}")
+    p = np.empty(len(values))
+    for number in np.unique(split):
+        rows = split == number
+        own, is_member = values[rows], truth[rows]
+        calibration = np.sort(own[~is_member])
+        n_above = len(calibration) - np.searchsorted(calibration, own, "left")  # of a non-member, itself too
+        p[rows] = (n_above + is_member) / (len(calibration) + is_member)
+    return p
+
+
+def fewest_claims(member: ArrayLike, scored_by: ArrayLike, *, q: float) -> int:
+    """How many samples must be claimed at once, at least, for any to be: with fewer no p-value is small enough.
+
+    Args:
+        member: membership, 0 or 1, shape (n_samples,).
+        scored_by: number of the split whose models scored each sample, shape (n_samples,).
+        q: in (0, 1).
+    """
+    truth, split = check_binary("member", member), np.asarray(scored_by)
+    most = max((int(np.count_nonzero(split[~truth] == number)) for number in np.unique(split)), default=0)
+    return max(1, math.ceil(len(truth) / (q * (most + 1)) * (1 - 1e-12)))
+
+
+def ranks(scores: ArrayLike) -> NDArray[np.int64]:
+    """1 for the highest score; equal scores have the first of their ranks in common.
+
+    Args:
+        scores: shape (n_samples,); they may be infinite.
+
+    Raises:
+        ValueError: wrong shape, or NaN.
+    """
+    values = _check("scores", scores)
+    order = np.argsort(values, kind="stable")
+    ordered, found = values[order], np.empty(len(values), dtype=np.int64)
+    found[order] = 1 + len(values) - np.searchsorted(ordered, ordered, "right")
+    return found
+
+
+def highest_rows(of_attacks: Iterable[NDArray[np.int64]], n_samples: int, most: int) -> NDArray[np.int64]:
+    """The samples that some attack ranks highest, `most` of them, ascending; of equal ones the first.
+
+    Args:
+        of_attacks: each attack's ranks, (n_samples,), from 1; 0 for samples without a score.
+        n_samples: samples.
+        most: how many there may be.
+    """
+    best = np.full(n_samples, n_samples + 1)
+    for found in of_attacks:
+        np.minimum(best, found, out=best, where=found > 0)
+    return np.sort(np.argsort(best, kind="stable")[:most])
 
 
 def _check(name: str, values: ArrayLike) -> Floats:

@@ -186,6 +186,23 @@ class RandomisedSummary(_Part):
     unfair: str | None
 
 
+class ClaimsSummary(_Part):
+    """How many samples an attack calls members in records.csv, by what they are."""
+
+    members: int
+    nonmembers: int
+
+
+class RecordsSummary(_Part):
+    """What is in records.csv."""
+
+    fdr: float  # the share of non-members among an attack's claims is at most this
+    n_rows: int  # samples in the file
+    n_samples: int  # samples of the audit; where that is more, the file has those that some attack ranks highest
+    fewest: int | None  # samples that must be claimed at once, for any to be; None without a score
+    claimed: dict[str, ClaimsSummary]  # by attack that has scores, of all samples
+
+
 class Summary(_Part):
     """Everything that the audit found, and from what: summary.json."""
 
@@ -200,6 +217,7 @@ class Summary(_Part):
     checks: ChecksSummary | None = None  # None in a file of before
     randomised: RandomisedSummary | None = None  # None where nobody says that inclusion was
     claim: ClaimVerdict | None = None  # None where none was made
+    records: RecordsSummary | None = None  # None without records.csv
 
 
 def json_schema() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from mia_batch.metrics.classification import PRIORS
 from mia_batch.metrics.registry import EPSILONS, METRICS, groups, in_group
-from mia_batch.report.summary import BoundSummary, MethodSummary, MetricSummary, Summary
+from mia_batch.report.summary import BoundSummary, MethodSummary, MetricSummary, RecordsSummary, Summary
 from mia_batch.verdict.sentences import known
 
 TUTORIAL = ("recall", "precision", "accuracy")  # see `method_line`
@@ -74,6 +74,7 @@ def render(summary: Summary, *, width: int = 80) -> str:
         "\n\n".join(blocks), "",
         *wrapped(notes, width), "",
         *([*wrapped(check_lines(summary), width), ""] if summary.checks else []),
+        *([*wrapped(records_lines(summary.records), width), ""] if summary.records else []),
         *wrapped(verdict_lines(summary), width),
     ])  # fmt: skip
 
@@ -120,6 +121,20 @@ def check_lines(summary: Summary) -> list[str]:
         without, f"That no attack does better than chance: {chance}. It decides nothing.",
         f"Members and non-members: {counts}{classes}.",
     ]  # fmt: skip
+
+
+def records_lines(records: RecordsSummary) -> list[str]:
+    """Which attack claims most samples; what records.csv leaves out."""
+    left_out = records.n_samples - records.n_rows
+    lines = [f"records.csv has the {records.n_rows} samples of the highest scores, not all {records.n_samples}."]
+    lines = lines if left_out else []
+    if not records.claimed:
+        return lines
+    name, most = max(records.claimed.items(), key=lambda found: found[1].members)
+    at = f"At a false discovery rate of {records.fdr:g}"
+    if not most.members + most.nonmembers:
+        return [f"{at} no sample is claimed to be a member: {records.fewest} at once would have to be.", *lines]
+    return [f"{at} {name} claims {most.members} members, and {most.nonmembers} samples that are none.", *lines]
 
 
 def _long(numbers: MetricSummary) -> str:

@@ -42,6 +42,7 @@ class Features:
     content: NDArray[np.uint8] | None = None  # (n_samples, 16) hash of the input
     group: NDArray[np.int64] | None = None  # (n_samples,) declared group, NO_GROUP without one
     statistics: NDArray[np.float32] | None = None  # (n_samples, len(STATISTICS)) of the input
+    sample_id: NDArray[np.bytes_] | None = None  # (n_samples,) names in UTF-8; None but of imported outputs
 
     @property
     def imported(self) -> bool:
@@ -119,6 +120,7 @@ def read_features(path: Path) -> Features:
             logits=RowsOnDisk.of(path, file["logits"]) if "logits" in file else None,
             loss=load(file["loss"]),
             attrs=get_attrs(file),
+            sample_id=load(file["sample_id"]) if "sample_id" in file else None,
             **{name: file[name][:] for name in ("content", "group", "statistics") if name in file},
         )
 

@@ -571,16 +571,20 @@ class AttackConfig(Section):
 
 
 class ReportConfig(Section):
-    """What the reducer prints.
+    """What the reducer prints, and what it says of single samples.
 
     Attributes:
         metrics: what is printed for each attack; the summary has all.
+        fdr: at most this share of what an attack claims in records.csv are non-members.
+        records: how many samples records.csv has at most, those of the highest scores; 0 writes none.
     """
 
     metrics: Annotated[
         tuple[Annotated[str, BeforeValidator(_one_of(report_metrics))], ...],
         BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(unique),
     ] = ("precision", "accuracy", "recall")
+    fdr: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    records: Annotated[int, Field(ge=0)] = 1_000_000
 
 
 class RuleConfig(Section):

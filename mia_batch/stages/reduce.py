@@ -45,6 +45,7 @@ from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import forget_verdict, load_run
 from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
+from mia_batch.stages.records import make_records
 from mia_batch.verdict.cautions import AUGMENTED
 from mia_batch.verdict.duplicates import IMPORTED, NOT_KNOWN, duplicates_caution
 from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, exchanged, gap_exceeds, low_accuracy, not_known
@@ -193,7 +194,7 @@ class Conclusion:
 
 
 def summarise(config: Config, paths: RunPaths) -> Summary:
-    """Read the run's files and build its summary."""
+    """Read the run's files, write records.csv from them and build the summary."""
     manifest = in_force_with(paths, config)
     refuse_crashed(paths)
     features = read_features(paths.features)
@@ -201,9 +202,10 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     blind = read_blind(paths, manifest, features)
     put_in_force(paths, manifest)
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    return conclude(
+    summary = conclude(
         config, features, results, blind, origin=origin, command=_command(config, paths, BLIND)
     ).summary  # fmt: skip
+    return summary.model_copy(update={"records": make_records(config.report, paths.records, features, results)})
 
 
 def conclude(

@@ -86,3 +86,91 @@ def test_wrong_arguments() -> None:
     for q in (0.0, 1.0):
         with pytest.raises(ValueError, match="q: must be in"):
             records.benjamini_hochberg([0.5], q=q)
+
+
+# --- claims among samples that are each other's calibration ----------------------------------------------------------
+
+
+def naive_p(member: list[int], scores: list[float], split: list[int]) -> list[float]:
+    found = []
+    for i, score in enumerate(scores):
+        others = [scores[j] for j in range(len(scores)) if j != i and not member[j] and split[j] == split[i]]
+        found.append(float(records.conformal_p_values(others, [score])[0]))
+    return found
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3), st.integers(0, 2)), max_size=25)
+
+
+@given(ROWS, st.floats(0.05, 0.9))
+def test_a_sample_is_compared_with_the_other_nonmembers_of_its_split(
+    rows: list[tuple[int, int, int]], q: float
+) -> None:
+    member, scores, split = ([row[i] for row in rows] for i in range(3))
+    found = records.claims(member, scores, split, q=q)
+    assert found.p == pytest.approx(naive_p(member, [float(score) for score in scores], split))
+    assert (found.claimed == records.benjamini_hochberg(found.p, q=q)).all()
+    if found.claimed.any():
+        assert found.claimed.sum() >= records.fewest_claims(member, split, q=q)
+        n_false = (found.claimed & (np.array(member) == 0)).sum()
+        assert n_false <= q * found.claimed.sum() * (1 - np.mean(member)) + 1e-9  # always, not on average
+
+
+def test_the_published_p_values_among_members() -> None:
+    member = np.repeat([0, 1], [19, 5])
+    scores = np.concatenate([np.arange(1, 20) * 0.05, [2, 0.97, 0.9, 0.5, 0.3]])
+    found = records.claims(member, scores, np.zeros(24, dtype=int), q=0.1)
+    assert found.p[19:] == pytest.approx([0.05, 0.05, 0.15, 0.55, 0.75])
+    assert found.p[:19] == pytest.approx((19 - np.arange(19)) / 19)  # each among the 18 others
+    assert not found.claimed.any()
+
+
+def test_scores_of_another_split_do_not_count() -> None:
+    """The second split's models say more of everything."""
+    member, split = np.tile([0, 0, 0, 1], 2), np.repeat([0, 1], 4)
+    p = records.cross_conformal_p_values(member, [1, 2, 3, 2.5, 11, 12, 13, 12.5], split)
+    assert p.tolist() == [1, 2 / 3, 1 / 3, 0.5] * 2
+
+
+def test_fewer_than_so_many_at_once_cannot_be_claimed() -> None:
+    """99 non-members and 99 members: a member's smallest p is .01, so that at .1 20 of 198 must have about that.
+
+    The highest non-member has 1 / 99, which 20 are just enough for.
+    """
+    member, split = np.repeat([0, 1], 99), np.zeros(198, dtype=int)
+    assert records.fewest_claims(member, split, q=0.1) == 20
+    for n_above, n_claimed in ((18, 0), (19, 20), (20, 21)):
+        scores = np.concatenate([np.linspace(0, 1, 99), np.full(n_above, 2.0), np.full(99 - n_above, -1.0)])
+        assert records.claims(member, scores, split, q=0.1).claimed.sum() == n_claimed
+    assert records.fewest_claims([1, 1], [0, 0], q=0.1) == 20  # p is 1 without calibration: never
+    assert records.fewest_claims([], [], q=0.1) == 1
+
+
+def test_without_a_difference_hardly_anything_is_claimed() -> None:
+    """The share of trials with any claim is the false discovery rate among new samples: at most q."""
+    rng, trials = np.random.default_rng(5), 400
+    member, split = np.repeat([0, 1], [200, 20]), np.zeros(220, dtype=int)
+    any_claim = [records.claims(member, rng.normal(size=220), split, q=0.5).claimed[200:].any() for _ in range(trials)]
+    assert np.mean(any_claim) <= 0.5 + 3 * math.sqrt(0.25 / trials)
+
+
+@given(st.lists(st.integers(-3, 3), max_size=20))
+def test_ranks_count_who_is_above(scores: list[int]) -> None:
+    assert records.ranks(scores).tolist() == [1 + sum(other > score for other in scores) for score in scores]
+
+
+def test_the_highest_rows_of_any_attack() -> None:
+    one, two = np.array([1, 2, 3, 4, 0]), np.array([4, 3, 2, 1, 0])
+    assert records.highest_rows([one], 5, 2).tolist() == [0, 1]
+    assert records.highest_rows([one, two], 5, 2).tolist() == [0, 3]
+    assert records.highest_rows(iter([one, two]), 5, 3).tolist() == [0, 1, 3]  # of equal ones the first
+    assert records.highest_rows([one], 5, 9).tolist() == [0, 1, 2, 3, 4]
+    assert records.highest_rows([], 3, 2).tolist() == [0, 1]
+    assert records.highest_rows([one], 5, 0).tolist() == []
+
+
+def test_columns_that_do_not_belong_together() -> None:
+    with pytest.raises(ValueError, match="scores: must be as many as member and scored_by, got 1"):
+        records.claims([0, 1], [0.0], [0, 0], q=0.1)
+    with pytest.raises(ValueError, match="member: must be 0 or 1"):
+        records.claims([2], [0.0], [0], q=0.1)

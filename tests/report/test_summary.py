@@ -123,7 +123,7 @@ def test_json_is_strict_and_complete() -> None:
     assert Summary.model_validate(back) == summary
     assert list(back) == [
         "schema", "verdict", "level", "samples", "augment_members", "methods", "provenance", "audited", "checks",
-        "randomised", "claim",
+        "randomised", "claim", "records",
     ]  # fmt: skip
     assert back["schema"] == 2
     assert back["verdict"]["leak"] is True
@@ -376,7 +376,7 @@ def test_the_schema_describes_what_is_written() -> None:
     schema = json_schema()
     written = as_dict(summary_of(result("lr"), gate=GateConfig().gate()))
     assert set(written) == set(schema["properties"])
-    assert set(written) - set(schema["required"]) == {"audited", "checks", "randomised", "claim"}
+    assert set(written) - set(schema["required"]) == {"audited", "checks", "randomised", "claim", "records"}
     verdict = schema["$defs"]["VerdictSummary"]["properties"]
     assert set(written["verdict"]) == set(verdict)
     assert "outcome" in verdict

@@ -149,7 +149,7 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
     assert {row["method"] for row in rows} == {"lr", "knn"}
     assert [row["metric"] for row in rows] == 2 * [*METRICS_OF_ALL, *OF_COUNTS]
     assert sorted(path.name for path in run.paths.root.iterdir()) == [
-        "attacks", "features.h5", "run.json", "summary.csv", "summary.json",
+        "attacks", "features.h5", "records.csv", "run.json", "summary.csv", "summary.json",
     ]  # fmt: skip
 
 

@@ -1,0 +1,112 @@
+"""Which samples each attack claims to be members: records.csv, beside the summary."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.attacks.base import AttackResult
+from mia_batch.inputs import NO_GROUP
+from mia_batch.metrics.records import Claims, claims, fewest_claims, highest_rows, ranks
+from mia_batch.report.records import AttackColumns, write_records
+from mia_batch.report.summary import ClaimsSummary, RecordsSummary
+from mia_batch.rundir.features import Features
+from mia_batch.settings.schema import ReportConfig
+
+log = logging.getLogger(__name__)
+Chosen = NDArray[np.int64] | slice
+
+
+def make_records(
+    report: ReportConfig, path: Path, features: Features, results: Mapping[str, AttackResult]
+) -> RecordsSummary | None:
+    """Write records.csv of the attacks that have scores; without rows, remove that of an earlier reduction.
+
+    What is held of each attack are the rows of the file, not all samples.
+
+    Raises:
+        InputError: the disk is full or the directory cannot be written.
+    """
+    if not report.records:
+        path.unlink(missing_ok=True)
+        return None
+    attacks = {name: result for name, result in results.items() if not result.reason}
+    n_samples, rows = len(features.member), _chosen(attacks, len(features.member), report.records)
+    columns, counts = {}, {}
+    for name, result in attacks.items():
+        found = _claims(result, report.fdr)
+        columns[name] = _columns(result, found, rows)
+        member = result.scored(result.member)[found.claimed] == 1
+        counts[name] = ClaimsSummary(members=int(member.sum()), nonmembers=int((~member).sum()))
+    known = _samples(features, rows)
+    write_records(path, known, columns)
+    n_rows = len(features.member[rows])
+    if n_rows < n_samples:
+        log.info("%s: the %d samples of the highest scores of %d (report.records)", path, n_rows, n_samples)
+    return RecordsSummary(
+        fdr=report.fdr, n_rows=n_rows, n_samples=n_samples, fewest=_fewest(attacks, report.fdr), claimed=counts
+    )
+
+
+def _chosen(attacks: Mapping[str, AttackResult], n_samples: int, most: int) -> Chosen:
+    """The rows of the file."""
+    if n_samples <= most:
+        return slice(None)
+    return highest_rows((_over_all(result, _ranks(result)) for result in attacks.values()), n_samples, most)
+
+
+def _ranks(result: AttackResult) -> NDArray[np.int64]:
+    return ranks(result.scored(result.scores))
+
+
+def _claims(result: AttackResult, fdr: float) -> Claims:
+    return claims(*(result.scored(column) for column in (result.member, result.scores, result.scored_by)), q=fdr)
+
+
+def _fewest(attacks: Mapping[str, AttackResult], fdr: float) -> int | None:
+    """All attacks score the same rows."""
+    first = next(iter(attacks.values()), None)
+    if first is None:
+        return None
+    return fewest_claims(first.scored(first.member), first.scored(first.scored_by), q=fdr)
+
+
+def _columns(result: AttackResult, found: Claims, rows: Chosen) -> AttackColumns:
+    return AttackColumns(
+        result.evaluated[rows], result.scores[rows],
+        *(_over_all(result, column)[rows] for column in (found.p, found.claimed, _ranks(result))),
+    )  # fmt: skip
+
+
+def _over_all(result: AttackResult, column: NDArray[Any]) -> NDArray[Any]:
+    """A column of the scored rows, over all rows; 0 where there is no score."""
+    scored = result.evaluated
+    if scored.all():
+        return column
+    found = np.zeros(len(scored), dtype=column.dtype)
+    found[scored] = column
+    return found
+
+
+def _samples(features: Features, rows: Chosen) -> dict[str, NDArray[Any] | None]:
+    """What is known of the samples, by column."""
+    group = None if features.group is None else features.group[rows]
+    known: dict[str, NDArray[Any] | None] = {
+        "sample_index": features.sample_index[rows], "split": features.split[rows],
+        "class": None if features.label is None else features.label[rows],
+        "group": None if group is None or (group == NO_GROUP).all() else _named(group),
+    }  # fmt: skip
+    known |= {} if features.sample_id is None else {"sample_id": features.sample_id[rows]}
+    return known | {"member": features.member[rows]}
+
+
+def _named(group: NDArray[np.int64]) -> NDArray[Any]:
+    """Groups, and nothing where none is declared."""
+    found = group.astype(object)
+    found[group == NO_GROUP] = None
+    return found
