@@ -43,7 +43,7 @@ class AuditResult:
         return to_json(self.summary)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each attack and metric, as in summary.csv: method, metric, value, low, high, reason.
+        """A row for each attack and metric, as in summary.csv: method, metric, value, low, high, reason, slice.
 
         Raises:
             ImportError: pandas is not installed.

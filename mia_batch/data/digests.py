@@ -44,6 +44,7 @@ def digests(config: Config, between: Between = None) -> dict[str, str]:
     files |= {
         "data.source": factory_file(config.data.source), "data.preprocess": factory_file(config.data.preprocess),
         **config.data.named_files(), **(config.references.files() if config.references else {}),
+        **config.report.files(),
     }
     found = {field: sha256(file, between) for field, file in files.items() if file}
     if config.references:

@@ -22,7 +22,7 @@ from mia_batch.verdict.parity import Parity
 from mia_batch.verdict.rules import OUTCOMES, ClaimVerdict, JointRule, MethodVerdict, Rule
 
 SCHEMA: Literal[2] = 2
-COLUMNS = ("method", "metric", "value", "low", "high", "reason")
+COLUMNS = ("method", "metric", "value", "low", "high", "reason", "slice")
 
 
 class _Part(BaseModel):
@@ -203,6 +203,34 @@ class RecordsSummary(_Part):
     claimed: dict[str, ClaimsSummary]  # by attack that has scores, of all samples
 
 
+class SliceSummary(_Part):
+    """Metrics of a subset of the scored samples; of one that has too few `reason` says so, and none has a value."""
+
+    name: str
+    n_members: int
+    n_nonmembers: int
+    reason: str | None
+    metrics: dict[str, dict[str, MetricSummary]]  # by attack and name, each interval for itself
+
+
+class WorstSummary(_Part):
+    """The slice of the highest lower bound, by an interval that holds together with those of all others."""
+
+    slice: str
+    value: float
+    low: float
+    high: float
+
+
+class SlicesSummary(_Part):
+    """Subsets of the samples. They decide nothing."""
+
+    n_slices: int  # that have enough samples
+    n_attacks: int  # the worst ones' intervals allow for so many slices of so many attacks
+    slices: tuple[SliceSummary, ...]
+    worst: dict[str, dict[str, WorstSummary]]  # by attack and metric
+
+
 class Summary(_Part):
     """Everything that the audit found, and from what: summary.json."""
 
@@ -218,6 +246,7 @@ class Summary(_Part):
     randomised: RandomisedSummary | None = None  # None where nobody says that inclusion was
     claim: ClaimVerdict | None = None  # None where none was made
     records: RecordsSummary | None = None  # None without records.csv
+    slices: SlicesSummary | None = None  # None where none are asked for
 
 
 def json_schema() -> dict[str, Any]:
@@ -274,12 +303,20 @@ def _problem(error: ValidationError) -> str:
 
 
 def metric_rows(summary: Summary) -> list[dict[str, Any]]:
-    """A row for each metric and figure of epsilon of each method, by `COLUMNS`; None is missing or infinite."""
-    return [
-        {"method": method, "metric": metric, **numbers.model_dump()}
+    """A row for each metric and figure of epsilon of each method, by `COLUMNS`; None is missing or infinite.
+
+    Behind them those of slices; of all samples the slice is None.
+    """
+    rows = [
+        {"method": method, "metric": metric, **numbers.model_dump(), "slice": None}
         for method, found in summary.methods.items()
         for metric, numbers in (found.metrics | (found.epsilon.figures if found.epsilon else {})).items()
     ]
+    return rows + [
+        {"method": method, "metric": metric, **numbers.model_dump(), "slice": each.name}
+        for each in (summary.slices.slices if summary.slices else ())
+        for method, metrics in each.metrics.items() for metric, numbers in metrics.items()
+    ]  # fmt: skip
 
 
 def to_csv(summary: Summary) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from mia_batch.metrics.classification import PRIORS
 from mia_batch.metrics.registry import EPSILONS, METRICS, groups, in_group
-from mia_batch.report.summary import BoundSummary, MethodSummary, MetricSummary, RecordsSummary, Summary
+from mia_batch.metrics.slices import WORST_BY
+from mia_batch.report.summary import BoundSummary, MethodSummary, MetricSummary, RecordsSummary, SlicesSummary, Summary
 from mia_batch.verdict.sentences import known
 
 TUTORIAL = ("recall", "precision", "accuracy")  # see `method_line`
@@ -75,6 +76,7 @@ def render(summary: Summary, *, width: int = 80) -> str:
         *wrapped(notes, width), "",
         *([*wrapped(check_lines(summary), width), ""] if summary.checks else []),
         *([*wrapped(records_lines(summary.records), width), ""] if summary.records else []),
+        *([*wrapped(slices_lines(summary.slices), width), ""] if summary.slices else []),
         *wrapped(verdict_lines(summary), width),
     ])  # fmt: skip
 
@@ -135,6 +137,19 @@ def records_lines(records: RecordsSummary) -> list[str]:
     if not most.members + most.nonmembers:
         return [f"{at} no sample is claimed to be a member: {records.fewest} at once would have to be.", *lines]
     return [f"{at} {name} claims {most.members} members, and {most.nonmembers} samples that are none.", *lines]
+
+
+def slices_lines(slices: SlicesSummary) -> list[str]:
+    """The worst slice of any attack by balanced accuracy, and how many have too few samples."""
+    left_out = len(slices.slices) - slices.n_slices
+    few = [f"{left_out} of {len(slices.slices)} slices have too few samples."] if left_out else []
+    found = {attack: worst[WORST_BY] for attack, worst in slices.worst.items() if WORST_BY in worst}
+    if not found:
+        return few
+    attack, worst = max(found.items(), key=lambda each: (each[1].low, each[1].value))
+    said = f"{worst.slice} by {attack}, balanced accuracy {worst.value:.4f} ({worst.low:.4f} to {worst.high:.4f}"
+    together = f"which allows for {slices.n_slices} slices and {slices.n_attacks} attacks"
+    return [f"Worst slice: {said}, {together}).", *few]
 
 
 def _long(numbers: MetricSummary) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +43,8 @@ class Features:
     group: NDArray[np.int64] | None = None  # (n_samples,) declared group, NO_GROUP without one
     statistics: NDArray[np.float32] | None = None  # (n_samples, len(STATISTICS)) of the input
     sample_id: NDArray[np.bytes_] | None = None  # (n_samples,) names in UTF-8; None but of imported outputs
+    # Of imported outputs, by column: number of each sample's value, (n_samples,), and the values.
+    slices: Mapping[str, tuple[NDArray[np.int32], tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def imported(self) -> bool:
@@ -111,6 +113,7 @@ def read_features(path: Path) -> Features:
         n_rows = len(done)
         imported = file.attrs["schema"] == json.dumps(IMPORTED)  # of which there may be very many rows
         load = partial(_mapped, path) if imported else (lambda dataset: dataset[:])
+        attrs = get_attrs(file)
         return Features(
             sample_index=load(file["sample_index"]),
             # One name for all rows takes no memory.
@@ -119,7 +122,8 @@ def read_features(path: Path) -> Features:
             member=load(file["member"]),
             logits=RowsOnDisk.of(path, file["logits"]) if "logits" in file else None,
             loss=load(file["loss"]),
-            attrs=get_attrs(file),
+            attrs=attrs,
+            slices={n: (load(file[f"slices/{n}"]), tuple(names)) for n, names in attrs.get("slices", {}).items()},
             sample_id=load(file["sample_id"]) if "sample_id" in file else None,
             **{name: file[name][:] for name in ("content", "group", "statistics") if name in file},
         )

@@ -29,7 +29,9 @@ NOT_IDENTITY = frozenset(
     ("model.checkpoint", "model.rename", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler",
      "references.checkpoints", "references.inclusion", "references.store", "references.group")
 )
-NAMED_FILE = re.compile(r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+|files(\..+)?)")
+NAMED_FILE = re.compile(
+    r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+|files(\..+)?)|report\.slices\.\w+\..+"
+)
 # What only the verdict reads of a section that rows depend on.
 OF_VERDICT = {"data": ("max_duplicates", "nonmembers_used_for", "randomised", "canaries")}
 VERDICT_FILES = tuple(f"{section}.{key}[" for section, keys in OF_VERDICT.items() for key in keys)

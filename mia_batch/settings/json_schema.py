@@ -62,6 +62,15 @@ def word_or_function(words: Sequence[str]) -> SchemaForm:
     return lambda schema: schema | {"anyOf": [{"enum": list(words)}, {"type": "string", "pattern": FUNCTION}]}
 
 
+def _slices(schema: Json) -> Json:
+    files = {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}, "minProperties": 1}
+    names = {"pattern": r"^[A-Za-z_]\w*$"}
+    return {
+        "type": "object", "properties": {"class": {"type": "boolean"}}, "additionalProperties": files,
+        "propertyNames": names,
+    }  # fmt: skip
+
+
 # What validators read from more than the type says, or less.
 FORMS: dict[str, SchemaForm] = {
     "ModelConfig.factory": _function,
@@ -76,6 +85,7 @@ FORMS: dict[str, SchemaForm] = {
     "DataConfig.canaries": one_or_list,
     "Config.references": lambda schema: schema["anyOf"][0],
     "ReportConfig.metrics": one_of(report_metrics),
+    "ReportConfig.slices": _slices,
     "RuleConfig.metric": one_of(measures),
     "GateConfig.metrics": one_of(gate_metrics),
     "GateConfig.rule": one_of(lambda: GATE_RULES),

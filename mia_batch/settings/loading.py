@@ -242,6 +242,8 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
         factories = {"data.source": parts["data"].source, "data.preprocess": parts["data"].preprocess}
         wanted += [(field, file) for field, name in factories.items() if (file := factory_file(name))]
         wanted += [(field.partition("[")[0], file) for field, file in _data_files(parts["data"], need).items()]
+    if "report" in parts:
+        wanted += parts["report"].files().items()
     problems = [
         f"{path}: {field}: must be a file that can be read, got {file}, which {state}"
         for field, file in wanted if (state := _unreadable(file)) is not None

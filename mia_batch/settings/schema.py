@@ -34,6 +34,7 @@ MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
 RECORD_CHANNELS = 3
 PREPROCESSING = ("image", "none")
+CLASS = "class"  # of report.slices: a slice for each class
 FROM_FILES = "outputs"  # the source of imports: see settings/outputs.py
 MAX_SHIFT = 4  # pixels, of queries
 JOINT_KEYS = ("rule", "threshold", "metrics", "bound")
@@ -135,6 +136,25 @@ def _as_group(value: Any, info: ValidationInfo) -> Any:
     if value is not None and not (isinstance(value, str) and value.isidentifier()):
         raise ValueError("must be the name of a column or attribute, or a file for each split: {train: FILE}")
     return value
+
+
+def _as_slices(value: Any, info: ValidationInfo) -> Any:
+    """By name the index files of its splits; `class` is true or false, and false is as good as nothing."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a mapping: {class: true, NAME: {SPLIT: FILE}}")
+    found: dict[str, Any] = {}
+    for name, given in value.items():
+        if name == CLASS:
+            if not isinstance(given, bool):
+                raise KeyProblems((CLASS, "must be true or false"))
+            found |= {CLASS: True} if given else {}
+        elif not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"must have names of letters, digits and _, not {name!r}")
+        elif not isinstance(given, Mapping) or not given:
+            raise KeyProblems((name, "must be a file of indices for each split: {train: FILE}"))
+        else:
+            found[name] = {str(split): resolve_path(file, info) for split, file in given.items()}
+    return found
 
 
 def _check_plain(value: Any, *, name: str = "") -> Any:
@@ -575,6 +595,8 @@ class ReportConfig(Section):
 
     Attributes:
         metrics: what is printed for each attack; the summary has all.
+        slices: subsets of the samples whose metrics are looked at too, and the worst of them: class, and by name files
+            of indices for each split.
         fdr: at most this share of what an attack claims in records.csv are non-members.
         records: how many samples records.csv has at most, those of the highest scores; 0 writes none.
     """
@@ -583,8 +605,20 @@ class ReportConfig(Section):
         tuple[Annotated[str, BeforeValidator(_one_of(report_metrics))], ...],
         BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(unique),
     ] = ("precision", "accuracy", "recall")
+    slices: Annotated[dict[str, bool | dict[str, Path]], BeforeValidator(_as_slices)] = Field(default_factory=dict)
     fdr: Annotated[float, Field(gt=0, lt=1)] = 0.1
     records: Annotated[int, Field(ge=0)] = 1_000_000
+
+    def slice_files(self) -> dict[str, dict[str, Path]]:
+        """Files of indices, by name of the slice and split."""
+        return {name: files for name, files in self.slices.items() if isinstance(files, dict)}
+
+    def files(self) -> dict[str, Path]:
+        """The files that it names, by field."""
+        return {
+            f"report.slices.{name}.{split}": file
+            for name, files in self.slice_files().items() for split, file in files.items()
+        }  # fmt: skip
 
 
 class RuleConfig(Section):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.data.outputs import ImportedSamples, Outputs
 from mia_batch.data.selection import canaries
+from mia_batch.data.slices import named_slices
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.progress import Progress
@@ -85,11 +86,13 @@ def check_samples(config: Config, samples: ImportedSamples) -> None:
     """Refuse what a later stage would.
 
     Raises:
-        InputError: too few samples for the split, the folds or a grid, or a canary that is none of them.
+        InputError: too few samples for the split, the folds or a grid, or a canary or slice that is none of them.
     """
     check_splits(config.attack, samples.member, samples.group)
     n = len(samples.member)
-    canaries(config.data.canaries, np.broadcast_to(SPLIT, n), np.arange(n))
+    split, index = np.broadcast_to(SPLIT, n), np.arange(n)
+    canaries(config.data.canaries, split, index)
+    named_slices(config.report.slice_files(), split, index)
 
 
 def _copy(outputs: Outputs, samples: ImportedSamples, store: ImportStore, stop: StopRequest) -> None:

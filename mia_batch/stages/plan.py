@@ -19,6 +19,7 @@ from mia_batch.data.forms import Form
 from mia_batch.data.inclusion import read_inclusion
 from mia_batch.data.outputs import Outputs
 from mia_batch.data.selection import Selection, form_of, read_inputs, select
+from mia_batch.data.slices import named_slices
 from mia_batch.data.sources import open_source
 from mia_batch.data.user_preprocess import UserPreprocess
 from mia_batch.errors import InputError
@@ -80,6 +81,7 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int
     if samples is not None:
         attempt(partial(check_splits, config.attack, samples[0].member, samples[0].group))
         attempt(partial(check_inclusion, config, samples[0]))
+        attempt(partial(named_slices, config.report.slice_files(), samples[0].split, samples[0].sample_index))
     warn_of_borrowed(config.data)
     manifest = None if problems else attempt(lambda: make_manifest(config))
     if samples is None or manifest is None:

@@ -46,6 +46,7 @@ from mia_batch.stages.arguments import forget_verdict, load_run
 from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.stages.records import make_records
+from mia_batch.stages.slices import look_at_slices
 from mia_batch.verdict.cautions import AUGMENTED
 from mia_batch.verdict.duplicates import IMPORTED, NOT_KNOWN, duplicates_caution
 from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, exchanged, gap_exceeds, low_accuracy, not_known
@@ -212,7 +213,8 @@ def conclude(
     config: Config, features: Features, results: Mapping[str, AttackResult], blind: AttackResult | None, *,
     origin: Mapping[str, Any], command: str,
 ) -> Conclusion:
-    """The verdict of an audit, and its summary. No file is read but index files of `data.canaries`.
+    """The verdict of an audit, and its summary. No file is read but index files of `data.canaries` and
+    `report.slices`.
 
     Args:
         config: of the audit.
@@ -246,6 +248,9 @@ def conclude(
         results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
         privacy=privacy_audit,
     ), checks)  # fmt: skip
+    with named_in(config.path):
+        slices = look_at_slices(config.report, features, results, group)
+    summary = summary.model_copy(update={"slices": slices})
     if group is not None:
         n_twins = None if features.content is None else int(twin.sum())
         summary = with_counts(summary, n_twins=n_twins, n_groups=len(np.unique(group[~twin])))

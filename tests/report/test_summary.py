@@ -123,7 +123,7 @@ def test_json_is_strict_and_complete() -> None:
     assert Summary.model_validate(back) == summary
     assert list(back) == [
         "schema", "verdict", "level", "samples", "augment_members", "methods", "provenance", "audited", "checks",
-        "randomised", "claim", "records",
+        "randomised", "claim", "records", "slices",
     ]  # fmt: skip
     assert back["schema"] == 2
     assert back["verdict"]["leak"] is True
@@ -156,12 +156,13 @@ def test_a_grid_search_without_a_score_gives_its_reason() -> None:
 def test_csv_rows_hold_the_summarys_numbers_in_full() -> None:
     summary = summary_of(result("lr"), result("knn", strength=3.0))
     rows = list(csv.DictReader(io.StringIO(to_csv(summary))))
-    assert list(rows[0]) == ["method", "metric", "value", "low", "high", "reason"]
+    assert list(rows[0]) == ["method", "metric", "value", "low", "high", "reason", "slice"]
     assert len(rows) == 2 * len(registry.METRICS)
     for row in rows:
         numbers = summary.methods[row["method"]].metrics[row["metric"]]
         assert [float(row[key]) for key in ("value", "low", "high")] == [numbers.value, numbers.low, numbers.high]
         assert row["reason"] == (numbers.reason or "")
+        assert row["slice"] == ""
 
 
 def test_plain_types() -> None:
@@ -376,7 +377,7 @@ def test_the_schema_describes_what_is_written() -> None:
     schema = json_schema()
     written = as_dict(summary_of(result("lr"), gate=GateConfig().gate()))
     assert set(written) == set(schema["properties"])
-    assert set(written) - set(schema["required"]) == {"audited", "checks", "randomised", "claim", "records"}
+    assert set(written) - set(schema["required"]) == {"audited", "checks", "randomised", "claim", "records", "slices"}
     verdict = schema["$defs"]["VerdictSummary"]["properties"]
     assert set(written["verdict"]) == set(verdict)
     assert "outcome" in verdict
