@@ -127,11 +127,12 @@ def fewest_claims(member: ArrayLike, scored_by: ArrayLike, *, q: float) -> int:
     return max(1, math.ceil(len(truth) / (q * (most + 1)) * (1 - 1e-12)))
 
 
-def ranks(scores: ArrayLike) -> NDArray[np.int64]:
+def ranks(scores: ArrayLike, *, last: bool = False) -> NDArray[np.int64]:
     """1 for the highest score; equal scores have the first of their ranks in common.
 
     Args:
         scores: shape (n_samples,); they may be infinite.
+        last: whether they have the last of their ranks in common instead.
 
     Raises:
         ValueError: wrong shape, or NaN.
@@ -139,7 +140,8 @@ def ranks(scores: ArrayLike) -> NDArray[np.int64]:
     values = _check("scores", scores)
     order = np.argsort(values, kind="stable")
     ordered, found = values[order], np.empty(len(values), dtype=np.int64)
-    found[order] = 1 + len(values) - np.searchsorted(ordered, ordered, "right")
+    above = np.searchsorted(ordered, ordered, "left" if last else "right")
+    found[order] = len(values) - above + (not last)
     return found
 
 
@@ -147,7 +149,8 @@ def highest_rows(of_attacks: Iterable[NDArray[np.int64]], n_samples: int, most: 
     """The samples that some attack ranks highest, `most` of them, ascending; of equal ones the first.
 
     Args:
-        of_attacks: each attack's ranks, (n_samples,), from 1; 0 for samples without a score.
+        of_attacks: each attack's ranks, (n_samples,), from 1; 0 for samples without a score. Of equal scores the last:
+            half of all samples at the first rank are no highest ones.
         n_samples: samples.
         most: how many there may be.
     """

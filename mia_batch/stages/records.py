@@ -57,11 +57,9 @@ def _chosen(attacks: Mapping[str, AttackResult], n_samples: int, most: int) -> C
     """The rows of the file."""
     if n_samples <= most:
         return slice(None)
-    return highest_rows((_over_all(result, _ranks(result)) for result in attacks.values()), n_samples, most)
-
-
-def _ranks(result: AttackResult) -> NDArray[np.int64]:
-    return ranks(result.scored(result.scores))
+    last = (ranks(result.scored(result.scores), last=True) for result in attacks.values())
+    over_all = (_over_all(result, each) for result, each in zip(attacks.values(), last, strict=True))
+    return highest_rows(over_all, n_samples, most)
 
 
 def _claims(result: AttackResult, fdr: float) -> Claims:
@@ -79,7 +77,7 @@ def _fewest(attacks: Mapping[str, AttackResult], fdr: float) -> int | None:
 def _columns(result: AttackResult, found: Claims, rows: Chosen) -> AttackColumns:
     return AttackColumns(
         result.evaluated[rows], result.scores[rows],
-        *(_over_all(result, column)[rows] for column in (found.p, found.claimed, _ranks(result))),
+        *(_over_all(result, column)[rows] for column in (found.p, found.claimed, ranks(result.scored(result.scores)))),
     )  # fmt: skip
 
 

@@ -62,9 +62,9 @@ def found(rows: dict[str, np.ndarray]) -> AuditResult:
 
 
 def bare(summary: Summary) -> dict[str, Any]:
-    """The summary without where it comes from, and without times."""
+    """The summary without where it comes from, without times, and without records.csv, which the reducer writes."""
     plain = summary.model_dump()
-    del plain["provenance"]
+    del plain["provenance"], plain["records"]
     for method in plain["methods"].values():
         del method["provenance"], method["seconds"]
     return plain

@@ -157,6 +157,7 @@ def test_without_a_difference_hardly_anything_is_claimed() -> None:
 @given(st.lists(st.integers(-3, 3), max_size=20))
 def test_ranks_count_who_is_above(scores: list[int]) -> None:
     assert records.ranks(scores).tolist() == [1 + sum(other > score for other in scores) for score in scores]
+    assert records.ranks(scores, last=True).tolist() == [sum(other >= score for other in scores) for score in scores]
 
 
 def test_the_highest_rows_of_any_attack() -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,13 @@ def test_above_the_limit_the_highest_are_there(tmp_path: Path, caplog: pytest.Lo
         assert ranks >= set(range(1, 16))
     assert summary.claimed == made(tmp_path / "all.csv", results)[0].claimed  # of all samples
     assert "has the 30 samples of the highest scores, not all 400" in records_lines(summary)[-1]
+
+
+def test_attacks_of_few_different_scores_do_not_fill_it(tmp_path: Path) -> None:
+    """Of `correctness` most samples have the highest score."""
+    coarse = replace(result("correctness"), scores=np.where(np.arange(N) < 300, 1.0, 0.0))
+    _, rows = made(tmp_path / "r.csv", {"correctness": coarse, "lr": result("lr")}, records=20)
+    assert {int(row["lr_rank"]) for row in rows} == set(range(1, 21))
 
 
 def test_no_rows_no_file(tmp_path: Path) -> None:
