@@ -17,6 +17,7 @@ from rundirs import finish
 from running import REPO
 
 from mia_batch.attacks.base import AttackResult, not_evaluable
+from mia_batch.errors import InputError
 from mia_batch.metrics.records import conformal_p_values
 from mia_batch.process.exit_codes import run_main
 from mia_batch.report.summary import RecordsSummary, json_schema
@@ -182,3 +183,13 @@ def test_keys_are_in_shipped_configs_and_schemas() -> None:
     assert {"fdr", "records"} <= set(report)
     for name in ("demo", "outputs", "vgg16_cifar100"):
         assert {"fdr", "records"} <= set(yaml.safe_load((REPO / "configs" / f"{name}.yaml").read_text())["report"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [("fdr", 0, "greater than 0"), ("fdr", 1, "less than 1"), ("records", -1, "greater than or equal to 0")],
+)
+def test_keys_out_of_range_are_refused(write_config: Callable[..., Path], key: str, value: float, rule: str) -> None:
+    with pytest.raises(InputError) as refused:
+        load_config(write_config({f"report.{key}": value}))
+    assert f"report.{key}: must be {rule}, got {value}" in str(refused.value)

@@ -24,7 +24,7 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import ReportConfig
 from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
-from mia_batch.stages.plan import make_manifest
+from mia_batch.stages.plan import make_manifest, make_plan
 from mia_batch.stages.reduce import reduce
 from mia_batch.stages.slices import look_at_slices
 
@@ -205,3 +205,13 @@ def test_what_is_printed() -> None:
         f"Worst slice: class=2 by lr, balanced accuracy {worst.value:.4f} ({worst.low:.4f} to {worst.high:.4f}, "
         "which allows for 4 slices and 2 attacks)."
     ]
+
+
+def test_a_file_that_names_no_sample_is_refused_before_anything_is_queued(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "s.txt").write_text("1000000\n")
+    config = load_config(write_config({"report.slices": {"young": {"train": "s.txt"}}}))
+    with pytest.raises(InputError) as refused:
+        make_plan(config, whole_checkpoint=False)
+    assert "report.slices.young.train: must name a sample of split 'train', got none in" in str(refused.value)
