@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ USER = Path(__file__).parent / "user"
 METHODS: list[dict[str, Any]] = [
     {"method": "correctness"}, {"method": "threshold_loss"}, {"method": "lr", "params": {"C": [0.01, 1.0, 100.0]}},
 ]  # fmt: skip
+TRACEBACK = "Traceback (most recent call last)"  # Python's; MindSpore logs one of its own where a network cannot run
 FEW, MANY = 400, 2000  # samples of each side, of a training that leaks and of one that does not
 
 
@@ -131,7 +133,7 @@ class Wrong:
 
 WRONG_SETTINGS = (
     Wrong("residual", ("data.mean=[0.5, 0.5]",), "mean and std must have one value for each channel"),
-    Wrong("residual", ("data.mean=[0.5]", "data.std=[0.3]"), "1 channel"),
+    Wrong("residual", ("data.mean=[0.5]", "data.std=[0.3]"), "each of the image's 3 channels"),
     Wrong("residual", ("data.preprocess=none",), "only with preprocess: image"),
     Wrong("residual", ("data.kwargs.channels=4",), "channels"),
     Wrong("spectrogram", ("model.prefix=null",), "write model.prefix: network."),
@@ -232,15 +234,15 @@ class Cell:
         return self._run("-m", "mia_batch.cli", "run", "audit.yaml", "--out", out, *(f"--set={c}" for c in changes))
 
     def _run(self, *words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *map(str, words)]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        command, env = [sys.executable, *map(str, words)], {**os.environ, "PYTHONPATH": str(REPO)}  # not one installed
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
 
 
 def row(cell: Cell) -> tuple[str, bool]:
     """Train and audit: the row of the table, and whether the verdict is right."""
     started = time.monotonic()
     result = cell.train() or cell.audit("run")
-    right = result.returncode == cell.expected and "Traceback" not in result.stderr
+    right = result.returncode == cell.expected and TRACEBACK not in result.stderr
     print(f"{cell.folder.name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     if not right:
         print(result.stdout + result.stderr, file=sys.stderr, flush=True)
@@ -274,7 +276,7 @@ def answer(cell: Cell, wrong: Wrong, out: str) -> tuple[str, bool]:
     if result.returncode == INCONCLUSIVE:  # the verdict's paragraph
         said = [" ".join(part.split()) for part in result.stdout.split("\n\n") if part.startswith("NOT EVALUABLE")]
     right = result.returncode == wrong.code and len(said) == 1 and wrong.says in said[0]
-    right = right and "Traceback" not in result.stdout + result.stderr
+    right = right and TRACEBACK not in result.stdout + result.stderr
     if not right:
         print(f"{wrong}\n{result.stdout}{result.stderr}", file=sys.stderr, flush=True)
     changes = ", ".join(f"`{change}`" for change in wrong.changes)
