@@ -236,7 +236,7 @@ def conclude(
         attacks, gate, methods=list(made),
         reasons={name: result.reason for name, result in made.items() if result.reason},
         not_evaluable=" ".join(model.reasons),
-        too_weak=gap_exceeds(model, gate) or exchanged(evaluations, gate) or not_known(model),
+        too_weak=lambda: gap_exceeds(model, gate) or exchanged(evaluations, gate) or not_known(model),
         cautions=(*_cautions(config, features, twin, model), *_not_run(results), *checks.cautions),
         baseline=checks.baseline,
     ), privacy_audit)  # fmt: skip

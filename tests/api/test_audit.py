@@ -247,6 +247,16 @@ def test_of_losses_alone_evaluability_is_not_known(
     assert again.metrics["threshold_loss"] == result.metrics["threshold_loss"]
 
 
+@pytest.mark.parametrize(
+    "gate", [None, "tutorial", {"threshold": 0.6, "metrics": ["auc"]}, {"rule": "any_above", "metrics": ["accuracy"]}]
+)
+def test_sides_that_are_exchanged_pass_no_gate(rows: dict[str, np.ndarray], gate: Any) -> None:
+    wrong = {"member": 1 - rows["member"], "attacks": ["threshold_loss"], "gate": gate, "n_jobs": 1}
+    verdict = audit(rows["logits"], rows["labels"], **wrong).verdict
+    assert verdict.outcome == "inconclusive"
+    assert "Look whether the two sides are exchanged" in verdict.sentence
+
+
 def test_attacks_have_grids_of_arrays(rows: dict[str, np.ndarray]) -> None:
     given = (rows["logits"], rows["labels"], rows["member"])
     result = audit(*given, attacks={"lr": {"C": np.logspace(-2, 0, 2)}, "knn": {

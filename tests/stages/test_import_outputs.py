@@ -146,15 +146,16 @@ def test_losses_alone_run_what_they_allow(tmp_path: Path) -> None:
     assert 'skipped="3"' in junit
 
 
+@pytest.mark.parametrize("rule", [{}, {"tutorial": True}, {"threshold": 0.6, "metrics": ["auc"]}])
 @pytest.mark.parametrize(("stated", "outcome"), [(True, "no leak"), (False, "inconclusive")])
 def test_losses_without_a_leak_pass_where_it_is_stated_that_any_model_is_judged(
-    tmp_path: Path, capsys: Any, stated: bool, outcome: str
+    tmp_path: Path, capsys: Any, stated: bool, outcome: str, rule: dict[str, Any]
 ) -> None:
-    """A model that was fed garbage would look the same."""
+    """A model that was fed garbage would look the same, by whatever gate."""
     arrays = made_up(2000, surer=0)
     loss = signals.loss(arrays["logits"], arrays["label"])
     path = write_npz(tmp_path / "a", {"loss": loss, "member": arrays["member"], "label": arrays["label"]})
-    config = write(tmp_path, path, "threshold_loss", "correctness", "lr", gate={"weak_model": stated})
+    config = write(tmp_path, path, "threshold_loss", "correctness", "lr", gate={"weak_model": stated, **rule})
     found = audited(config, tmp_path / "out")
     assert found.verdict.outcome == outcome
     assert ("losses alone do not say" in found.verdict.sentence) == (not stated)
