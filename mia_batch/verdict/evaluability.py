@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mia_batch import signals
-from mia_batch.metrics.base import Estimate
 from mia_batch.verdict.rules import Gate
 
 GUESSING_LEVEL = 0.01  # error of calling members' accuracy better than guessing
@@ -133,7 +132,7 @@ def gap_exceeds(model: Evaluability, gate: Gate) -> str:
     Also where it is right on more of the non-members.
     """
     gap = model.members.accuracy - model.nonmembers.accuracy
-    balanced, level = (1 + abs(gap)) / 2, _level(gate)
+    balanced, level = (1 + abs(gap)) / 2, gate.level
     if level is None or not balanced > level:
         return ""
     said = (
@@ -142,30 +141,6 @@ def gap_exceeds(model: Evaluability, gate: Gate) -> str:
     )
     advice = "The attacks that were made miss it. Add the attack correctness." if gap > 0 else EXCHANGED
     return f"{said}. {advice}"
-
-
-def exchanged(attacks: Mapping[str, Mapping[str, Estimate]], gate: Gate) -> str:
-    """That an attack exceeds the gate's level the other way round, by higher scores of non-members; else "".
-
-    Attacks that look for higher scores of members alone say "no leak" where files or blocks of the sides were mixed up.
-
-    Args:
-        attacks: metrics of each, as of `metrics.registry.evaluate`.
-        gate: whose level of balanced accuracy an AUC is compared with.
-    """
-    level = _level(gate)
-    for name, found in attacks.items():
-        auc = found.get("auc")
-        if level is not None and auc is not None and auc.high < 1 - level:
-            return (
-                f"by {name} non-members look more like members than members do: AUC {auc.value:.4f} (at most "
-                f"{auc.high:.4f}). {EXCHANGED}"
-            )
-    return ""
-
-
-def _level(gate: Gate) -> float | None:
-    return next((rule.above for rule in gate.rules if rule.metric == "balanced_accuracy"), None)
 
 
 def not_known(model: Evaluability) -> str:
