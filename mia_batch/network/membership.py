@@ -101,7 +101,9 @@ def read_answers(model: Model, dataset: Any, field: str) -> Answers:
     predictor: Predictor | None = None
     found: list[tuple[NDArray[Any], ...]] = []
     for images, labels in _batches(dataset, field):
-        predictor = predictor or Predictor(model.predict_network, len(images))
+        if predictor is None:
+            predictor = Predictor(model.predict_network, len(images))
+            _hold(predictor, images, field)
         for start in range(0, len(images), predictor.batch_size):
             part = images[start : start + predictor.batch_size]
             found.append((_logits(predictor, part), labels[start : start + predictor.batch_size], content(part)))
@@ -113,6 +115,14 @@ def read_answers(model: Model, dataset: Any, field: str) -> Answers:
     except ValueError as error:
         raise InputError(f"{field}: {error}") from error
     return Answers(logits, label.astype(np.int32), hashes)
+
+
+def _hold(predictor: Predictor, images: NDArray[Any], field: str) -> None:
+    """Refuse a model whose answers depend on the batch; what is no number is refused with all samples."""
+    logits = _logits(predictor, images)
+    if np.isfinite(logits).all():
+        rows = np.arange(len(images))
+        predictor.hold_to_one_answer(images, rows, logits, lambda i: f"sample {i} of {field}")
 
 
 def _logits(predictor: Predictor, images: NDArray[Any]) -> NDArray[np.float32]:
