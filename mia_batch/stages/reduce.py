@@ -48,7 +48,7 @@ from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.verdict.cautions import AUGMENTED
 from mia_batch.verdict.duplicates import IMPORTED, NOT_KNOWN, duplicates_caution
-from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, gap_exceeds, low_accuracy, not_known
+from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, gap_exceeds, low_accuracy, not_known, too_coarse
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
 from mia_batch.verdict.missed import Looks, halves, missed
@@ -239,7 +239,7 @@ def conclude(
         reasons={name: result.reason for name, result in made.items() if result.reason},
         not_evaluable=" ".join(model.reasons),
         too_weak=lambda: (
-            gap_exceeds(model, gate) or not_known(model)
+            gap_exceeds(model, gate) or not_known(model) or too_coarse(model)
             or missed(attacks, _looks(features, next(made[name] for name in attacks), group), gate)
         ),
         cautions=(*_cautions(config, features, twin, model), *_not_run(results), *checks.cautions),
@@ -323,6 +323,7 @@ def _cautions(
     said = [*of_data(config.data.borrowed, config.data.nonmembers_used_for)]
     said += [AUGMENTED] if config.data.augment_members else []
     said += [low] if (low := low_accuracy(model)) else []
+    said += model.labels
     said += [] if model.known or model.reasons else [UNKNOWN]
     if features.content is None:
         return [*said, IMPORTED if features.imported else NOT_KNOWN]

@@ -257,6 +257,29 @@ def test_sides_that_are_exchanged_pass_no_gate(rows: dict[str, np.ndarray], gate
     assert "Look whether the two sides are exchanged" in verdict.sentence
 
 
+@pytest.mark.parametrize("gate", [None, "tutorial", {"threshold": 0.6, "metrics": ["auc"]}])
+def test_probabilities_that_are_rounded_hide_no_leak(gate: Any) -> None:
+    rng, member = np.random.default_rng(1), np.repeat([1, 0], N // 2)
+    wrong = 10 ** np.where(member, rng.uniform(-9, -7, N), rng.uniform(-6, -4.5, N))
+    labels, options = rng.integers(0, 2, N), {**QUICK, "gate": gate, "member": member}
+    p = np.where(np.arange(2) == labels[:, None], 1 - wrong[:, None], wrong[:, None])
+    assert audit(probabilities=p, labels=labels, **options).verdict.outcome == "leak"
+    verdict = audit(probabilities=np.round(p, 4), labels=labels, **options).verdict
+    assert verdict.outcome == "inconclusive"
+    assert "100.0% of members and 100.0% of non-members have one and the same confidence" in verdict.sentence
+
+
+def test_a_leak_that_no_attack_was_asked_to_see_does_not_pass() -> None:
+    rng, member = np.random.default_rng(1), np.repeat([1, 0], 2 * N)
+    labels = rng.integers(0, CLASSES, 4 * N)
+    sure = 8 + 12 * member + rng.normal(size=4 * N)
+    logits = rng.normal(size=(4 * N, CLASSES)) + sure[:, None] * (labels[:, None] == np.arange(CLASSES))
+    verdict = audit(logits, labels, member, attacks=["correctness"], n_jobs=1).verdict
+    assert verdict.outcome == "inconclusive"
+    assert verdict.sentence.endswith("Add the attack threshold_confidence.")
+    assert any("the model is right on all 800 members" in text for text in verdict.cautions)
+
+
 def test_attacks_have_grids_of_arrays(rows: dict[str, np.ndarray]) -> None:
     given = (rows["logits"], rows["labels"], rows["member"])
     result = audit(*given, attacks={"lr": {"C": np.logspace(-2, 0, 2)}, "knn": {

@@ -243,6 +243,6 @@ def test_what_cannot_be_trusted_never_passes_a_joint_rule(joint: Any, accuracy: 
     verdict = decide(found, gate, methods=list(found), too_weak=lambda: "losses alone do not say it.")
     assert (verdict.outcome, verdict.by_rules) == ("inconclusive", "inconclusive")
     assert verdict.sentence == "INCONCLUSIVE: losses alone do not say it."
-    high = {name: scored(each.member, each.predicted, each.scores, estimates=numbers(0.7) | {"auc": Estimate(0.7, 0.6, 0.8)})
-            for name, each in found.items()}  # fmt: skip
+    above = numbers(0.7) | {"auc": Estimate(0.7, 0.6, 0.8)}
+    high = {name: scored(each.member, each.predicted, each.scores, estimates=above) for name, each in found.items()}
     assert decide(high, gate, methods=list(high), too_weak=lambda: "losses alone do not say it.").outcome == "leak"
