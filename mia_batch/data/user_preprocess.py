@@ -62,9 +62,12 @@ class UserPreprocess:
 
     def _hold_to(self, found: Inputs, other: Inputs, places: NDArray[np.int64]) -> None:
         """Refuse another call's rows at these places that differ."""
+        def values(column: Any) -> NDArray[np.float64]:
+            return np.asarray(column)[places].astype(np.float64)
+
         same = _forms_of(other) == _forms_of(found) and all(
-            np.allclose(*(np.asarray(each)[places].astype(np.float64) for each in pair), rtol=RTOL, atol=RTOL)
-            for pair in zip(other.columns, found.columns, strict=True)
+            np.allclose(values(theirs), values(ours), rtol=RTOL, atol=RTOL)
+            for theirs, ours in zip(other.columns, found.columns, strict=True)
         )
         if not same:
             raise self._error("must give a row the same whatever rows are beside it, and each time", "other values")

@@ -296,7 +296,7 @@ def _doubts_of_labels(
     by_chance = stats.binom.sf(right - 1, nonmembers.n, guess) > GUESSING_LEVEL
     if by_chance and members.accuracy >= (1 + guess) / 2:
         return [
-            f"the model is right on {members.accuracy:.1%} of members, and on {nonmembers.accuracy:.1%} of non-members, "
+            f"the model is right on {members.accuracy:.1%} of members and on {nonmembers.accuracy:.1%} of non-members, "
             f"no better than guessing ({guess:.1%}). If the non-members' labels are not in the order of their outputs, "
             "as of a loader that shuffles and was read twice, the audit finds that and no leak."
         ]

@@ -180,6 +180,22 @@ class OfWords(nn.Cell):
         return self.embedding(image).mean(axis=1)
 
 
+class Centred(nn.Cell):
+    """It uses the batch's own mean."""
+
+    def construct(self, x: Any) -> Any:
+        z = x.reshape((len(x), -1))
+        return z - z.mean(axis=0, keep_dims=True)
+
+
+def test_a_model_whose_answers_depend_on_the_batch_is_refused() -> None:
+    batches = [
+        ds.NumpySlicesDataset(draw(64, side, seed=side), ["image", "label"], shuffle=False).batch(16) for side in (1, 0)
+    ]
+    with pytest.raises(InputError, match="sample 0 of dataset_train: must get one answer each time and whatever samp"):
+        MembershipInference(Model(Centred()), n_jobs=1).train(*batches, CONFIG[:1])
+
+
 def test_words_stay_integers() -> None:
     rng = np.random.default_rng(0)
     parts = [dataset((rng.integers(0, 50, (40, 6)).astype(np.int32), rng.integers(0, CLASSES, 40))) for _ in range(4)]
