@@ -7,13 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import StoredColumn, block_rows, printable
+from mia_batch.data import tables
+from mia_batch.data.tables import StoredColumn, block_rows, is_too_long, printable, too_long
 from mia_batch.errors import InputError, one_line
+
+T = TypeVar("T")
 
 DELIMITERS = ",;\t"
 HEADER_BYTES = 1 << 24
@@ -84,10 +87,9 @@ class CsvTable:
 
     def read(self, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
         """See `Table`: text, without spaces around it."""
-        places = [list(self.columns).index(name) for name in names]
         with self._reading():
-            for block in self._blocks(names):
-                yield [np.array([cells[place].strip() for _, cells in block], dtype=np.str_) for place in places]
+            for block in _blocks(self._texts(names), block_rows(self.columns, names)):
+                yield [np.array(column, dtype=np.str_) for column in zip(*block, strict=True)]
 
     def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
         """See `Table`.
@@ -95,19 +97,27 @@ class CsvTable:
         Raises:
             InputError: a value that is no number; with its line and column.
         """
+        rows = (self._row(line, texts, names) for line, texts in self._chosen(names))
+        with self._reading():
+            for block in _blocks(rows, max(1, tables.BLOCK_VALUES // len(names))):
+                yield np.array(block, dtype=np.float64)
+
+    def _texts(self, names: Sequence[str]) -> Iterator[list[str]]:
+        for line, cells in self._chosen(names):
+            texts = [cell.strip() for cell in cells]
+            for name, text in zip(names, texts, strict=True):
+                if is_too_long(text):
+                    raise too_long(f"{self.path}: {printable(name)}: line {line}", text)
+            yield texts
+
+    def _chosen(self, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+        """The cells of some columns, so that those of the others are not held until a block is full."""
         order = {name: place for place, name in enumerate(self.columns)}
         places = [order[name] for name in names]
-        with self._reading():
-            for block in self._blocks(names):
-                yield np.array([self._row(line, cells, places, names) for line, cells in block], dtype=np.float64)
+        for line, cells in self._rows():
+            yield line, [cells[place] for place in places]
 
-    def _blocks(self, names: Sequence[str]) -> Iterator[list[tuple[int, list[str]]]]:
-        rows, n = self._rows(), block_rows(self.columns, names)
-        while block := list(islice(rows, n)):
-            yield block
-
-    def _row(self, line: int, cells: list[str], places: list[int], names: Sequence[str]) -> list[float]:
-        texts = [cells[place] for place in places]
+    def _row(self, line: int, texts: list[str], names: Sequence[str]) -> list[float]:
         together = "".join(texts)
         try:
             if together.isascii() and "_" not in together:  # Python would read 1_000
@@ -116,6 +126,11 @@ class CsvTable:
             pass
         name, text = next((name, text) for name, text in zip(names, texts, strict=True) if not _is_number(text))
         raise InputError(f"{self.path}: line {line}: {printable(name)}: must be a number, got {text[:40]!r}")
+
+
+def _blocks(rows: Iterator[T], n: int) -> Iterator[list[T]]:
+    while block := list(islice(rows, n)):
+        yield block
 
 
 def _is_number(text: str) -> bool:

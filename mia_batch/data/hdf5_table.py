@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import StoredColumn, block_rows, side_by_side
+from mia_batch.data.tables import StoredColumn, as_text, block_rows, printable, side_by_side
 from mia_batch.rundir.users_hdf5 import UsersHdf5
 
 
@@ -31,8 +31,17 @@ class Hdf5Table:
 
     def read(self, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
         """See `Table`."""
-        return self._file.read(names, block_rows(self.columns, names))
+        first = 0
+        for block in self._file.read(names, block_rows(self.columns, names)):
+            yield [self._values(name, values, first) for name, values in zip(names, block, strict=True)]
+            first += len(block[0])
 
     def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
         """See `Table`."""
         return side_by_side(self.read(names))
+
+    def _values(self, name: str, values: NDArray[Any], first: int) -> NDArray[Any]:
+        def at(row: int) -> str:
+            return f"{self.name}: {printable(name)}: row {first + row}"
+
+        return as_text(values.tolist(), at) if values.dtype.hasobject else values

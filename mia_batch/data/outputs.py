@@ -13,14 +13,13 @@ from mia_batch import signals
 from mia_batch.data.formats import open_table
 from mia_batch.data.output_columns import Chosen, choose
 from mia_batch.data.repeated import first_repeated
-from mia_batch.data.tables import TEXT, Table, printable
+from mia_batch.data.tables import MOST_TEXT_BYTES, TEXT, Table, printable
 from mia_batch.errors import InputError
 from mia_batch.inputs import NO_GROUP
 from mia_batch.settings.outputs import SIDES, OutputsConfig
 
 MOST_LABELS = 2**31 - 1
 MOST_SLICES = 1000  # values of one column
-MOST_ID_BYTES = 255
 SUM_TOLERANCE = 1e-3  # of probabilities, which may have been stored with three digits
 WORDS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
@@ -284,18 +283,21 @@ class _SampleReader:
             raise InputError(f"{self._at(name)}: must be integers or text, got {found.dtype}")
         texts = _decoded(found) if found.dtype.kind in TEXT else found.astype(np.str_)
         self._refuse(texts == "", found, name, first, "must be there")
+        if texts.dtype.itemsize > MOST_TEXT_BYTES:
+            wrong = np.char.str_len(_encoded(texts)) > MOST_TEXT_BYTES
+            self._refuse(wrong, found, name, first, f"must have at most {MOST_TEXT_BYTES} bytes")
         return texts
 
     def _ids(self, found: NDArray[Any], name: str, first: int) -> NDArray[np.bytes_]:
-        encoded = np.char.encode(self._texts(found, name, first), "utf-8", "surrogateescape")
-        rule = f"must have at most {MOST_ID_BYTES} bytes"
-        if encoded.dtype.itemsize > MOST_ID_BYTES:
-            self._refuse(np.char.str_len(encoded) > MOST_ID_BYTES, found, name, first, rule)
-        return encoded
+        return _encoded(self._texts(found, name, first))
 
 
 def _decoded(found: NDArray[Any]) -> NDArray[np.str_]:
     return np.char.decode(found, "utf-8", "replace") if found.dtype.kind == "S" else found
+
+
+def _encoded(texts: NDArray[np.str_]) -> NDArray[np.bytes_]:
+    return np.char.encode(texts, "utf-8", "surrogateescape")
 
 
 def _ascii(texts: NDArray[np.str_]) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import StoredColumn, block_rows, check_kind, printable, side_by_side
+from mia_batch.data.tables import MOST_TEXT_BYTES, StoredColumn, block_rows, check_kind, printable, side_by_side, too_long
 from mia_batch.errors import InputError, one_line
 
 
@@ -25,6 +25,7 @@ class ParquetTable:
         """
         try:
             import pyarrow
+            import pyarrow.compute
             import pyarrow.parquet
         except ImportError as error:
             rule = "needs pyarrow, which is not installed: pip install 'mia_batch[parquet]'"
@@ -102,6 +103,8 @@ class ParquetTable:
             row = first + array.is_null().index(self._arrow.scalar(True)).as_py()
             raise InputError(f"{where}: row {row}: must be there, got a missing value")
         if width is None:
+            if self.columns[name].dtype == np.str_:
+                self._check_lengths(where, array, first)
             if self._arrow.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             found = array.to_numpy(zero_copy_only=False)
@@ -114,6 +117,14 @@ class ParquetTable:
             row = first + flat.is_null().index(self._arrow.scalar(True)).as_py() // max(1, width)
             raise InputError(f"{where}: row {row}: must have {width} numbers, got a missing value")
         return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(len(array), width)
+
+    def _check_lengths(self, where: str, texts: Any, first: int) -> None:
+        """Refuse a text that is too long, before each is made as wide as the longest."""
+        n_bytes = self._arrow.compute.binary_length
+        coded = self._arrow.types.is_dictionary(texts.type)
+        lengths = n_bytes(texts.dictionary).take(texts.indices) if coded else n_bytes(texts)
+        if (wrong := np.flatnonzero(np.asarray(lengths) > MOST_TEXT_BYTES)).size:
+            raise too_long(f"{where}: row {first + wrong[0]}", texts[int(wrong[0])].as_py())
 
 
 def _sizes(array: Any) -> NDArray[np.int64]:

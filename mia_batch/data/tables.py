@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
 
-BLOCK_VALUES = 1 << 20  # read at a time
+BLOCK_VALUES = 1 << 20  # read at a time, of 8 bytes each
+MOST_TEXT_BYTES = 255  # of a name or a word: numpy keeps each text of a block as wide as the longest
 SHOWN = 20  # names of columns in a message
 NUMBERS, TEXT = "biuf", "US"  # kinds of numpy's types
 
@@ -50,7 +51,7 @@ class Table(Protocol):
         """Some columns, block by block: an array of (rows,) or (rows, width) for each name.
 
         Raises:
-            InputError: the file is damaged, or changes while it is read.
+            InputError: the file is damaged, or changes while it is read, or a text is too long.
         """
 
     def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
@@ -66,7 +67,39 @@ def side_by_side(blocks: Iterator[list[NDArray[Any]]]) -> Iterator[NDArray[Any]]
 
 def block_rows(columns: Mapping[str, StoredColumn], names: Sequence[str]) -> int:
     """How many rows of these columns are read at a time."""
-    return max(1, BLOCK_VALUES // sum(columns[name].width or 1 for name in names))
+    return max(1, BLOCK_VALUES // sum(_values(columns[name]) for name in names))
+
+
+def _values(column: StoredColumn) -> int:
+    """As how many values of `BLOCK_VALUES` a row counts; text whose width is not stored as the longest that may be."""
+    stored = column.dtype.itemsize if column.dtype is not None else 0
+    return (column.width or 1) * -(-(stored or MOST_TEXT_BYTES * np.dtype("U1").itemsize) // 8)
+
+
+def as_text(texts: Sequence[str], at: Callable[[int], str]) -> NDArray[np.str_]:
+    """Python's strings as an array of numpy's.
+
+    Args:
+        texts: of one column.
+        at: says the file, the column and the row of one of them.
+
+    Raises:
+        InputError: one is too long.
+    """
+    for row, text in enumerate(texts):
+        if is_too_long(text):
+            raise too_long(at(row), text)
+    return np.array(texts, dtype=np.str_)
+
+
+def is_too_long(text: str) -> bool:
+    """Whether a text has more bytes than a name may have."""
+    return 4 * len(text) > MOST_TEXT_BYTES and len(text.encode("utf-8", "surrogatepass")) > MOST_TEXT_BYTES
+
+
+def too_long(where: str, text: str) -> InputError:
+    """What is said of such a text."""
+    return InputError(f"{where}: must have at most {MOST_TEXT_BYTES} bytes, got {text[:40]!r}...")
 
 
 def check_kind(where: str, dtype: np.dtype[Any], n_dim: int) -> None:

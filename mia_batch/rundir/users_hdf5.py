@@ -40,8 +40,7 @@ class UsersHdf5:
             if n_objects > MOST_OBJECTS:
                 raise InputError(f"{path}: must have at most {MOST_OBJECTS} groups and datasets")
             if isinstance(found, h5py.Dataset):
-                text = h5py.check_string_dtype(found.dtype)
-                self.shapes[name] = np.dtype(np.str_) if text else found.dtype, found.shape or ()
+                self.shapes[name] = _dtype(found.dtype), found.shape or ()
 
         with self._open() as file:
             file.visititems(note)
@@ -59,7 +58,7 @@ class UsersHdf5:
             raise InputError(f"{self.path}: must be an HDF5 file that can be read, got {one_line(error)}") from error
 
     def read(self, names: Sequence[str], n: int) -> Iterator[list[NDArray[Any]]]:
-        """Rows of some datasets of one length, `n` at a time.
+        """Rows of some datasets of one length, `n` at a time; text as Python's.
 
         Raises:
             InputError: the file is damaged, or a dataset's values are not in it.
@@ -67,7 +66,7 @@ class UsersHdf5:
         with self._open() as file:
             datasets = [self._dataset(file, name) for name in names]
             for first in range(0, len(datasets[0]), n):
-                yield [_text(block) for block in (dataset[first : first + n] for dataset in datasets)]
+                yield [dataset[first : first + n] for dataset in datasets]
 
     def _dataset(self, file: h5py.File, name: str) -> Any:
         dataset = file[name]
@@ -80,5 +79,7 @@ class UsersHdf5:
         return dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset
 
 
-def _text(block: NDArray[Any]) -> NDArray[Any]:
-    return block.astype(np.str_) if block.dtype.hasobject else block
+def _dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """The type; of text numpy's, of no width where each value has its own."""
+    text = h5py.check_string_dtype(stored)
+    return np.dtype(f"U{min(text.length or 0, CHUNK_BYTES)}") if text else stored

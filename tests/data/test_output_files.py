@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
+import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from outputs import WRITERS, a_raw_config, flat, made_up, softmax, write_csv, wr
 
 from mia_batch import signals
 from mia_batch.data import tables
+from mia_batch.data.csv_table import CsvTable
 from mia_batch.data.outputs import Outputs
 from mia_batch.data.repeated import first_repeated
 from mia_batch.errors import InputError
@@ -294,6 +298,57 @@ def test_csv_of_many_hands_is_read(tmp_path: Path, content: str) -> None:
 def test_thousands_of_columns_are_read(tmp_path: Path) -> None:
     arrays = made_up(6, 3000)
     assert np.array_equal(everything(of(write_csv(tmp_path / "a", arrays)))["outputs"], arrays["logits"])
+
+
+@contextmanager
+def at_most(mebibytes: float) -> Iterator[None]:
+    """Assert that Python and numpy never hold more in the block."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+    assert peak < mebibytes
+
+
+def test_columns_that_are_not_asked_for_are_not_held(tmp_path: Path) -> None:
+    """As text a row of 100 classes takes 7 KB."""
+    header = ",".join([f"logit_{i}" for i in range(100)] + ["label", "member"])
+    line = ",".join(["-1.234567"] * 100)
+    rows = [f"{line},{i % 100},{i % 2}" for i in range(10_000)]
+    table = CsvTable(text(tmp_path / "a.csv", "\n".join([header, *rows, ""])))
+    with at_most(20):
+        blocks = list(table.read(["member", "label"]))
+    assert [int(value) for _, label in blocks for value in label] == [i % 100 for i in range(10_000)]
+    with at_most(60):
+        assert sum(len(block) for block in table.numbers([f"logit_{i}" for i in range(100)])) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("format", "role"),
+    [*product(WRITERS, ["sample_id", "group", "site"]), ("csv", "label"), ("csv", "member")],
+)
+def test_a_text_that_is_too_long_is_refused_before_all_are_as_wide(tmp_path: Path, format: str, role: str) -> None:
+    arrays = made_up(2000)
+    short = arrays[role] if role in arrays else [f"name {i}" for i in range(2000)]
+    names = np.array([*map(str, short[:1500]), "ä" * (128 if "npz" in format else 50_000), *map(str, short[1501:])],
+                     dtype=object)  # fmt: skip
+    path = tmp_path / "a"
+    written = WRITERS[format](path, {**arrays, role: names.astype(np.str_) if "npz" in format else names})
+    outputs = of(written, columns={"slices": ["site"] if role == "site" else []})
+    with at_most(20):
+        line = problem(outputs.read_samples)
+    row = "line 1502" if format == "csv" else "row 1500"
+    assert line.startswith(f"{written}: {role}: {row}: must have at most 255 bytes, got 'ää")
+
+
+def test_text_is_read_in_blocks_that_stay_small(tmp_path: Path) -> None:
+    arrays = {**made_up(60_000), "site": np.array(["a" * 255] * 59_999 + ["b"])}
+    for write in (write_csv, write_hdf5, write_npz):
+        outputs = of(write(tmp_path / "a", arrays), columns={"slices": ["site"]})
+        with at_most(60):  # 58 MiB at once would be as much again for each step
+            assert outputs.read_samples().slices["site"][0].tolist() == [0] * 59_999 + [1]
 
 
 def test_columns_by_name(tmp_path: Path) -> None:
