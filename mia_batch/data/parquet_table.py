@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import MOST_TEXT_BYTES, StoredColumn, block_rows, check_kind, printable, side_by_side, too_long
+from mia_batch.data.tables import (
+    MOST_TEXT_BYTES,
+    StoredColumn,
+    block_rows,
+    check_kind,
+    printable,
+    side_by_side,
+    too_long,
+)
 from mia_batch.errors import InputError, one_line
 
 
