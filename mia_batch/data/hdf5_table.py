@@ -9,21 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.tables import StoredColumn, as_text, block_rows, printable, side_by_side
+from mia_batch.data.tables import StoredColumn, as_text, block_rows, check_dimensions, printable, side_by_side
+from mia_batch.errors import InputError
 from mia_batch.rundir.users_hdf5 import UsersHdf5
 
 
 class Hdf5Table:
-    """Datasets of one or two dimensions; of others `columns` says that their type is none."""
+    """Datasets of one or two dimensions; others are refused where they are asked for."""
 
     def __init__(self, path: Path) -> None:
         """List the datasets. Raises: see `UsersHdf5`."""
         self.name, self._file = str(path), UsersHdf5(path)
-        self.columns = {
-            name: StoredColumn(dtype, shape[0], shape[1] if len(shape) == 2 else None)
-            if len(shape) in (1, 2) else StoredColumn(np.dtype(object), 0)
-            for name, (dtype, shape) in self._file.shapes.items()
-        }  # fmt: skip
+        self.columns = {name: self._column(name, *kind) for name, kind in self._file.shapes.items()}
+
+    def _column(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> StoredColumn:
+        try:
+            check_dimensions(f"{self.name}: {printable(name)}", len(shape))
+        except InputError as error:
+            return StoredColumn.refused(error)
+        return StoredColumn(dtype, shape[0], shape[1] if len(shape) == 2 else None)
 
     def where(self, row: int) -> str:
         """Counted from 0."""

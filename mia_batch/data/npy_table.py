@@ -119,10 +119,13 @@ def _readable(where: str) -> Iterator[None]:
 class NpyTable:
     """Arrays by name."""
 
-    def __init__(self, name: str, arrays: Mapping[str, StoredArray]) -> None:
-        """Take arrays whose headers have been read."""
+    def __init__(
+        self, name: str, arrays: Mapping[str, StoredArray], refused: Mapping[str, InputError] | None = None
+    ) -> None:
+        """Take arrays whose headers have been read, and why others can be no column."""
         self.name, self._arrays = name, arrays
         self.columns = {name: array.column for name, array in arrays.items()}
+        self.columns |= {name: StoredColumn.refused(error) for name, error in (refused or {}).items()}
 
     @classmethod
     def of_file(cls, path: Path) -> NpyTable:
@@ -136,21 +139,26 @@ class NpyTable:
 
     @classmethod
     def of_npz(cls, path: Path) -> NpyTable:
-        """The arrays of a .npz."""
+        """The arrays of a .npz, of which only those that are asked for must be outputs or the like."""
         try:
             with zipfile.ZipFile(path) as archive:
                 infos = archive.infolist()
         except DAMAGED as error:
             raise InputError(f"{path}: must be a .npz file of numpy, got {one_line(error)}") from error
         arrays: dict[str, StoredArray] = {}
+        refused: dict[str, InputError] = {}
         for info in infos:
             name = info.filename.removesuffix(".npy")
             if name == info.filename:
                 continue
-            if name in arrays:
-                raise InputError(f"{path}: {printable(name)}: must be there once, got it twice")
-            arrays[name] = _member(path, info, f"{path}: {printable(name)}")
-        return cls(str(path), arrays)
+            where = f"{path}: {printable(name)}"
+            try:
+                if name in arrays:
+                    raise InputError(f"{where}: must be there once, got it twice")
+                arrays[name] = _member(path, info, where)
+            except InputError as error:
+                refused[name] = error
+        return cls(str(path), arrays, refused)
 
     def where(self, row: int) -> str:
         """Counted from 0, as numpy does."""

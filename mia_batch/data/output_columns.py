@@ -121,6 +121,8 @@ def _check(table: Table, chosen: Chosen) -> None:
     first = table.columns[chosen.outputs[0]]
     for name in (*chosen.outputs, *chosen.others):
         column, where = table.columns[name], f"{table.name}: {printable(name)}".removesuffix(": ")
+        if column.problem:
+            raise column.problem
         if column.dtype is not None and column.dtype.kind != "U":
             check_kind(where, column.dtype, 1)
         if column.n_rows != first.n_rows:

@@ -26,11 +26,18 @@ class StoredColumn:
         dtype: as it is stored; None for text that may mean numbers.
         n_rows: None where only reading tells.
         width: numbers of each row; None for a column of one value.
+        problem: why it can be no column: for whoever asks for it.
     """
 
     dtype: np.dtype[Any] | None
     n_rows: int | None
     width: int | None = None
+    problem: InputError | None = None
+
+    @staticmethod
+    def refused(problem: InputError) -> StoredColumn:
+        """What is in a file, but can be no column."""
+        return StoredColumn(None, None, problem=problem)
 
 
 class Table(Protocol):
@@ -112,6 +119,15 @@ def check_kind(where: str, dtype: np.dtype[Any], n_dim: int) -> None:
         raise InputError(f"{where}: must hold numbers or text, got Python objects (a pickle), which are not loaded")
     if dtype.kind not in NUMBERS + TEXT or not dtype.itemsize:
         raise InputError(f"{where}: must hold numbers or text, got {dtype}")
+    check_dimensions(where, n_dim)
+
+
+def check_dimensions(where: str, n_dim: int) -> None:
+    """Refuse what has no rows, or rows that are no vectors.
+
+    Raises:
+        InputError: naming `where`.
+    """
     if n_dim not in (1, 2):
         raise InputError(f"{where}: must have one or two dimensions, samples first, got {n_dim}")
 

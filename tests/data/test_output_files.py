@@ -367,6 +367,34 @@ def test_columns_by_name(tmp_path: Path) -> None:
         assert "it has z, y, is_in, logits" in line
 
 
+@pytest.mark.parametrize("write", [write_npz, write_hdf5])
+def test_what_nobody_asks_for_may_be_anything(tmp_path: Path, write: Callable[..., Path]) -> None:
+    arrays = made_up(20)
+    more: dict[str, Any] = {"epoch": np.array(3), "images": np.zeros((20, 3, 2, 2)), "when": np.array(["a"], "S1")}
+    if write is write_npz:
+        more |= {"names": np.array([{}] * 20), "days": np.zeros(20, "M8[s]")}
+    path = write(tmp_path / "a", {**more, **arrays})
+    assert np.array_equal(everything(of(path))["outputs"], arrays["logits"])
+    said = {
+        "epoch": "must have one or two dimensions, samples first, got 0",
+        "images": "must have one or two dimensions, samples first, got 4", "names": "Python objects (a pickle)",
+        "days": "must hold numbers or text, got datetime64[s]", "when": "must have a row for each of 20 samples, got 1",
+    }  # fmt: skip
+    for name in more:
+        for key in ("label", "member", "group"):
+            line = problem(lambda name=name, key=key: of(path, columns={key: name}))  # type: ignore[misc]
+            assert line.startswith(f"{path}: {name}: ")
+            assert said[name] in line
+
+
+def test_a_damaged_array_that_nobody_asks_for_is_not_read(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "a", made_up(20))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("old.npy", b"no array")
+    everything(of(path))
+    assert "old: must be a readable array of numpy (.npy), got" in problem(lambda: of(path, columns={"loss": "old"}))
+
+
 def npy_bytes(array: np.ndarray, **header: Any) -> bytes:
     """A .npy, with another header than its own if asked for."""
     file = io.BytesIO()
@@ -445,7 +473,7 @@ def test_what_is_no_hdf5_file_is_one_line(tmp_path: Path) -> None:
         assert "must be an HDF5 file that can be read" in problem(lambda path=path: everything(of(path)))
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file["logits"] = 3.0
-    assert "logits: must hold numbers or text" in problem(lambda: of(tmp_path / "c.h5"))
+    assert "logits: must have one or two dimensions, samples first, got 0" in problem(lambda: of(tmp_path / "c.h5"))
 
 
 def test_files_that_are_none_are_one_line(tmp_path: Path) -> None:

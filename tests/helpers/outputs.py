@@ -61,8 +61,9 @@ def write_hdf5(path: Path, arrays: Arrays) -> Path:
     with h5py.File(path.with_suffix(".h5"), "w") as file:
         for name, array in arrays.items():
             text = array.dtype.kind in "UO"
+            chunks = (min(7, len(array)), *array.shape[1:]) if array.ndim else None
             file.create_dataset(name, data=array.astype(object) if text else array, dtype=h5py.string_dtype() if text
-                                else None, chunks=(7, *array.shape[1:]))  # fmt: skip
+                                else None, chunks=chunks)  # fmt: skip
     return path.with_suffix(".h5")
 
 
