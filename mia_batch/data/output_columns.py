@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mia_batch.data.tables import NUMBERS, TEXT, StoredColumn, Table, check_kind, listed_names, printable
@@ -15,7 +15,12 @@ USUAL = {
     "label": ("label", "labels"), "member": ("member",), "group": ("group",), "sample_id": ("sample_id",),
 }  # fmt: skip
 SINGLE = ("label", "member", "group", "sample_id")  # a column each
-TEXT_TOO = ("group", "sample_id", "slices")
+NAMES = "iub" + TEXT, "integers or text"
+# Kinds of numpy's types that a column may have, and what a message calls them; reading finds which values are none.
+OF_ROLE = {
+    "label": (NUMBERS, "integers"), "member": (NUMBERS + TEXT, "0 or 1, or false or true"), "group": NAMES,
+    "sample_id": NAMES, "slices": NAMES,
+}  # fmt: skip
 ONLY = ""  # the name of a .npy's one array
 
 
@@ -129,23 +134,23 @@ def _check(table: Table, chosen: Chosen) -> None:
             raise InputError(f"{where}: must have a row for each of {first.n_rows} samples, got {column.n_rows}")
         if column.n_rows == 0:
             raise InputError(f"{where}: must have rows, got none")
-        _check_use(where, column, name in chosen.outputs, name in _text_too(chosen))
+        if name in chosen.outputs:
+            _check_type(where, column, "iuf", "numbers")
+    for role, name in (*chosen.single.items(), *(("slices", name) for name in chosen.slices)):
+        _check_role(f"{table.name}: {printable(name)}", table.columns[name], role)
     if chosen.kind == "loss" and chosen.width != 1:
         raise InputError(f"{table.name}: loss: must be one number of each sample, got {chosen.width}")
     if not chosen.width:
         raise InputError(f"{table.name}: {chosen.kind}: must have columns, got none")
 
 
-def _text_too(chosen: Chosen) -> Sequence[str]:
-    return [*(name for role, name in chosen.single.items() if role in TEXT_TOO), *chosen.slices]
-
-
-def _check_use(where: str, column: StoredColumn, is_output: bool, may_be_text: bool) -> None:
-    if column.dtype is None:
-        return
-    kinds = "iuf" if is_output else "iub" + TEXT if may_be_text else NUMBERS
-    if column.dtype.kind not in kinds:
-        rule = "numbers" if is_output else "integers or text" if may_be_text else "integers"
-        raise InputError(f"{where}: must hold {rule}, got {'text' if column.dtype.kind in TEXT else column.dtype}")
-    if not is_output and column.width is not None:
+def _check_role(where: str, column: StoredColumn, role: str) -> None:
+    _check_type(where, column, *OF_ROLE[role])
+    if column.width is not None:
         raise InputError(f"{where}: must be one value of each sample, got {column.width}")
+
+
+def _check_type(where: str, column: StoredColumn, kinds: str, rule: str) -> None:
+    if column.dtype is not None and column.dtype.kind not in kinds:
+        got = "text" if column.dtype.kind in TEXT else column.dtype
+        raise InputError(f"{where}: must hold {rule}, got {got}")

@@ -150,6 +150,19 @@ def test_one_column_is_of_two_classes(tmp_path: Path, dtype: Any) -> None:
     np.testing.assert_allclose(found["outputs"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("format", WRITERS)
+@pytest.mark.parametrize("words", [["false", "true"], ["0", "1"], ["FALSE", "True"]])
+def test_membership_may_be_words_in_every_format(tmp_path: Path, format: str, words: list[str]) -> None:
+    arrays = made_up(30)
+    member = np.array(words)[arrays["member"]]
+    found = of(WRITERS[format](tmp_path / "a", {**arrays, "member": member})).read_samples()
+    assert np.array_equal(found.member, arrays["member"])
+    wrong = np.array([*member[:7], "yes", *member[8:]])
+    line = problem(of(WRITERS[format](tmp_path / "b", {**arrays, "member": wrong})).read_samples)
+    assert line.endswith("7: must be 0 or 1, or false or true, got 'yes'" if format != "csv" else
+                         "line 9: must be 0 or 1, or false or true, got 'yes'")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
