@@ -91,7 +91,7 @@ class CsvTable:
             for block in _blocks(self._texts(names), block_rows(self.columns, names)):
                 yield [np.array(column, dtype=np.str_) for column in zip(*block, strict=True)]
 
-    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+    def numbers(self, names: Sequence[str], scratch: Path | None = None) -> Iterator[NDArray[Any]]:
         """See `Table`.
 
         Raises:

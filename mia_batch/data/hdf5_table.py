@@ -40,7 +40,7 @@ class Hdf5Table:
             yield [self._values(name, values, first) for name, values in zip(names, block, strict=True)]
             first += len(block[0])
 
-    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+    def numbers(self, names: Sequence[str], scratch: Path | None = None) -> Iterator[NDArray[Any]]:
         """See `Table`."""
         return side_by_side(self.read(names))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
 import tempfile
@@ -22,9 +23,10 @@ from mia_batch.data.tables import StoredColumn, block_rows, check_file, check_ki
 from mia_batch.errors import InputError, one_line
 
 DAMAGED = (
-    ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError, RuntimeError, RecursionError, OSError,
-    zipfile.BadZipFile, zlib.error, NotImplementedError, tokenize.TokenError,
+    ValueError, EOFError, SyntaxError, TypeError, OverflowError, RuntimeError, RecursionError, zipfile.BadZipFile,
+    zlib.error, NotImplementedError, tokenize.TokenError,
 )  # fmt: skip
+NO_SUCH_PLACE = (None, errno.EINVAL)  # what a jump to a place that damaged bytes name is answered with
 UNREAD = np.dtype("f4")
 
 
@@ -65,22 +67,25 @@ class StoredArray:
         promised = header.size + math.prod(shape) * dtype.itemsize
         if min(shape) < 0 or promised != self.size:
             raise InputError(f"{self.where}: must have {promised} bytes, as its header says, got {self.size}")
-        fortran = header.fortran and len(shape) == 2
+        fortran = header.fortran and len(shape) == 2 and shape[1] > 1
         return replace(self, dtype=dtype, shape=shape, fortran=fortran, begin=header.size)
 
-    def blocks(self, n: int) -> Iterator[NDArray[Any]]:
-        """Its rows, `n` at a time."""
-        with _readable(self.where), self._rewindable() as file:
+    def blocks(self, n: int, scratch: Path | None = None) -> Iterator[NDArray[Any]]:
+        """Its rows, `n` at a time. For `scratch` see `Table.numbers`."""
+        with _readable(self.where), self._rewindable(scratch) as file:
             for first in range(0, self.shape[0], n):
                 rows = min(n, self.shape[0] - first)
                 yield self._by_columns(file, first, rows) if self.fortran else self._by_rows(file, rows)
 
     @contextmanager
-    def _rewindable(self) -> Iterator[IO[bytes]]:
+    def _rewindable(self, scratch: Path | None) -> Iterator[IO[bytes]]:
         """The open file, at the first value; of columns in a .npz a copy, as to go back there is slow."""
         with self.open() as file:
             if self.fortran and isinstance(file, zipfile.ZipExtFile):
-                with tempfile.TemporaryFile() as copy:
+                from mia_batch.rundir.hdf5 import check_room  # h5py takes a while
+
+                check_room(scratch or Path(tempfile.gettempdir()), self.size)
+                with tempfile.TemporaryFile(dir=scratch) as copy:
                     shutil.copyfileobj(file, copy, 1 << 20)
                     yield copy
             else:
@@ -114,6 +119,10 @@ def _readable(where: str) -> Iterator[None]:
         raise
     except DAMAGED as error:
         raise InputError(f"{where}: must be a readable array of numpy (.npy), got {one_line(error)}") from error
+    except OSError as error:
+        damaged = error.errno in NO_SUCH_PLACE
+        rule = "must be a readable array of numpy (.npy)" if damaged else "must be in a file that can be read"
+        raise InputError(f"{where}: {rule}, got: {error.strerror or one_line(error)}") from error
 
 
 class NpyTable:
@@ -143,7 +152,7 @@ class NpyTable:
         try:
             with zipfile.ZipFile(path) as archive:
                 infos = archive.infolist()
-        except DAMAGED as error:
+        except (*DAMAGED, OSError) as error:
             raise InputError(f"{path}: must be a .npz file of numpy, got {one_line(error)}") from error
         arrays: dict[str, StoredArray] = {}
         refused: dict[str, InputError] = {}
@@ -166,13 +175,16 @@ class NpyTable:
 
     def read(self, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
         """See `Table`."""
-        n = block_rows(self.columns, names)
-        for block in zip(*(self._arrays[name].with_header().blocks(n) for name in names), strict=True):
-            yield list(block)
+        return self._blocks(names, None)
 
-    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+    def numbers(self, names: Sequence[str], scratch: Path | None = None) -> Iterator[NDArray[Any]]:
         """See `Table`."""
-        return side_by_side(self.read(names))
+        return side_by_side(self._blocks(names, scratch))
+
+    def _blocks(self, names: Sequence[str], scratch: Path | None) -> Iterator[list[NDArray[Any]]]:
+        n = block_rows(self.columns, names)
+        for block in zip(*(self._arrays[name].with_header().blocks(n, scratch) for name in names), strict=True):
+            yield list(block)
 
 
 def _npy(path: Path) -> StoredArray:

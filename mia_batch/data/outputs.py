@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,15 +141,18 @@ class Outputs:
             names = ", ".join(table.name for table, _ in self._tables.values())
             raise InputError(f"{names}: sample_id: must be another for each sample, got {name!r} twice")
 
-    def read_outputs(self) -> Iterator[NDArray[Any]]:
+    def read_outputs(self, scratch: Path | None = None) -> Iterator[NDArray[Any]]:
         """Logits (rows, n_classes) float32, or losses (rows,) float64, block by block in the order of the files.
+
+        Args:
+            scratch: the folder for a copy of what cannot be read row by row; None for the system's.
 
         Raises:
             InputError: with the file, the kind and the row of the first value that cannot be.
         """
         for table, chosen in self._tables.values():
             first = 0
-            for block in table.numbers(chosen.outputs):
+            for block in table.numbers(chosen.outputs, scratch):
                 yield _BlockChecker(table, chosen, first).outputs(block)
                 first += len(block)
 

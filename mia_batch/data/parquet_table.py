@@ -100,7 +100,7 @@ class ParquetTable:
             yield [self._values(name, array, first) for name, array in zip(names, arrays, strict=True)]
             first += len(arrays[0])
 
-    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+    def numbers(self, names: Sequence[str], scratch: Path | None = None) -> Iterator[NDArray[Any]]:
         """See `Table`."""
         return side_by_side(self.read(names))
 

@@ -61,8 +61,16 @@ class Table(Protocol):
             InputError: the file is damaged, or changes while it is read, or a text is too long.
         """
 
-    def numbers(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
-        """Some columns as one matrix (rows, all widths together), block by block. Raises: see `read`."""
+    def numbers(self, names: Sequence[str], scratch: Path | None = None) -> Iterator[NDArray[Any]]:
+        """Some columns as one matrix (rows, all widths together), block by block.
+
+        Args:
+            names: of the columns.
+            scratch: the folder for a copy of what cannot be read row by row; None for the system's.
+
+        Raises:
+            InputError: see `read`; or there is no room for the copy.
+        """
 
 
 def side_by_side(blocks: Iterator[list[NDArray[Any]]]) -> Iterator[NDArray[Any]]:

@@ -93,7 +93,7 @@ def _copy(outputs: Outputs, samples: ImportedSamples, store: ImportStore, stop: 
     """Write logits and losses where members are first."""
     rows, label, first = samples.rows, samples.label, 0
     progress = Progress(len(rows))
-    for block in outputs.read_outputs():
+    for block in outputs.read_outputs(store.path.parent):
         part = slice(first, first + len(block))
         if part.stop > len(rows):
             break

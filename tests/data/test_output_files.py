@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from outputs import WRITERS, a_raw_config, flat, made_up, softmax, write_csv, wr
 from mia_batch import signals
 from mia_batch.data import tables
 from mia_batch.data.csv_table import CsvTable
+from mia_batch.data.npy_table import StoredArray
 from mia_batch.data.outputs import Outputs
 from mia_batch.data.repeated import first_repeated
 from mia_batch.errors import InputError
@@ -451,6 +454,42 @@ def test_damaged_archives_are_one_line(tmp_path: Path) -> None:
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("logits.npy", npy_bytes(np.zeros((4, 3))))
     assert "logits: must be there once, got it twice" in problem(lambda: of(tmp_path / "d.npz"))
+
+
+def test_a_copy_of_columns_is_made_where_it_may_be_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the system's folder of temporary files, which is often memory."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    arrays, scratch = made_up(30), tmp_path / "run"
+    outputs = of(WRITERS["npz_by_columns"](tmp_path / "a", arrays))
+    assert "gone: does not exist" in problem(lambda: list(outputs.read_outputs()))
+    scratch.mkdir()
+    assert np.array_equal(np.concatenate(list(outputs.read_outputs(scratch))), arrays["logits"])
+    assert list(scratch.iterdir()) == []
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert problem(lambda: list(outputs.read_outputs(scratch))) == f"{scratch}: the disk is full"
+    one = write_npz(tmp_path / "b", {"member": arrays["member"]})
+    with zipfile.ZipFile(one, "a") as archive:
+        archive.writestr("loss.npy", npy_bytes(np.ones((30, 1)), fortran_order=True))
+    everything(of(one))  # one column is read as it is
+
+
+def test_what_is_no_fault_of_the_file_is_not_said_to_be(tmp_path: Path) -> None:
+    def fails(error: Exception) -> StoredArray:
+        def opened() -> Any:
+            raise error
+
+        return StoredArray("a.npz: z", opened, 100)
+
+    line = problem(fails(OSError(errno.EIO, "Input/output error")).with_header)
+    assert line == "a.npz: z: must be in a file that can be read, got: Input/output error"
+    line = problem(fails(OSError(errno.EINVAL, "Invalid argument")).with_header)
+    assert line == "a.npz: z: must be a readable array of numpy (.npy), got: Invalid argument"
+    with pytest.raises(MemoryError):
+        fails(MemoryError()).with_header()
 
 
 def test_nothing_outside_an_hdf5_file_is_followed(tmp_path: Path) -> None:
