@@ -6,11 +6,13 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mia_batch.errors import InputError
+
+Between = Callable[[], None] | None  # what long reading calls between blocks; what it raises ends the reading
 
 
 def shipped(name: str) -> Path:
@@ -67,8 +69,12 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, between: Between = None) -> str:
     """Hex digest of a file, read in blocks.
+
+    Args:
+        path: of the file.
+        between: called after each block.
 
     Raises:
         InputError: the file cannot be read.
@@ -78,6 +84,8 @@ def sha256(path: Path) -> str:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
+                if between:
+                    between()
     except OSError as error:
         raise InputError(f"{path}: must be a file that can be read, got: {error.strerror}") from error
     return digest.hexdigest()

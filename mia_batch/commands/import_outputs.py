@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from mia_batch.errors import InputError
 from mia_batch.files import shipped, write_text
-from mia_batch.process.exit_codes import OK
+from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import make_config, named_in, read_yaml
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{paths.root}: --out: {rule}")
     with StopRequest().listening() as stop, named_in(source):
         code = import_into(config, paths, stop)
+    if code == RESUME and stop.signal == signal.SIGINT:
+        raise KeyboardInterrupt  # as `mia-batch run` ends
     if code == OK:
         write_text(file, text)
         print(f"mia-batch run {shlex.quote(str(file))} --out {shlex.quote(str(paths.root))}")

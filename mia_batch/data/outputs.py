@@ -16,6 +16,7 @@ from mia_batch.data.output_columns import Chosen, choose
 from mia_batch.data.repeated import first_repeated
 from mia_batch.data.tables import MOST_TEXT_BYTES, TEXT, Table, printable
 from mia_batch.errors import InputError
+from mia_batch.files import Between
 from mia_batch.inputs import NO_GROUP
 from mia_batch.settings.outputs import SIDES, OutputsConfig
 
@@ -111,21 +112,26 @@ class Outputs:
         names = ", ".join(f"{role} from {printable(name)}" for role, name in chosen.single.items())
         return f"{chosen.kind} ({chosen.width} a sample)" + (f", {names}" if names else "")
 
-    def read_samples(self) -> ImportedSamples:
+    def read_samples(self, between: Between = None) -> ImportedSamples:
         """Everything but the outputs.
+
+        Args:
+            between: called after each block.
 
         Raises:
             InputError: with the file, the column and the row of the first value that cannot be.
         """
         groups, slices = _NameCodes(), {name: _NameCodes(MOST_SLICES) for name in self.data.columns.slices}
-        parts = [
-            block for side, (table, chosen) in self._tables.items()
-            for block in _SampleReader(table, chosen, side, groups, slices).blocks()
-        ]  # fmt: skip
+        parts = []
+        for side, (table, chosen) in self._tables.items():
+            for block in _SampleReader(table, chosen, side, groups, slices).blocks():
+                parts.append(block)
+                if between:
+                    between()
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         member = columns["member"]
-        for side, word in ((1, "members"), (0, "non-members")):
-            if not (member == side).any():
+        for value, word in ((1, "members"), (0, "non-members")):
+            if not (member == value).any():
                 names = ", ".join(table.name for table, _ in self._tables.values())
                 raise InputError(f"{names}: must have members and non-members, got no {word}")
         self._check_ids(columns.get("sample_id"))

@@ -21,6 +21,10 @@ def handled(handler: Callable[[int, FrameType | None], None] | signal.Handlers, 
             signal.signal(signum, before)
 
 
+class Stopped(Exception):  # noqa: N818  (not an error: a signal asked for it)
+    """Work that holds nothing worth saving ends where it is."""
+
+
 class StopRequest:
     """A flag that SIGTERM, SIGUSR1 and Ctrl-C raise; loops look at it at block boundaries.
 
@@ -33,6 +37,11 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def check(self) -> None:
+        """Raise Stopped if there is a request."""
+        if self:
+            raise Stopped
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         if signum == signal.SIGINT and self.signal == signal.SIGINT:

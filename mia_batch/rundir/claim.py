@@ -25,8 +25,13 @@ from mia_batch.settings.schema import Config
 UNREAD = ("model", "data", "extract")  # sections whose files only `claim` reads again
 
 
-def claim(paths: RunPaths, manifest: Manifest) -> Manifest:
+def claim(paths: RunPaths, manifest: Manifest, begun: Mapping[str, Any] | None = None) -> Manifest:
     """Make the directory this run's.
+
+    Args:
+        paths: of the directory.
+        manifest: of the run.
+        begun: how the stage was started that claims it, for the history of launches.
 
     Returns:
         The manifest in force, which is in run.json now: `manifest`, with the history of the run that is there already.
@@ -36,6 +41,8 @@ def claim(paths: RunPaths, manifest: Manifest) -> Manifest:
     """
     paths.create()
     wanted = in_force(paths, manifest)
+    if begun:
+        wanted = wanted.model_copy(update={"launches": (*wanted.launches, dict(begun))})
     rows = read_rows(paths)
     if rows and not rows.held and rows.differences(wanted):
         paths.features.unlink()

@@ -60,11 +60,11 @@ class ImportStore:
                     self._file[name][there] = values[order[here]]
         self.n_done += len(rows)
 
-    def finish(self, columns: Mapping[str, NDArray[Any]], attrs: Mapping[str, Any]) -> None:
-        """Add columns of all rows and attributes, and give the file its name.
+    def complete(self, columns: Mapping[str, NDArray[Any]], attrs: Mapping[str, Any]) -> None:
+        """Add columns of all rows and attributes.
 
         Raises:
-            InputError: another process has been faster, or the disk is full.
+            InputError: the disk is full.
         """
         check_room(self.path.parent, sum(column.nbytes for column in columns.values()) + len(json.dumps(dict(attrs))))
         with as_input_error(self.path):
@@ -73,6 +73,13 @@ class ImportStore:
             self._file.create_dataset("done", data=np.ones(self.n_done, dtype=np.uint8))
             set_attrs(self._file, {"schema": IMPORTED, "kind": "features", **attrs})
             sync(self._file)
+
+    def put_in_place(self) -> None:
+        """Give the file its name, once it is complete.
+
+        Raises:
+            InputError: another process has been faster.
+        """
         try:
             os.link(self._temporary, self.path)  # unlike a rename it never replaces another run's file
         except FileExistsError:

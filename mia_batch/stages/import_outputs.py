@@ -18,12 +18,12 @@ from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.progress import Progress
-from mia_batch.process.stop import StopRequest
+from mia_batch.process.stop import Stopped, StopRequest
 from mia_batch.rundir.claim import claim, in_force
 from mia_batch.rundir.features import SPLIT
 from mia_batch.rundir.identity import features_digest
 from mia_batch.rundir.import_store import ImportStore
-from mia_batch.rundir.manifest import Manifest, add_launch, end_launch, launch
+from mia_batch.rundir.manifest import Manifest, end_launch, launch
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import read_rows
 from mia_batch.settings.loading import named_in
@@ -33,10 +33,6 @@ from mia_batch.stages.arguments import load_run
 from mia_batch.stages.plan import check_splits, make_manifest
 
 log = logging.getLogger(__name__)
-
-
-class _Stopped(Exception):  # noqa: N818  (not an error: a signal asked for it)
-    pass
 
 
 def open_outputs(config: Config) -> Outputs:
@@ -56,24 +52,31 @@ def import_into(config: Config, paths: RunPaths, stop: StopRequest) -> int:
     Raises:
         InputError: the files do not hold what an audit needs, or the directory holds another run.
     """
-    outputs, before, manifest = open_outputs(config), _marks(config), make_manifest(config)
+    try:
+        return _import(config, paths, stop)
+    except Stopped:
+        log.warning("stopped by signal %s; the same command begins again", stop.signal)
+        return RESUME
+
+
+def _import(config: Config, paths: RunPaths, stop: StopRequest) -> int:
+    outputs, before, manifest = open_outputs(config), _marks(config), make_manifest(config, stop.check)
     wanted, rows = in_force(paths, manifest), read_rows(paths)
     if rows and rows.done == rows.total and not rows.differences(wanted):
         claim(paths, manifest)
         log.info("import: nothing to do, all %d rows are done", rows.total)
         return OK
     log.info("import: %s", outputs.describe())
-    started, samples = time.monotonic(), outputs.read_samples()
+    started, samples = time.monotonic(), outputs.read_samples(stop.check)
     check_samples(config, samples)
-    try:
-        with _run_directory(paths), ImportStore.create(paths, len(samples.member), outputs.n_classes) as store:
-            _copy(outputs, samples, store, stop)
-            if _marks(config) != before:
-                raise InputError("data.files: must not change while they are read, got other times or sizes")
-            _put_in_place(outputs, samples, store, claim(paths, manifest), paths)
-    except _Stopped:
-        log.warning("stopped by signal %s; the same command begins again", stop.signal)
-        return RESUME
+    begun = launch("import", rows=len(samples.member))
+    with _run_directory(paths), ImportStore.create(paths, len(samples.member), outputs.n_classes) as store:
+        _copy(outputs, samples, store, stop)
+        if _marks(config) != before:
+            raise InputError("data.files: must not change while they are read, got other times or sizes")
+        store.complete(_columns(samples), _attrs(outputs, samples, wanted) | {"launch": begun})
+        claim(paths, manifest, begun)  # after all that a full disk may stop
+        store.put_in_place()
     end_launch(paths, {"seconds": round(time.monotonic() - started, 3)})
     return OK
 
@@ -103,16 +106,13 @@ def _copy(outputs: Outputs, samples: ImportedSamples, store: ImportStore, stop: 
             store.write(rows[part], logits=block, loss=signals.loss(block, label[part]))
         first = part.stop
         progress.add(len(block))
-        if stop:
-            raise _Stopped
+        stop.check()
     if first != len(rows):
         raise InputError(f"data.files: must not change while they are read, got other than {len(rows)} samples")
 
 
-def _put_in_place(
-    outputs: Outputs, samples: ImportedSamples, store: ImportStore, manifest: Manifest, paths: RunPaths
-) -> None:
-    """Add what is known beside the outputs and who made the file, and give it its name."""
+def _columns(samples: ImportedSamples) -> dict[str, NDArray[Any]]:
+    """What is known beside the outputs, where members are first."""
     rows = samples.rows
 
     def placed(column: NDArray[Any]) -> NDArray[Any]:
@@ -125,11 +125,14 @@ def _put_in_place(
         name: column for name in ("label", "group", "sample_id") if (column := getattr(samples, name)) is not None
     }
     columns |= {f"slices/{name}": numbers for name, (numbers, _) in samples.slices.items()}
-    manifest = add_launch(paths, launch("import", rows=len(rows)))
+    return {name: placed(column) for name, column in columns.items()}
+
+
+def _attrs(outputs: Outputs, samples: ImportedSamples, manifest: Manifest) -> dict[str, Any]:
+    """What the file says of itself."""
     attrs: dict[str, Any] = {key: getattr(manifest, key) for key in ("config", "digests", "versions")}
-    attrs |= {"identity": features_digest(manifest), "launch": manifest.launches[-1], "outputs": outputs.kind}
-    attrs |= {"slices": {name: list(values) for name, (_, values) in samples.slices.items()}}
-    store.finish({name: placed(column) for name, column in columns.items()}, attrs)
+    attrs |= {"identity": features_digest(manifest), "outputs": outputs.kind}
+    return attrs | {"slices": {name: list(values) for name, (_, values) in samples.slices.items()}}
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from mia_batch.data.selection import Selection, form_of, read_inputs, select
 from mia_batch.data.sources import open_source
 from mia_batch.data.user_preprocess import UserPreprocess
 from mia_batch.errors import InputError
+from mia_batch.files import Between
 from mia_batch.network.checkpoint_bytes import check_whole
 from mia_batch.network.checkpoint_origin import origin_of
 from mia_batch.network.datasets import open_dataset
@@ -144,11 +145,11 @@ def planned_manifest(config: Config) -> Manifest:
         return make_manifest(config)
 
 
-def make_manifest(config: Config) -> Manifest:
-    """What a run of `config` is, as it and its files are now."""
+def make_manifest(config: Config, between: Between = None) -> Manifest:
+    """What a run of `config` is, as it and its files are now; `between` is called between blocks of them."""
     return Manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"), config_file=str(config.path),
-        config=config.resolved(), digests=digests(config), versions=versions(),
+        config=config.resolved(), digests=digests(config, between), versions=versions(),
         checkpoint=_origin(config), changes=config.changes,
     )  # fmt: skip
 

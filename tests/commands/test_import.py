@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from mia_batch.cli import main
+from mia_batch.data.outputs import Outputs
 from mia_batch.settings.loading import load_config
 
 BLOCKED = '''
@@ -185,6 +187,22 @@ def test_an_import_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     assert main(["import", "b.npz", "--out", "out"]) == 2
     assert "must have no audit.yaml that says something else" in capsys.readouterr().err
     assert (tmp_path / "out" / "features.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_an_import_that_is_stopped_says_by_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals, code: int
+) -> None:
+    read_samples = Outputs.read_samples
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signum)
+        return read_samples(*arguments)
+
+    monkeypatch.setattr(Outputs, "read_samples", interrupted)
+    file = write_npz(tmp_path / "a", made_up(60))
+    assert main(["import", str(file), "--out", str(tmp_path / "out")]) == code
+    assert not (tmp_path / "out").exists()
 
 
 def test_submit_queues_the_import_as_the_first_job(tmp_path: Path, capsys: Any) -> None:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,12 @@ from running import REPO, run_job
 from mia_batch import signals
 from mia_batch.attacks.split import _dealt, _dealt_alone
 from mia_batch.cli import main
+from mia_batch.data import tables
+from mia_batch.data.outputs import Outputs
 from mia_batch.errors import InputError
 from mia_batch.process.stop import StopRequest
 from mia_batch.report.summary import Summary, read_summary
+from mia_batch.rundir import claim, import_store
 from mia_batch.rundir.features import FeatureStore, block_dtype, read_features
 from mia_batch.rundir.identity import features_digest
 from mia_batch.rundir.manifest import read_manifest
@@ -241,6 +246,51 @@ def test_a_stopped_import_leaves_nothing_and_begins_again(tmp_path: Path) -> Non
     assert import_into(load_config(config), RunPaths(tmp_path / "out"), stop) == 75
     assert not (tmp_path / "out").exists()
     imported(config, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("n_asked", "where"), [(1, "hashed"), (5, "hashed"), (6, "read"), (9, "read")])
+def test_a_stop_is_asked_for_wherever_an_import_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_asked: int, where: str
+) -> None:
+    """Between blocks of files that are hashed, and of samples."""
+    monkeypatch.setattr(tables, "BLOCK_VALUES", 64)
+    path = write_npz(tmp_path / "a", made_up(300) | {"ballast": np.zeros(5 << 17)})  # of 5 blocks of a MiB, and a rest
+    reached: list[str] = []
+    for phase, name in (("read", "read_samples"), ("copied", "read_outputs")):
+        inner = getattr(Outputs, name)
+        monkeypatch.setattr(
+            Outputs, name, lambda *all, phase=phase, inner=inner: reached.append(phase) or inner(*all)
+        )
+
+    class Asked(StopRequest):
+        n = 0
+
+        def __bool__(self) -> bool:
+            self.n += 1
+            return self.n >= n_asked + 1
+
+    assert import_into(load_config(write(tmp_path, path)), RunPaths(tmp_path / "out"), Asked()) == 75
+    assert reached == ["read"] * (where == "read")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_nothing_is_left_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """When the file is allocated, completed, or run.json is written."""
+    config = write(tmp_path, write_npz(tmp_path / "a", made_up(100)))
+    before, calls, room, put = leftovers(tmp_path), [0], import_store.check_room, claim.write_manifest
+
+    def counted(inner: Callable[..., None], *arguments: Any) -> None:
+        calls[0] += 1
+        if calls[0] == call:
+            raise InputError("the disk is full")
+        inner(*arguments)
+
+    monkeypatch.setattr(import_store, "check_room", partial(counted, room))
+    monkeypatch.setattr(claim, "write_manifest", partial(counted, put))
+    with pytest.raises(InputError, match="the disk is full"):
+        imported(config, tmp_path / "out")
+    assert leftovers(tmp_path) == before
 
 
 def test_a_killed_import_begins_again(tmp_path: Path) -> None:
