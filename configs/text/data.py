@@ -1,4 +1,4 @@
-"""Sentences of token ids that are drawn when they are read, as long as they come: what an audit of text reads."""
+"""Made-up sentences of token ids, drawn by a seed, of several lengths: what an audit of text reads."""
 
 import numpy as np
 

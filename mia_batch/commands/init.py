@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +71,10 @@ def copies(kind: str, site: Path, out: Path) -> list[Copy]:
 
 
 def write(files: list[Copy]) -> list[Path]:
-    """Write what is not there yet, all or nothing; returns what was written.
+    """Write what is not there yet, all files or none; returns what was written.
 
     Raises:
-        InputError: with a line for each file that is in the way.
+        InputError: with a line for each file that is in the way; or the disk is full.
     """
     problems: list[str] = []
     missing: list[Copy] = []
@@ -83,10 +85,26 @@ def write(files: list[Copy]) -> list[Path]:
             problems += error.problems
     if problems:
         raise InputError(problems)
-    for file in missing:
-        file.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file.path, file.text)
-    return [file.path for file in missing]
+    with removed_on_failure([file.path for file in missing]) as paths:
+        for file in missing:
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file.path, file.text)
+    return paths
+
+
+@contextmanager
+def removed_on_failure(paths: list[Path]) -> Iterator[list[Path]]:
+    """Remove these files, and the folders above them that were not there, if the block fails."""
+    above = {folder for path in paths for folder in path.parents if not folder.exists()}
+    try:
+        yield paths
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for folder in sorted(above, reverse=True):  # the deepest first
+            with suppress(OSError):  # not made yet, or somebody else has put a file there
+                folder.rmdir()
+        raise
 
 
 def next_commands(kind: str, config: Path, site: Path) -> list[str]:

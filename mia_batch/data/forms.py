@@ -256,7 +256,7 @@ def _pad_to_largest(
         found = zip(forms, largest, ragged, strict=True)
         return [replace(form, shape=tuple(most), padded=tuple(sorted(axes))) for form, most, axes in found]
     if not any(ragged):
-        rule = "must have arrays whose samples differ in length, which they are told apart by, where there are several"
+        rule = "pads only arrays whose samples differ in length; here none do"
         raise InputError(f"data.pad_to: {rule}, got {', '.join(map(str, forms))}")
     return [_pad_to(form, pad_to) if axes else form for form, axes in zip(forms, ragged, strict=True)]
 

@@ -272,7 +272,7 @@ def _read_split(source: Source, selection: Selection, rows: np.ndarray, form: Fo
     other = np.flatnonzero(labels != known)
     if len(other):
         first = other[0]
-        rule = "label must be the same with its input as alone, or in labels or targets"
+        rule = "the label read with the input must equal the one in labels or targets, or read alone"
         raise InputError(
             f"data.source: {split} sample {index[first]}: {rule}, got {labels[first]} and {known[first]}"
         )

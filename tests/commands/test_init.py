@@ -13,6 +13,7 @@ import yaml
 
 from mia_batch.cli import main, make_parser
 from mia_batch.commands import init
+from mia_batch.errors import InputError
 from mia_batch.files import shipped
 from mia_batch.scheduler.site import find_site, load_site
 from mia_batch.settings.loading import load_config
@@ -81,6 +82,25 @@ def test_nothing_is_overwritten_and_nothing_written_beside_it(
     assert len(lines) == 3
     assert all(re.match(r"mia-batch: .*: --out: must not be there, or be the file that would", line) for line in lines)
     assert made(out) == {"tabular.yaml": "mine"}
+
+
+def test_nothing_is_left_where_the_disk_is_full(
+    ships: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "schema.json").write_text("{}\n")
+    before, write_text = sorted(tmp_path.rglob("*")), init.write_text
+
+    def full(path: Path, text: str) -> None:
+        if path.name == "data.py":
+            raise InputError(f"{path}: the disk is full")
+        write_text(path, text)
+
+    monkeypatch.setattr(init, "write_text", full)
+    for folder in ("there", "deep/not there"):
+        assert main(["init", "--kind", "tabular", "--out", str(tmp_path / folder)]) == 2
+        assert "data.py: the disk is full" in capsys.readouterr().err
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,8 @@ def test_every_ragged_array_is_padded_and_no_other(given: Make) -> None:
         assert [np.asarray(column).dtype.name for column in inputs.columns] == ["float64", "int64", "bool"]
         np.testing.assert_array_equal(np.asarray(inputs.columns[2]).sum(axis=1), [2, 3, 1, 1])
         assert form.pad == 0
-    assert "data.pad_to: must have arrays whose samples differ in length" in refused(given(items[:1], pad=0, pad_to=6))
+    rule = "data.pad_to: pads only arrays whose samples differ in length; here none do, got "
+    assert rule in refused(given(items[:1], pad=0, pad_to=6))
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_a_label_that_is_another_with_its_image_is_one_line(tmp_path: Path, sour
     selection = select_samples(load_config(config := source_config(other=41), need=()).data)
     assert 41 not in {selection.sample_index[row] for rows in looked_at(selection.split) for row in rows}
     result = run_job("extract", config, "--out", tmp_path / "out", ranks=2)
-    rule = "label must be the same with its input as alone, or in labels or targets, got 2 and 1"
+    rule = "the label read with the input must equal the one in labels or targets, or read alone, got 2 and 1"
     assert f"{config}: data.source: test sample 41: {rule}" in one_line(result)
 
 

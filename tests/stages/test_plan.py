@@ -103,7 +103,7 @@ def test_labels_that_are_not_those_of_the_samples(
     path = write({"data.source": "mine.py:make", "data.path": None})
     (tmp_path / "mine.py").write_text(LABELS.format(known=known, wrong=wrong, split=split))
     (line,) = problems(path)
-    rule = "label must be the same with its input as alone, or in labels or targets, got"
+    rule = "the label read with the input must equal the one in labels or targets, or read alone, got"
     assert re.fullmatch(rf"{path}: data.source: {split} sample \d+: {rule} \d+ and \d+", line)
 
 

@@ -241,6 +241,6 @@ def test_a_label_that_is_another_with_its_image_is_one_line(
     config = source_config("relabelled")
     assert prepare_main([str(config), "--out", str(tmp_path / "prepared")]) == 2
     *_, line = capsys.readouterr().err.splitlines()
-    rule = "label must be the same with its input as alone, or in labels or targets, got 2 and 1"
+    rule = "the label read with the input must equal the one in labels or targets, or read alone, got 2 and 1"
     assert line == f"mia-batch: {config}: data.source: train sample 141: {rule}"
     assert not Prepared(tmp_path / "prepared").is_complete()
