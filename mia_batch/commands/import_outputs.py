@@ -17,7 +17,7 @@ from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import make_config, named_in, read_yaml
-from mia_batch.settings.outputs import SIDES, OutputColumns
+from mia_batch.settings.outputs import SIDES, OutputColumns, OutputsConfig
 from mia_batch.settings.schema import FROM_FILES, Config
 from mia_batch.stages.arguments import named_folder
 from mia_batch.stages.import_outputs import import_into
@@ -29,7 +29,7 @@ EXAMPLES = (
 )
 CONFIG = "audit.yaml"  # in the run directory
 LISTS = ("logits", "probabilities", "slices")  # keys of data.columns that take several names
-KEPT = ("nonmembers_used_for", "randomised", "canaries", "columns")  # keys of `data` that a given config has a say in
+KEPT = ("nonmembers_used_for", "max_duplicates", "randomised", "canaries", "columns")  # keys of `data` that a given config has a say in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +74,8 @@ def _text(raw: Mapping[str, Any], config: Config) -> str:
     resolved = config.resolved()
     data = resolved["data"]
     data["columns"] = {key: value for key, value in data["columns"].items() if value}
+    if data["max_duplicates"] == OutputsConfig.model_fields["max_duplicates"].default:
+        del data["max_duplicates"]
     data = {key: value for key, value in data.items() if value not in ({}, [])}
     sections = {"data": data, **{name: section for name, section in raw.items() if name != "data"}}
     sections |= {"model": resolved["model"]} if "model" in raw else {}

@@ -30,7 +30,7 @@ from mia_batch.settings.schema import (
 
 KINDS = ("logits", "probabilities", "loss")  # of outputs; where a file has several, the first counts
 SIDES = ("members", "nonmembers")
-OWN = ("source", "files", "columns", "randomised", "canaries", "nonmembers_used_for")  # keys of `data`
+OWN = ("source", "files", "columns", "randomised", "canaries", "nonmembers_used_for", "max_duplicates")  # keys of `data`
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
@@ -101,6 +101,7 @@ class OutputsConfig(DataConfig):
         columns: what the columns, arrays or datasets are called, where the names are not the usual ones.
         randomised: whether a fair coin made each sample a member or not.
         canaries: blocks of the samples of which coins decided, where they decided of some only; the split is outputs.
+        max_duplicates: share of a side whose outputs and labels may be on the other side too, bit for bit.
         nonmembers_used_for: whether the non-members were used for early stopping or tuning.
     """
 
