@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 CLOSE = 0.7  # of difflib's ratio, where 1 is equal: `statsu` has 0.83 to `status`, `TPU` 0.67 to `GPU`
+Problem = tuple[str, str]  # a key of a section, and its rule: "params.C", "must be at least 0, got -1"
 ABBREVIATED = 3  # characters that a name's beginning must have to stand for it
 
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,15 @@ class Inputs:
         if self.kind == "dict":
             return dict(zip(self.names, self.columns, strict=True))
         return self.columns if self.kind == "tuple" else self.columns[0]
+
+
+class Batch(NamedTuple):
+    """Samples as a network takes them."""
+
+    rows: NDArray[np.int64]  # (n,)
+    inputs: tuple[NDArray[Any], ...]  # the network's arguments, (n, ...) each
+    labels: NDArray[np.int32]  # (n,)
+    kept: NDArray[Any]  # (n,) of `INPUT_DTYPE`
 
 
 def describe_inputs(inputs: Inputs) -> NDArray[Any]:

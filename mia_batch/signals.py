@@ -19,6 +19,8 @@ Indices = NDArray[np.int64]
 _BLOCK_VALUES = 1 << 21
 # MindArmour clips the softmax to [epsilon, 1 - epsilon].
 _MINDARMOUR_EPSILON = 1e-12
+OUTPUTS = ("logits", "probabilities")  # what a model gives a row of for each sample
+SUM_TOLERANCE = 1e-3  # of probabilities, which may have been stored with three digits
 # What a probability is taken for that was rounded to 0, where logits are kept as float32.
 LEAST = float(np.finfo(np.float32).smallest_subnormal)
 
@@ -245,7 +247,8 @@ def logits_of_probabilities(probabilities: ArrayLike) -> tuple[NDArray[np.floati
     p = p if p.dtype.kind == "f" else p.astype(np.float64)
     out, n_zero = np.empty_like(p), 0
     for rows, block in _blocks(p):
-        wrong = np.flatnonzero(~((block >= 0).all(axis=1) & (abs(block.sum(axis=1, dtype=np.float64) - 1) < 1e-3)))
+        off = abs(block.sum(axis=1, dtype=np.float64) - 1)
+        wrong = np.flatnonzero(~((block >= 0).all(axis=1) & (off < SUM_TOLERANCE)))
         if wrong.size:
             where = f"sample {rows.start + wrong[0]}"
             raise ValueError(f"probabilities: must be at least 0 and sum to 1, got others at {where}")

@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
+from mia_batch.data.forms import image_fault
 from mia_batch.errors import InputError, one_line
 from mia_batch.inputs import NO_GROUP, Inputs, describe_inputs
 from mia_batch.rundir.features import IMPORTED, Features
 
 NAMES = ("logits", "probabilities", "losses", "labels", "groups", "inputs")  # of a side, or of all samples
-SIDES = ("member", "nonmember")
-OUTPUTS = ("logits", "probabilities", "losses")
+BOTH = ("member", "nonmember")  # arguments of what is known of a side
+KINDS = {"logits": "logits", "probabilities": "probabilities", "losses": "loss"}  # of outputs, by argument
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Samples of an audit, and which of `OUTPUTS` their logits are of."""
+class AuditRows:
+    """Samples of an audit, and which of `KINDS` their logits are of."""
 
     features: Features
     output: str
@@ -60,7 +61,7 @@ def _in_memory(value: Any) -> Any:
         return value.float().numpy()
 
 
-def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> Rows:
+def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> AuditRows:
     """The samples of an audit.
 
     Args:
@@ -74,14 +75,22 @@ def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> Rows:
     """
     columns = {name: value for name, value in given.items() if value is not None}
     if nonmember is None:
+        if _is_side(member) and not columns:
+            raise InputError("nonmember: must be given beside member=(logits, labels) or member={...}, got None")
         return _rows(_checked(columns, ""), _membership(member))
     if columns:
         raise InputError(
             f"{next(iter(columns))}: must be in member=... and nonmember=..., where these are the two sides, got both"
         )
-    sides = [_checked(_side(value, name), f"{name}.") for name, value in zip(SIDES, (member, nonmember), strict=True)]
+    sides = [_checked(_side(value, name), f"{name}.") for name, value in zip(BOTH, (member, nonmember), strict=True)]
     sizes = [len(side["loss"]) for side in sides]
     return _rows(_joined(sides), np.repeat([1, 0], sizes).astype(np.int8))
+
+
+def _is_side(member: Any) -> bool:
+    """Whether it is of the form that `member` has beside `nonmember`."""
+    is_pair = isinstance(member, tuple | list) and len(member) == 2 and not any(map(np.isscalar, member))
+    return is_pair or isinstance(member, Mapping)
 
 
 def _side(value: Any, name: str) -> dict[str, Any]:
@@ -97,16 +106,16 @@ def _side(value: Any, name: str) -> dict[str, Any]:
 
 def _checked(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Arrays of one length: logits (of probabilities too) and labels, or losses; more if it is given."""
-    output = [name for name in OUTPUTS if name in columns]
+    output = [name for name in KINDS if name in columns]
     if len(output) != 1:
         got = "both" if output else "neither"
         raise InputError(f"{where}logits: must be given, or probabilities or losses instead, got {got}")
     found = _losses(columns, where) if output == ["losses"] else _outputs(columns, output[0], where)
     n = len(found["loss"])
     if "groups" in columns:
-        found["groups"] = _groups(columns["groups"], f"{where}groups", n)
+        found["groups"], found["named by"] = _groups(columns["groups"], f"{where}groups", n)
     if "inputs" in columns:
-        found["kind"], found["inputs"] = _inputs(columns["inputs"], f"{where}inputs", n)
+        found["inputs"], found["kind"] = _inputs(columns["inputs"], f"{where}inputs", n)
     return found
 
 
@@ -159,15 +168,20 @@ def _logits(value: Any, name: str, where: str) -> NDArray[np.float32]:
         raise InputError(f"{where}{error}") from error
 
 
-def _groups(value: Any, field: str, n: int) -> NDArray[Any]:
+def _groups(value: Any, field: str, n: int) -> tuple[NDArray[Any], str]:
+    """The name of each sample's group, (n,), and whether names are integers or words."""
     names = as_array(value, field)
     if names.shape != (n,) or names.dtype.kind not in "iuSU":
         raise InputError(f"{field}: must be integers or words of shape ({n},), got {names.dtype} {names.shape}")
-    return names
+    if names.dtype.kind == "S":
+        return np.char.decode(names, "utf-8", "replace"), "words"
+    if names.dtype == np.uint64:  # beside int64 NumPy would round both
+        return names.astype(str), "integers"
+    return names, "integers" if names.dtype.kind in "iu" else "words"
 
 
-def _inputs(value: Any, field: str, n: int) -> tuple[str, NDArray[Any]]:
-    """What the inputs are, image or array, and what is kept of each, (n,) of `INPUT_DTYPE`."""
+def _inputs(value: Any, field: str, n: int) -> tuple[NDArray[Any], str]:
+    """What is kept of each input, (n,) of `INPUT_DTYPE`, and what they are, image or array."""
     try:
         size = len(value)
     except TypeError:
@@ -179,15 +193,8 @@ def _inputs(value: Any, field: str, n: int) -> tuple[str, NDArray[Any]]:
     for i, each in enumerate(inputs):
         if not np.size(each) or np.asarray(each).dtype.kind not in "biuf":
             raise InputError(f"{field}[{i}]: must be numbers, got {np.asarray(each).dtype} of shape {np.shape(each)}")
-    kind = "image" if all(_is_image(each) for each in inputs) else "array"
-    return kind, describe_inputs(Inputs(kind, ("input",), (inputs,)))
-
-
-def _is_image(value: NDArray[Any]) -> bool:
-    """Whether it is (height, width, 3) of bytes, or of floats from 0 to 255."""
-    if value.ndim != 3 or value.shape[2] != 3 or value.dtype.kind != "f":
-        return value.ndim == 3 and value.shape[2] == 3 and value.dtype == np.uint8
-    return bool(np.isfinite(value).all() and value.min() >= 0 and value.max() <= 255)
+    kind = "array" if any(image_fault(each) for each in inputs) else "image"
+    return describe_inputs(Inputs(kind, ("input",), (inputs,))), kind
 
 
 def _membership(member: Any) -> NDArray[np.int8]:
@@ -209,34 +216,32 @@ def _joined(sides: Sequence[dict[str, Any]]) -> dict[str, Any]:
         raise InputError(f"nonmember: must have {first['output']} as member has, got {second['output']}")
     for name in first | second:
         if (name in first) != (name in second):
-            raise InputError(f"{SIDES[name in first]}.{name}: must be given too, as it is of the other side")
+            raise InputError(f"{BOTH[name in first]}.{name}: must be given too, as it is of the other side")
     if "logits" in first and first["logits"].shape[1] != second["logits"].shape[1]:
         shapes = [side["logits"].shape[1] for side in sides]
         raise InputError(f"nonmember.{first['output']}: must have {shapes[0]} classes as member has, got {shapes[1]}")
     if first.get("kind") != second.get("kind"):
-        rule = "must be (height, width, 3) of 0 to 255 on both sides or on neither"
+        rule = "must be images, (height, width, channels) of 0 to 255, on both sides or on neither"
         raise InputError(f"nonmember.inputs: {rule}, got {first['kind']} and {second['kind']}")
-    if "groups" in first and first["groups"].dtype.kind != second["groups"].dtype.kind:
-        kinds = [side["groups"].dtype for side in sides]
-        raise InputError(f"nonmember.groups: must be {kinds[0]} as member's are, got {kinds[1]}")
-    alike = ("output", "kind")
+    if first.get("named by") != second.get("named by"):
+        raise InputError(f"nonmember.groups: must be {first['named by']} as member's are, got {second['named by']}")
+    alike = ("output", "kind", "named by")
     return {name: first[name] if name in alike else np.concatenate([first[name], second[name]]) for name in first}
 
 
-def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> Rows:
+def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> AuditRows:
     n, kept = len(columns["loss"]), columns.get("inputs")
     if len(member) != n:
         raise InputError(f"member: must have shape ({n},) to match {columns['output']}, got ({len(member)},)")
     if not np.array_equal(np.unique(member), [0, 1]):
         raise InputError(f"member: must have both 0 and 1, got {np.unique(member).tolist()}")
-    kind = "loss" if columns["output"] == "losses" else columns["output"]
     features = features_of(
         member, columns["loss"], logits=columns.get("logits"), label=columns.get("labels"),
-        attrs={"schema": IMPORTED, "outputs": kind}, group=_codes(columns.get("groups"), n),
+        attrs={"schema": IMPORTED, "outputs": KINDS[columns["output"]]}, group=_codes(columns.get("groups"), n),
         content=None if kept is None else np.ascontiguousarray(kept["content"]),
         statistics=None if kept is None else kept["statistics"].copy(),
     )  # fmt: skip
-    return Rows(features, columns["output"])
+    return AuditRows(features, columns["output"])
 
 
 def features_of(

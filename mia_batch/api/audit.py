@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mia_batch.api.arrays import NAMES, Rows, read_rows
+from mia_batch.api.arrays import NAMES, AuditRows, read_rows
 from mia_batch.api.result import AuditResult
 from mia_batch.api.settings import ATTACKS, OF_DATA, OPTIONS, attack_section, make_config, n_cores
 from mia_batch.attacks.base import BLIND
@@ -68,7 +68,7 @@ def audit(
         return conclude_rows(config, rows, cores)
 
 
-def conclude_rows(config: Config, rows: Rows, n_jobs: int) -> AuditResult:
+def conclude_rows(config: Config, rows: AuditRows, n_jobs: int) -> AuditResult:
     """Make the attacks on these samples, and say what they say."""
     results = results_in_memory(config, rows.features, n_jobs=n_jobs)
     blind = results.pop(BLIND)
@@ -91,7 +91,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise InputError(f"{name}: unknown option; valid options: {', '.join(valid)}" for name in unknown)
 
 
-def _origin(config: Config, rows: Rows) -> dict[str, Any]:
+def _origin(config: Config, rows: AuditRows) -> dict[str, Any]:
     """Where the summary comes from: settings, versions, and SHA-256 of the arrays."""
     arrays = {name: getattr(rows.features, name) for name in ("logits", "loss", "label", "member", "group", "content")}
     digests = {

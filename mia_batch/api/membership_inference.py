@@ -36,7 +36,7 @@ KEYS = {"method", "params"}
 
 
 @dataclass(frozen=True)
-class Read:
+class BothSides:
     """The answers of a model on both data sets: members first."""
 
     features: Features
@@ -138,7 +138,7 @@ class MembershipInference:
             self._estimates = [_score(each, rows, read, left, wanted) for each in self._attackers]
         return [{name: found[name].value for name in wanted} for found in self._estimates]
 
-    def _read(self, dataset_train: Any, dataset_test: Any) -> Read:
+    def _read(self, dataset_train: Any, dataset_test: Any) -> BothSides:
         reader = _reader()
         named_sets = {"dataset_train": dataset_train, "dataset_test": dataset_test}
         for name, dataset in named_sets.items():
@@ -160,9 +160,9 @@ class MembershipInference:
         features = features_of(
             member, signals.loss(logits, label), attrs={}, logits=logits, label=label, content=content
         )
-        return Read(features, twins(content, member), group_codes(content, None, len(member)))
+        return BothSides(features, twins(content, member), group_codes(content, None, len(member)))
 
-    def _left(self, read: Read) -> NDArray[np.bool_]:
+    def _left(self, read: BothSides) -> NDArray[np.bool_]:
         """The samples to score: new ones, of which it is known on which side they are."""
         seen = np.array([key in self._seen for key in _keys(read.features)])
         left, member = ~(seen | read.twin), read.features.member == 1
@@ -181,7 +181,7 @@ class MembershipInference:
 
 
 def _score(
-    attacker: Attacker, rows: NDArray[np.float64], read: Read, left: NDArray[np.bool_], metrics: Sequence[str]
+    attacker: Attacker, rows: NDArray[np.float64], read: BothSides, left: NDArray[np.bool_], metrics: Sequence[str]
 ) -> dict[str, Estimate]:
     """The attacker's metrics on `rows`, the features of the samples that are left."""
     member = read.features.member[left]

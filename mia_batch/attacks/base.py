@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch.errors import Problem
 from mia_batch.samples import Samples
 from mia_batch.search.tasks import Task
 
@@ -37,8 +38,8 @@ class Attack(Protocol):
     def needs(self) -> frozenset[str]:
         """What of Samples.known it cannot do without."""
 
-    def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
-        """What is wrong with its parameters, one line each, `params.NAME RULE, got VALUE`; empty if nothing is."""
+    def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
+        """What is wrong with its parameters, each problem of `params.NAME` or of `params`; empty if nothing is."""
 
     def tasks(self, samples: Samples, settings: AttackSettings) -> list[Task]:
         """All its work; keys begin with its name and a slash."""

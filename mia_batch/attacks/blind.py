@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import BLIND, AttackResult, AttackSettings, result_over_all_rows
 from mia_batch.attacks.classifiers import parts
+from mia_batch.errors import Problem
 from mia_batch.inputs import STATISTICS
 from mia_batch.samples import Lookup, Samples
 from mia_batch.search.grid_search import Choice, GridSearch
@@ -74,7 +75,7 @@ class BlindAttack:
     name = BLIND
     needs = frozenset({"member", "blind"})
 
-    def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
+    def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
         """Nothing: its grids are its own."""
         return []
 

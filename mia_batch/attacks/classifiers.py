@@ -17,6 +17,7 @@ import scipy
 import sklearn
 
 from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
+from mia_batch.errors import Problem
 from mia_batch.samples import Part, Samples
 from mia_batch.search.estimators import check_grid
 from mia_batch.search.grid_search import Choice, GridSearch
@@ -34,7 +35,7 @@ class ClassifierAttack:
     name: str
     needs = frozenset({"member", "features"})
 
-    def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
+    def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
         """What is wrong with a grid."""
         return check_grid(self.name, params)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.signals import NAMES, top_logits
+from mia_batch.signals import NAMES, mindarmour_loss, signal_matrix, top_logits
 
 Floats = NDArray[np.float64]
 
@@ -13,9 +13,26 @@ N_TOP = 5  # logits
 ROUNDING = 1e-12  # a standard deviation that sums of equal numbers may have
 
 
-def n_features(n_classes: int) -> int:
-    """Columns of `signal_features`."""
-    return 2 * len(NAMES) + min(N_TOP, n_classes)
+def feature_rows(kind: str, logits: NDArray[np.floating], label: NDArray[np.integer], loss: Floats) -> Floats:
+    """What classifiers are fitted on, (n_samples, n_features), by `attack.features`.
+
+    `signals` is `signal_features`, `logits_loss` is [loss, logits], `mindarmour` the same with its clipped loss.
+
+    Args:
+        kind: one of these.
+        logits: shape (n_samples, n_classes).
+        label: true classes, shape (n_samples,).
+        loss: of the logits, shape (n_samples,).
+    """
+    if kind == "signals":
+        return signal_features(signal_matrix(logits, label), logits, label)
+    own = mindarmour_loss(logits, label) if kind == "mindarmour" else loss
+    return np.column_stack([own, logits]).astype(np.float64)
+
+
+def n_features(kind: str, n_classes: int) -> int:
+    """Columns of `feature_rows`."""
+    return 2 * len(NAMES) + min(N_TOP, n_classes) if kind == "signals" else 1 + n_classes
 
 
 def signal_features(signals: Floats, logits: NDArray[np.floating], label: NDArray[np.integer]) -> Floats:

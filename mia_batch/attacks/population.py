@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
 from mia_batch.attacks.thresholds import best_threshold, decision_task, no_parameters
+from mia_batch.errors import Problem
 from mia_batch.samples import Samples, Split
 from mia_batch.search.tasks import Task
 
@@ -37,7 +38,7 @@ class PopulationAttack:
     name: str
     needs = frozenset({"member", "loss"})
 
-    def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
+    def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
         """It has no parameters."""
         return no_parameters(self.name, params)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
+from mia_batch.errors import Problem
 from mia_batch.samples import Samples, Split
 from mia_batch.search.tasks import Task
 from mia_batch.signals import NAMES, SIGNALS
@@ -57,9 +58,9 @@ def class_thresholds(scores: Floats, member: NDArray[np.int8], label: NDArray[np
     return found
 
 
-def no_parameters(name: str, params: Mapping[str, Sequence[Any]]) -> list[str]:
+def no_parameters(name: str, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
     """For `Attack.check` of an attack that has none."""
-    return [f"params.{key} is unknown: {name} takes no parameters" for key in params]
+    return [(f"params.{key}", f"is unknown: {name} takes no parameters") for key in params]
 
 
 def decision_task(name: str, samples: Samples, work: Any) -> list[Task]:
@@ -86,7 +87,7 @@ class ThresholdAttack:
         """The signal, and for thresholds per class the true class."""
         return frozenset({"member", self.signal} | ({"label"} if self.per_class else set()))
 
-    def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
+    def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
         """It has no parameters."""
         return no_parameters(self.name, params)
 

@@ -21,15 +21,14 @@ from mia_batch.settings.loading import load_config, named_in
 from mia_batch.settings.schema import SOURCES, Config, DataConfig, MethodConfig
 from mia_batch.stages.arguments import add_config_arguments, named_folder
 from mia_batch.stages.estimates import (
-    attack_estimate,
     column_widths,
     earlier_speed,
     estimate_lines,
     estimates,
+    import_estimates,
+    known_of,
     n_classes_of,
-    reduce_estimate,
     runs_around,
-    splits_of,
 )
 from mia_batch.stages.plan import Plan, make_plan
 from mia_batch.stages.trial import try_in_child
@@ -37,7 +36,6 @@ from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
 
 if TYPE_CHECKING:  # it imports SciPy
-    from mia_batch.data.outputs import ImportedSamples, Outputs
     from mia_batch.metrics.base import Effects
 
 # sample_index, label, member, group, done, loss, what is kept of the input; logits and split come on top
@@ -82,6 +80,7 @@ def extract_lines(config: Config, ranks: int, runs: str | None) -> list[str]:
 
 def import_lines(config: Config) -> list[str]:
     """What the stages will do of outputs from files, all of which are read."""
+    from mia_batch.stages.attack_settings import that_run  # scikit-learn takes a second
     from mia_batch.stages.import_outputs import check_samples, open_outputs  # h5py takes a while
 
     with named_in(config.path):
@@ -97,30 +96,12 @@ def import_lines(config: Config) -> list[str]:
         f"import:  {n} samples ({n_members} members, {n - n_members} non-members): {outputs.describe()}; "
         f"features.h5 about {_bytes(size)}"
     ]
-    config, notes = _allowed(config, outputs, samples)
-    n_classes = outputs.n_classes or 2
-    found = [
-        attack_estimate(
-            config.attack, samples.member, splits_of(config.attack, samples.member, samples.group), n_classes,
-            n_jobs=available_cpus(),
-        ),
-        reduce_estimate(n),
-    ]  # fmt: skip
-    return [*lines, *attack_lines(config, samples.member, samples.group, n_classes), *notes, *estimate_lines(found)]
-
-
-def _allowed(config: Config, outputs: Outputs, samples: ImportedSamples) -> tuple[Config, list[str]]:
-    """The configuration with the attacks that these samples allow, and why the others are not run."""
-    from mia_batch.signals import NAMES
-    from mia_batch.stages.attack import lacking
-
-    known = {"member", "loss", *(["label"] if samples.label is not None else [])}
-    known |= {"features", *NAMES} if outputs.n_classes else set()
-    why = {each.method: lacking(each.method, known) for each in config.attack.methods}
-    notes = [f"note:    {name}: not run, because {reason}" for name, reason in why.items() if reason]
-    allowed = tuple(each for each in config.attack.methods if not why[each.method])
-    attack = config.attack.model_copy(update={"methods": allowed or config.attack.methods})
-    return config.model_copy(update={"attack": attack}), notes
+    attack, why = that_run(config.attack, known_of(outputs.n_classes, samples))
+    config, n_classes = config.model_copy(update={"attack": attack}), outputs.n_classes or 2
+    lines += attack_lines(config, samples.member, samples.group, n_classes)
+    lines += [f"note:    {name}: not run, because {reason}" for name, reason in why.items()]
+    found = import_estimates(config.attack, outputs.n_classes, samples, n_jobs=available_cpus())
+    return [*lines, *estimate_lines(found)]
 
 
 def sample_lines(data: DataConfig, plan: Plan) -> list[str]:
@@ -176,10 +157,11 @@ def attack_lines(
 ) -> list[str]:
     """What attack and reduce will do, of membership and declared groups, (n_samples,) each."""
     from mia_batch.attacks.grouping import design_effects, group_codes  # scikit-learn takes a second
+    from mia_batch.stages.attack_settings import splits_of
 
     n_samples = len(member)
-    group = None if declared is None else group_codes(None, declared, n_samples)
-    splits = splits_of(config.attack, member, declared)
+    group = group_codes(None, declared, n_samples)
+    splits = splits_of(config.attack, member, group)
     scored = np.concatenate([split.evaluated for split in splits])
     times = f" {len(splits)} times" if len(splits) > 1 else ""
     lines = [
@@ -189,8 +171,7 @@ def attack_lines(
         f"{_bytes(8 * n_samples * sum(column_widths(config.attack, n_classes).values()))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
-    own = None if group is None else group[scored]
-    effects = design_effects(member[scored], own, cross_fitted=len(splits) > 1)
+    effects = design_effects(member[scored], group[scored], cross_fitted=len(splits) > 1)
     lines += _gate_lines(config, member[scored], effects)
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
 

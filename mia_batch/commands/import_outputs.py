@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import make_config, named_in, read_yaml
-from mia_batch.settings.outputs import SIDES, OutputColumns, OutputsConfig
+from mia_batch.settings.outputs import KINDS, SIDES, OutputColumns, OutputsConfig
 from mia_batch.settings.schema import FROM_FILES, Config
 from mia_batch.stages.arguments import named_folder
 from mia_batch.stages.import_outputs import import_into
 
+log = logging.getLogger(__name__)
 EXAMPLES = (
     "mia-batch import outputs.npz --out runs/one",
     "mia-batch import in.csv out.csv --out runs/two --column label=y",
@@ -29,7 +32,7 @@ EXAMPLES = (
 )
 CONFIG = "audit.yaml"  # in the run directory
 LISTS = ("logits", "probabilities", "slices")  # keys of data.columns that take several names
-KEPT = ("nonmembers_used_for", "max_duplicates", "randomised", "canaries", "columns")  # keys of `data` that a given config has a say in
+KEPT = ("nonmembers_used_for", "max_duplicates", "randomised", "canaries", "columns")  # keys of a given `data`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +56,12 @@ def run(args: argparse.Namespace) -> int:
     source = Path(args.config) if args.config else shipped("configs") / "outputs.yaml"
     raw = read_yaml(source, "configuration", ("attack",))
     file = paths.root / CONFIG
-    raw["data"] = _data(raw.get("data"), args.files, args.column, given=bool(args.config))
-    config = make_config(raw, source, need=("data",)).model_copy(update={"path": file})
+    raw["data"] = _data(raw.get("data") if args.config else None, args.files, args.column)
+    with _named_by_words({"data.files": "FILE", **({"data.columns": "--column"} if args.column else {})}, source):
+        config = make_config(raw, source, need=("data",)).model_copy(update={"path": file})
     text = _text(raw, config)
     if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
-        rule = f"must have no {CONFIG} that says something else; choose another, or audit with mia-batch run"
+        rule = f"holds another {CONFIG}; choose another --out, or audit with mia-batch run"
         raise InputError(f"{paths.root}: --out: {rule}")
     with StopRequest().listening() as stop, named_in(source):
         code = import_into(config, paths, stop)
@@ -67,6 +71,19 @@ def run(args: argparse.Namespace) -> int:
         write_text(file, text)
         print(f"mia-batch run {shlex.quote(str(file))} --out {shlex.quote(str(paths.root))}")
     return code
+
+
+@contextmanager
+def _named_by_words(words: Mapping[str, str], source: Path) -> Iterator[None]:
+    """Name in problems the words of the command line, where the fields are of these and not of the file `source`."""
+    try:
+        yield
+    except InputError as error:
+        lines = list(error.problems)
+        for field, word in words.items():
+            begin = f"{source}: {field}"
+            lines = [word + line.removeprefix(begin) if line.startswith(begin) else line for line in lines]
+        raise InputError(lines) from error
 
 
 def _text(raw: Mapping[str, Any], config: Config) -> str:
@@ -82,12 +99,22 @@ def _text(raw: Mapping[str, Any], config: Config) -> str:
     return yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
 
 
-def _data(section: Any, words: Sequence[str], columns: Sequence[str], *, given: bool) -> dict[str, Any]:
+def _data(section: Any, words: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
     """The section `data`; of the one in a config that was given, what goes with these files too."""
-    former = section if given and isinstance(section, Mapping) and section.get("source") == FROM_FILES else {}
-    kept = {key: former[key] for key in KEPT if key in former}
-    named = _columns(columns)
+    former = section if isinstance(section, Mapping) else {}
+    kept = {key: former[key] for key in KEPT if key in former} if former.get("source") == FROM_FILES else {}
+    if others := [str(key) for key in former if key not in (*kept, "source", "files")]:
+        log.info("of the given config, not taken for source %s: data.%s", FROM_FILES, ", data.".join(others))
+    named = _with_named(kept.pop("columns", {}), _columns(columns))
     return {"source": FROM_FILES, "files": _files(words), **kept, **({"columns": named} if named else {})}
+
+
+def _with_named(former: Any, named: dict[str, Any]) -> Any:
+    """A config's `columns` with those that the command line names; a kind of outputs there takes the place of any."""
+    if not named or not isinstance(former, Mapping):
+        return named or former
+    replaced = KINDS if named.keys() & set(KINDS) else ()
+    return {key: name for key, name in former.items() if key not in replaced} | named
 
 
 def _files(words: Sequence[str]) -> Any:

@@ -28,7 +28,7 @@ SCHEMA = "schema.json"  # beside configs, and beside site files: their first lin
 
 
 @dataclass(frozen=True)
-class Copy:
+class FileToWrite:
     """A file to be written, and its text."""
 
     path: Path
@@ -52,7 +52,7 @@ class Copy:
         raise InputError(f"{self.path}: --out: {rule}, got another; it is not overwritten: choose another --out")
 
 
-def copies(kind: str, site: Path, out: Path) -> list[Copy]:
+def copies(kind: str, site: Path, out: Path) -> list[FileToWrite]:
     """The config of a kind, its code, the site file, and the schemas that they name; each as `out` will have it.
 
     Raises:
@@ -67,17 +67,17 @@ def copies(kind: str, site: Path, out: Path) -> list[Copy]:
     texts = {place: source.read_text(encoding="utf-8") for source, place in below.items()}
     for said, here in PLACES.items():
         texts[below[sources[0]]] = texts[below[sources[0]]].replace(said, here)
-    return [Copy(out / place, text) for place, text in texts.items()]
+    return [FileToWrite(out / place, text) for place, text in texts.items()]
 
 
-def write(files: list[Copy]) -> list[Path]:
+def write(files: list[FileToWrite]) -> list[Path]:
     """Write what is not there yet, all files or none; returns what was written.
 
     Raises:
         InputError: with a line for each file that is in the way; or the disk is full.
     """
     problems: list[str] = []
-    missing: list[Copy] = []
+    missing: list[FileToWrite] = []
     for file in files:
         try:
             missing += [] if file.is_there else [file]

@@ -24,9 +24,9 @@ class Sample:
     """One sample's input, as its source gives it.
 
     Attributes:
-        kind: as of `Inputs`.
-        names: of the arrays; of a dictionary its keys, ascending.
-        arrays: in the machine's byte order, and no memory of the source's.
+        kind: what the input is, as `Inputs.kind` says it.
+        names: a name for each array; those of a dictionary are its keys, ascending.
+        arrays: an array of any shape for each name, in the machine's byte order; none shares memory with the source.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class ArrayForm:
         name: for messages, and a dictionary's key.
         dtype: numpy's name of the type, such as "int64".
         shape: length of each axis, after padding; None where any will do.
-        first: shape of the first sample's.
+        first: shape that the array has in the first sample, before padding.
         padded: axes that may be shorter, and are padded at their ends.
     """
 
@@ -195,17 +195,25 @@ def _image(value: Any, refuse: Refuse) -> NDArray[Any]:
     """(height, width, channels), uint8 or float32."""
     image = np.array(value, order="C")
     image = image[..., np.newaxis] if image.ndim == 2 else image
-    others = "; data.preprocess: none or a function takes other arrays"
-    if image.ndim != 3 or image.size == 0 or image.dtype.kind not in "buif":
-        rule = "image must be (height, width, channels) or (height, width), of uint8 or of floats from 0 to 255"
-        refuse(f"{rule}{others}", f"{image.dtype} of shape {image.shape}")
-    if image.dtype.kind in "bui" and image.dtype != np.uint8:
-        refuse(f"image must be uint8 or float{others}", f"{image.dtype}")
-    if image.dtype.kind == "f" and not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 255):
-        refuse("float pixels must be 0 to 255", f"{image.min()} to {image.max()}")
-    if image.dtype.kind == "f" and image.max() <= 1 and (image % 1 != 0).any():
-        refuse("float pixels must be 0 to 255, not 0 to 1", f"{image.min()} to {image.max()}")
+    if fault := image_fault(image):
+        refuse(*fault)
     return image if image.dtype == np.uint8 else image.astype(np.float32)
+
+
+def image_fault(array: NDArray[Any]) -> tuple[str, str] | None:
+    """Which rule of images an array breaks, and what it has instead; None for (height, width, channels) of pixels."""
+    others = "; data.preprocess: none or a function takes other arrays"
+    if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "buif":
+        rule = "image must be (height, width, channels) or (height, width), of uint8 or of floats from 0 to 255"
+        return f"{rule}{others}", f"{array.dtype} of shape {array.shape}"
+    if array.dtype.kind in "bui":
+        return None if array.dtype == np.uint8 else (f"image must be uint8 or float{others}", f"{array.dtype}")
+    found = f"{array.min()} to {array.max()}"
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 255):
+        return "float pixels must be 0 to 255", found
+    if array.max() <= 1 and (array % 1 != 0).any():
+        return "float pixels must be 0 to 255, not 0 to 1", found
+    return None
 
 
 def check_channels(form: Form, data: DataConfig, where: str) -> None:

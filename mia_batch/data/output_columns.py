@@ -26,14 +26,14 @@ ONLY = ""  # the name of a .npy's one array
 
 @dataclass(frozen=True)
 class Chosen:
-    """Columns of one table.
+    """Which columns of one table are taken for what.
 
     Attributes:
-        kind: logits, probabilities or loss.
-        outputs: names whose values, side by side, are of this kind.
-        width: how many values that is.
-        single: names of `SINGLE` that are there.
-        slices: names of the slices' columns.
+        kind: what the outputs are, "logits", "probabilities" or "loss".
+        outputs: the columns whose values, side by side, make a matrix of outputs, (n_rows, width).
+        width: how many values of outputs each row has.
+        single: for each role of `SINGLE` that the table fills, the name of its column.
+        slices: the columns whose values name subsets of the samples.
     """
 
     kind: str

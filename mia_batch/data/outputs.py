@@ -22,7 +22,6 @@ from mia_batch.settings.outputs import SIDES, OutputsConfig
 
 MOST_LABELS = 2**31 - 1
 MOST_SLICES = 1000  # values of one column
-SUM_TOLERANCE = 1e-3  # of probabilities, which may have been stored with three digits
 WORDS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
@@ -196,7 +195,7 @@ class _BlockChecker:
         if self.chosen.width == 1:
             self._refuse(p[:, 0] > 1, block, "must be at most 1", np.max)
             p = signals.two_classes(p, probabilities=True)
-        self._refuse(abs(p.sum(axis=1) - 1) > SUM_TOLERANCE, p, "must sum to 1", np.sum)
+        self._refuse(abs(p.sum(axis=1) - 1) > signals.SUM_TOLERANCE, p, "must sum to 1", np.sum)
         return signals.float32_logits(p)
 
     def _refuse(

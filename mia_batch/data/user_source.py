@@ -52,7 +52,7 @@ class InputNames:
 
     @staticmethod
     def of(data: DataConfig) -> InputNames:
-        """Those of a configuration."""
+        """The names that the section `data` of a configuration gives."""
         group = data.group if isinstance(data.group, str) else None
         if data.columns is None:
             return InputNames(group=group)

@@ -12,7 +12,7 @@ from mia_batch.data.forms import Form
 from mia_batch.data.selection import Selection, form_of, read_inputs
 from mia_batch.data.sources import Source, open_source
 from mia_batch.data.user_preprocess import UserPreprocess
-from mia_batch.inputs import Column, Inputs, describe_inputs
+from mia_batch.inputs import Batch, Column, Inputs, describe_inputs
 from mia_batch.network.datasets import open_dataset
 from mia_batch.network.input_side import Arrays, bind
 from mia_batch.network.preprocess import Preprocess, augmented
@@ -21,7 +21,6 @@ from mia_batch.settings.schema import DataConfig
 if TYPE_CHECKING:
     from mindspore import nn
 
-Batch = tuple[np.ndarray, Arrays, np.ndarray, np.ndarray]
 Reader = Callable[[np.ndarray], tuple[Inputs, np.ndarray]]
 ToNetwork = Callable[[Inputs, np.ndarray], Arrays]
 
@@ -55,13 +54,13 @@ def reader(
     return read
 
 
-def to_network(data: DataConfig, batch_size: int, network: nn.Cell | None = None) -> ToNetwork:
+def to_network(data: DataConfig, batch_size: int, network: nn.Cell) -> ToNetwork:
     """What makes the network's arguments of the inputs that a reader gives, and of their places in the batch.
 
     Args:
         data: the preprocessing.
         batch_size: rows of a batch.
-        network: whose parameters' names a dictionary's are; None for a network of one input.
+        network: that takes them, a dictionary's by the names of its parameters.
     """
     order: tuple[str, ...] = ()
     if data.is_image:
@@ -74,17 +73,14 @@ def to_network(data: DataConfig, batch_size: int, network: nn.Cell | None = None
         change = UserPreprocess(data.preprocess, batch_size)
 
     def convert(inputs: Inputs, places: np.ndarray) -> Arrays:
-        changed = change(inputs, places)
-        if network is None:
-            return tuple(np.asarray(column) for column in changed.columns)
-        return bind(changed, network, order)
+        return bind(change(inputs, places), network, order)
 
     return convert
 
 
 def batches(
-    data: DataConfig, selection: Selection, rows: np.ndarray, batch_size: int, *, read: Reader | None = None,
-    network: nn.Cell | None = None,
+    data: DataConfig, selection: Selection, rows: np.ndarray, batch_size: int, *, network: nn.Cell,
+    read: Reader | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """Preprocessed samples, read only when their batch is asked for.
 
@@ -93,8 +89,8 @@ def batches(
         selection: what row numbers mean.
         rows: row numbers wanted, ascending.
         batch_size: rows of a batch at most. A batch never crosses a multiple of it, as `Predictor` wants.
-        read: gives the inputs of rows, and what is kept of them; default: from the source.
         network: as of `to_network`.
+        read: gives the inputs of rows, and what is kept of them; default: from the source.
 
     Yields:
         rows int64 (n,), the network's inputs (n, ...), labels int32 (n,), what is kept (n,) of `INPUT_DTYPE`, in the
@@ -110,7 +106,7 @@ def batches(
     cuts = np.flatnonzero(np.diff(rows // batch_size)) + 1
     for part in np.split(rows, cuts) if len(rows) else ():
         inputs, kept = read(part)
-        yield part, convert(inputs, part % batch_size), selection.label[part], kept
+        yield Batch(part, convert(inputs, part % batch_size), selection.label[part], kept)
 
 
 def _augment_members(images: Column, selection: Selection, rows: np.ndarray, seed: int) -> list[np.ndarray]:

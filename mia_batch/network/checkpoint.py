@@ -17,10 +17,10 @@ from mia_batch.network.checkpoint_bytes import stated_entries
 from mia_batch.network.checkpoint_entry import Stated
 from mia_batch.network.checkpoint_names import Wanted, find_parameters, some
 from mia_batch.network.checkpoint_npz import read_npz
+from mia_batch.network.input_side import FLOATS
 from mia_batch.network.rename import read_rename
 from mia_batch.settings.schema import ModelConfig
 
-FLOATS = frozenset({ms.bfloat16, ms.float16, ms.float32, ms.float64})
 NPZ = ".npz"
 INTEGERS = frozenset({ms.int8, ms.int16, ms.int32, ms.int64, ms.uint8, ms.uint16, ms.uint32, ms.uint64})
 

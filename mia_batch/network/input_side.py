@@ -15,7 +15,7 @@ from mia_batch.errors import InputError
 from mia_batch.inputs import Inputs
 
 Arrays = tuple[NDArray[Any], ...]
-FLOATS = (ms.float16, ms.bfloat16, ms.float32, ms.float64)
+FLOATS = frozenset({ms.bfloat16, ms.float16, ms.float32, ms.float64})
 
 
 def bind(inputs: Inputs, network: nn.Cell, order: Sequence[str] = ()) -> Arrays:

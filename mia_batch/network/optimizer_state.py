@@ -42,7 +42,7 @@ KEPT_TOGETHER = (
     {"ema."},  # a moving average
 )
 PREFIXES = frozenset().union(*KEPT_TOGETHER)
-GLUED = tuple(sorted(prefix for prefix in PREFIXES if not prefix.endswith(".")))
+PREFIXES_WITHOUT_DOT = tuple(sorted(prefix for prefix in PREFIXES if not prefix.endswith(".")))
 # Copies that have another shape than the parameter.
 SHAPES: dict[str, Callable[[Shape], set[Shape]]] = {
     "mu_": lambda shape: {()}, "eta_": lambda shape: {()}, "mu_product_": lambda shape: {()},
@@ -117,7 +117,7 @@ class OptimizerState:
         for path in self.paths:
             inner = name.removeprefix(path)
             if path + inner == name:
-                for prefix in (*GLUED, f"{inner.partition('.')[0]}."):
+                for prefix in (*PREFIXES_WITHOUT_DOT, f"{inner.partition('.')[0]}."):
                     rest = inner.removeprefix(prefix)
                     if prefix in PREFIXES and rest != inner and rest in self.weights:
                         yield path, prefix, rest

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.network.checkpoint_entry import shape_words
-from mia_batch.settings.schema import OUTPUTS, ModelConfig
+from mia_batch.settings.schema import ModelConfig
 from mia_batch.settings.user_code import resolve
-from mia_batch.signals import logits_of_probabilities, two_classes
+from mia_batch.signals import OUTPUTS, logits_of_probabilities, two_classes
 
 LOGITS, PROBABILITIES = OUTPUTS
 SHOWN = 8  # entries of an output in a message
@@ -176,8 +176,8 @@ def as_arrays(given: Any) -> Any:
     return given
 
 
-class Columns(nn.Cell):
-    """What `Output` does, within a graph: logits (n, n_classes) of what a network gives, to train on.
+class LogitsInGraph(nn.Cell):
+    """What `Output.logits` does, within a graph: logits (n, n_classes) of what a network gives, to train on.
 
     Args:
         output: without a function.

@@ -24,7 +24,7 @@ from mia_batch.network.checkpoint import read_checkpoint, write_parameters
 from mia_batch.network.datasets import open_dataset
 from mia_batch.network.forward import Predictor
 from mia_batch.network.input_side import Arrays, as_tensors, float_type
-from mia_batch.network.outputs import Columns, Output
+from mia_batch.network.outputs import LogitsInGraph, Output
 from mia_batch.network.preprocess import augmented
 from mia_batch.process.stop import StopRequest
 from mia_batch.settings.schema import Config, DataConfig, TrainConfig
@@ -76,7 +76,7 @@ class TrainStep(nn.Cell):
     def __init__(self, network: nn.Cell, optimizer: nn.Cell, ranks: Ranks, output: Output = LOGITS) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
-        self.columns = Columns(output)
+        self.logits = LogitsInGraph(output)
         self.optimizer = optimizer
         self.cross_entropy = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
         self.gradient = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
@@ -84,7 +84,7 @@ class TrainStep(nn.Cell):
 
     def forward(self, *inputs_and_labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and logits of a batch."""
-        logits = self.columns(self.network(*inputs_and_labels[:-1]))
+        logits = self.logits(self.network(*inputs_and_labels[:-1]))
         return self.cross_entropy(logits, inputs_and_labels[-1]), logits
 
     def construct(self, *inputs_and_labels: Tensor) -> tuple[Tensor, Tensor]:

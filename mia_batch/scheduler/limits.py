@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from mia_batch.scheduler.site import Site
-from mia_batch.stages.estimates import Estimate, memory_words, time_words
+from mia_batch.stages.estimates import StageCost, memory_words, time_words
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # sbatch --time: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, and with seconds.
@@ -15,7 +15,7 @@ LONG = re.compile(r"(?P<days>\d+)-(?P<hours>\d+)(?::(?P<minutes>\d+)(?::(?P<seco
 SECONDS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 
-def warnings(site: Site, found: Iterable[Estimate]) -> list[str]:
+def warnings(site: Site, found: Iterable[StageCost]) -> list[str]:
     """One line for each limit of the site that is below an estimate."""
     lines = []
     for estimate in found:

@@ -15,22 +15,18 @@ from mia_batch.errors import InputError, did_you_mean
 from mia_batch.files import shipped
 from mia_batch.settings.json_schema import editor_schema
 from mia_batch.settings.loading import read_yaml
-from mia_batch.settings.schema import expand
+from mia_batch.settings.schema import as_tuple, expand
 
 STAGES = ("extract", "attack", "reduce")
 
 
 def _as_words(value: Any) -> Any:
-    return tuple(shlex.split(value)) if isinstance(value, str) else _as_tuple(value)
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(shlex.split(value)) if isinstance(value, str) else as_tuple(value)
 
 
 Word = Annotated[str, Field(min_length=1)]
 Words = Annotated[tuple[Word, ...], BeforeValidator(_as_words)]
-Names = Annotated[tuple[Word, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[Word, ...], BeforeValidator(as_tuple)]
 Count = Annotated[int, Field(ge=1)]
 
 

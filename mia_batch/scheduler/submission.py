@@ -29,9 +29,10 @@ from mia_batch.scheduler import slurm as scheduler
 from mia_batch.scheduler.queue import refuse_active, states_now
 from mia_batch.scheduler.sbatch_commands import Request, Step, plan_chain
 from mia_batch.scheduler.site import STAGES, Site
-from mia_batch.settings.loading import with_checkpoint
+from mia_batch.settings.loading import named_in, with_checkpoint
 from mia_batch.settings.schema import Config
-from mia_batch.stages.estimates import Estimate, earlier_speed, estimates, runs_around
+from mia_batch.stages.estimates import StageCost, earlier_speed, estimates, import_estimates, runs_around
+from mia_batch.stages.import_outputs import check_samples, open_outputs
 from mia_batch.stages.plan import Plan, make_plan, planned_manifest
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Submission:
 
     steps: Sequence[Step]
     job_ids: Mapping[str, str] = field(default_factory=dict)
-    estimates: Sequence[Estimate] = ()
+    estimates: Sequence[StageCost] = ()
 
 
 @contextmanager
@@ -88,7 +89,10 @@ def submit_run(
     manifest = in_force(paths, plan.manifest if plan else planned_manifest(config))
     left = left_to_do(read_state(paths, manifest))
     runs = [paths, *runs_around(out.parent)]
-    found = _estimates(config, plan, site, left.stages, runs, alone=True) if plan else []
+    if plan:
+        found = _estimates(config, plan, site, left.stages, runs, alone=True)
+    else:
+        found = _estimates_of_import(config, site, left.stages)
     words = (*words, *_changed(config))
     steps = plan_chain(Request(config.path, paths.root, site, words, left.stages, left.attacks))
     if dry_run:
@@ -104,7 +108,7 @@ def submit_run(
 
 def _estimates(
     config: Config, plan: Plan, site: Site, stages: Sequence[str], runs: Sequence[RunPaths], *, alone: bool
-) -> list[Estimate]:
+) -> list[StageCost]:
     """What the jobs will take, of those runs' measurements; `alone`: each attack is a job."""
     ask, rows = site.extract, read_rows(runs[0]) if runs else None
     found = estimates(
@@ -112,6 +116,19 @@ def _estimates(
         speed=earlier_speed(plan.manifest, dict.fromkeys(runs)), alone=alone,
         n_done=rows.done if alone and rows else 0,
     )  # fmt: skip
+    return [estimate for estimate in found if estimate.stage in stages]
+
+
+def _estimates_of_import(config: Config, site: Site, stages: Sequence[str]) -> list[StageCost]:
+    """What the jobs after an import will take; what is read of the files for it, the outputs aside, is checked."""
+    if not {"attack", "reduce"} & set(stages):
+        return []
+    with named_in(config.path):
+        outputs = open_outputs(config)
+        samples = outputs.read_samples()
+        check_samples(config, samples)
+        n_jobs = site.attack.cpus_per_task or 1
+        found = import_estimates(config.attack, outputs.n_classes, samples, n_jobs=n_jobs, alone=True)
     return [estimate for estimate in found if estimate.stage in stages]
 
 

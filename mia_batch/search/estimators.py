@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 
-from mia_batch.errors import did_you_mean
+from mia_batch.errors import Problem, did_you_mean
 
 # The engine sets threads and seeds; the others only change what is printed or kept.
 RESERVED = frozenset({"n_jobs", "verbose", "warm_start", "random_state", "oob_score"})
@@ -67,45 +67,45 @@ def candidates(params: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(names, values, strict=True)) for values in itertools.product(*(params[name] for name in names))]
 
 
-def check_grid(method: str, params: Mapping[str, Sequence[Any]]) -> list[str]:
-    """One line for each problem of a grid, `params.NAME RULE, got VALUE`; empty if there is none."""
+def check_grid(method: str, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
+    """The problems of a grid, each of `params.NAME` or of `params`; empty if there is none."""
     spec = METHODS[method]
     problems = [problem for name, values in params.items() for problem in _check_values(spec, name, values)]
     return problems or _check_combinations(spec, params)
 
 
-def _check_values(spec: MethodSpec, name: str, values: Sequence[Any]) -> list[str]:
+def _check_values(spec: MethodSpec, name: str, values: Sequence[Any]) -> list[Problem]:
     if name in RESERVED:
-        return [f"params.{name} is set by the engine; valid parameters: {', '.join(spec.parameters)}"]
+        return [(f"params.{name}", f"is set by the engine; valid parameters: {', '.join(spec.parameters)}")]
     if name not in spec.parameters:
-        valid = ", ".join(spec.parameters)
-        return [f"params.{name} is unknown; valid parameters: {valid}{did_you_mean(name, spec.parameters)}"]
+        near = did_you_mean(name, spec.parameters)
+        return [(f"params.{name}", f"is unknown; valid parameters: {', '.join(spec.parameters)}{near}")]
     if not values:
-        return [f"params.{name} must have at least one value, got []"]
+        return [(f"params.{name}", "must have at least one value, got []")]
     repeated = [v for i, v in enumerate(values) if any(type(v) is type(w) and v == w for w in values[:i])]
-    problems = [f"params.{name} must have each value once, got {value!r} again" for value in repeated]
+    problems = [(f"params.{name}", f"must have each value once, got {value!r} again") for value in repeated]
     return problems + [problem for value in values for problem in _check_value(spec, name, value)]
 
 
-def _check_value(spec: MethodSpec, name: str, value: Any) -> list[str]:
+def _check_value(spec: MethodSpec, name: str, value: Any) -> list[Problem]:
     constraints = spec.estimator._parameter_constraints
     try:
         validate_parameter_constraints(constraints, {name: value}, caller_name=spec.estimator.__name__)
     except ValueError as error:
         rule = str(error).split(" must be ", 1)[-1].replace(" Got ", " got ").rstrip(".")
         words = [word for each in constraints[name] if isinstance(each, StrOptions) for word in each.options]
-        return [f"params.{name} must be {rule.replace('. got', ', got')}{did_you_mean(value, words)}"]
+        return [(f"params.{name}", f"must be {rule.replace('. got', ', got')}{did_you_mean(value, words)}")]
     return []
 
 
-def _check_combinations(spec: MethodSpec, params: Mapping[str, Sequence[Any]]) -> list[str]:
+def _check_combinations(spec: MethodSpec, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
     """Problems of candidates whose values are valid one by one but not together, found by fits on a few rows."""
     many = n_candidates(params) > MAX_PROBES
     probes = {name: tuple(_representatives(values)) for name, values in params.items()} if many else params
-    problems: dict[str, None] = {}
+    problems: dict[Problem, None] = {}
     for candidate in itertools.islice(candidates(probes), MAX_PROBES):
         if reason := _fails_to_fit(spec, candidate):
-            problems[f"params {candidate} cannot be fitted: {reason}"] = None
+            problems["params", f"{candidate} cannot be fitted: {reason}"] = None
     return list(problems)
 
 

@@ -16,7 +16,6 @@ from mia_batch.settings.grids import MAX_VALUES
 from mia_batch.settings.outputs import OWN, OutputsConfig
 from mia_batch.settings.schema import (
     FROM_FILES,
-    OUTPUTS,
     PREPROCESSING,
     SOURCES,
     Config,
@@ -24,13 +23,14 @@ from mia_batch.settings.schema import (
     measures,
     report_metrics,
 )
+from mia_batch.signals import OUTPUTS
 from mia_batch.verdict.rules import GATE_RULES
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 FUNCTION = r"^.+:[A-Za-z_][A-Za-z0-9_]*$"  # package.module:function, path/to/file.py:function
 
 Json = dict[str, Any]
-Form = Callable[[Json], Json]
+SchemaForm = Callable[[Json], Json]
 
 
 def one_or_list(schema: Json) -> Json:
@@ -40,7 +40,7 @@ def one_or_list(schema: Json) -> Json:
     return {"anyOf": [*items, *choices]}
 
 
-def one_of(names: Callable[[], Any]) -> Form:
+def one_of(names: Callable[[], Any]) -> SchemaForm:
     """A name from a registry, or a list of such; null where that is allowed."""
 
     def named(schema: Json) -> Json:
@@ -57,26 +57,19 @@ def _function(schema: Json) -> Json:
     return schema | {"pattern": FUNCTION}
 
 
-def _preprocess(schema: Json) -> Json:
-    return schema | {"anyOf": [{"enum": list(PREPROCESSING)}, {"type": "string", "pattern": FUNCTION}]}
-
-
-def _output(schema: Json) -> Json:
-    return schema | {"anyOf": [{"enum": list(OUTPUTS)}, {"type": "string", "pattern": FUNCTION}]}
-
-
-def _source(schema: Json) -> Json:
-    return {"anyOf": [{"enum": list(SOURCES)}, {"type": "string", "pattern": FUNCTION}]}
+def word_or_function(words: Sequence[str]) -> SchemaForm:
+    """One of these words, or the user's function."""
+    return lambda schema: schema | {"anyOf": [{"enum": list(words)}, {"type": "string", "pattern": FUNCTION}]}
 
 
 # What validators read from more than the type says, or less.
-FORMS: dict[str, Form] = {
+FORMS: dict[str, SchemaForm] = {
     "ModelConfig.factory": _function,
-    "ModelConfig.output": _output,
-    "DataConfig.source": _source,
+    "ModelConfig.output": word_or_function(OUTPUTS),
+    "DataConfig.source": word_or_function(SOURCES),
     "OutputsConfig.source": lambda schema: schema | {"const": FROM_FILES},
     "OutputsConfig.canaries": one_or_list,
-    "DataConfig.preprocess": _preprocess,
+    "DataConfig.preprocess": word_or_function(PREPROCESSING),
     "DataConfig.pad_to": one_or_list,
     "DataConfig.members": one_or_list,
     "DataConfig.nonmembers": one_or_list,
@@ -120,7 +113,7 @@ def _tell_outputs(schema: Json) -> None:
     schema |= {"if": {"properties": {"data": is_it}}, "else": {"required": ["model"]}}
 
 
-def editor_schema(root: type[BaseModel], title: str, forms: Mapping[str, Form]) -> Json:
+def editor_schema(root: type[BaseModel], title: str, forms: Mapping[str, SchemaForm]) -> Json:
     """The schema of a file that `root` reads.
 
     Args:
@@ -158,7 +151,7 @@ def _types_in(annotation: Any) -> Iterator[type]:
         yield from _types_in(part)
 
 
-def _describe(schema: Json, model: type[BaseModel], forms: Mapping[str, Form]) -> None:
+def _describe(schema: Json, model: type[BaseModel], forms: Mapping[str, SchemaForm]) -> None:
     """Put a model's words and forms into its schema, and take out what no user writes."""
     said, words = documented(model)
     schema["description"] = said

@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from mia_batch.errors import InputError, did_you_mean
 from mia_batch.settings.changes import BLOCKS, OPTION, Change, make_changes, read_changes
-from mia_batch.settings.outputs import NoModel, OutputColumns, OutputsConfig
+from mia_batch.settings.outputs import OWN, NoModel, OutputColumns, OutputsConfig
 from mia_batch.settings.schema import (
     FROM_FILES,
     SECTIONS,
     ColumnsConfig,
     Config,
     DataConfig,
+    KeyProblems,
     MethodConfig,
     ModelConfig,
     RuleConfig,
@@ -28,6 +29,7 @@ from mia_batch.settings.schema import (
     Section,
     factory_file,
     shown_keys,
+    unknown_key,
 )
 from mia_batch.settings.yaml_text import parse
 
@@ -78,7 +80,7 @@ def make_config(
     sections = SECTIONS | ({"data": OutputsConfig} if imports else {})
     required = [name for name in REQUIRED if not (imports and name == "model")]
     problems = [f"{path}: {name}: is required" for name in required if name not in raw]
-    problems += [_unknown(path, str(key), SECTIONS) for key in raw if key not in SECTIONS]
+    problems += [f"{path}: {key}: {unknown_key(str(key), SECTIONS)}" for key in raw if key not in SECTIONS]
     parts: dict[str, Any] = {"model": NoModel()} if imports else {}
     for name, section in sections.items():
         if name in raw:
@@ -164,33 +166,21 @@ def read_yaml(path: Path, kind: str, keys: Collection[str]) -> dict[str, Any]:
     return raw
 
 
-def _unknown(path: Path, field: str, valid: Collection[str]) -> str:
-    name = field.rpartition(".")[2]
-    near = did_you_mean(name, valid) or _elsewhere(name)
-    return f"{path}: {field}: unknown key; valid keys: {', '.join(valid)}{near}"
-
-
-def _elsewhere(name: str) -> str:
-    """The sections' keys of this very name."""
-    found = [f"{where}.{name}" for where, section in SECTIONS.items() if name in shown_keys(section)]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
-
-
 def _lines(path: Path, name: str, section: type[Section], item: Any) -> list[str]:
     """The lines for one of pydantic's errors."""
     location = [name, *(str(part) for part in item["loc"] if not str(part).startswith("function-"))]
     field = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join(location))
     if item["type"] == "extra_forbidden":
-        return [_unknown(path, field, _keys_at(section, item["loc"][:-1]))]
+        *where, key = item["loc"]
+        return [f"{path}: {field}: {unknown_key(str(key), _keys_at(section, where))}"]
     if item["type"] == "missing":
         return [f"{path}: {field}: is required"]
     if item["type"] == "value_error":
-        reasons = item["ctx"]["error"].args[0]
-        if isinstance(reasons, list):
-            split = (reason.partition(" ") for reason in reasons)
-            return [f"{path}: {field}.{name}: {rule}" for name, _, rule in split]
+        error = item["ctx"]["error"]
+        if isinstance(error, KeyProblems):
+            return [f"{path}: {field}.{key}: {rule}" for key, rule in error.problems]
         shown = "" if isinstance(item["input"], Mapping | Section | tuple) else f", got {_brief(item['input'])}"
-        return [f"{path}: {field}: {reasons}{shown}{_near(item)}"]
+        return [f"{path}: {field}: {error}{shown}{_near(item)}"]
     rule = re.sub(r"^Input should be", "must be", item["msg"])
     rule = re.sub(r"a valid dictionary or instance of \w+", "a mapping", rule)
     rule = re.sub(r"a valid (tuple|list)", "a list", rule)
@@ -210,14 +200,14 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _keys_at(section: type[Section], location: tuple[Any, ...]) -> list[str]:
+def _keys_at(section: type[Section], location: Sequence[Any]) -> Collection[str]:
     nested: dict[str, type[Section]] = {
         "members": SampleBlock, "nonmembers": SampleBlock, "canaries": SampleBlock,
         "columns": OutputColumns if section is OutputsConfig else ColumnsConfig,
         "methods": MethodConfig, "rules": RuleConfig,
     }
     where: type[Section] = next((nested[part] for part in location if part in nested), section)
-    return shown_keys(where)
+    return OWN if where is OutputsConfig else shown_keys(where)
 
 
 def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) -> list[str]:

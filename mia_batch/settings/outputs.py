@@ -23,18 +23,19 @@ from mia_batch.settings.schema import (
     DataConfig,
     ModelConfig,
     Section,
-    _as_tuple,
-    _resolve_path,
-    _unique,
+    as_tuple,
+    resolve_path,
+    unique,
 )
+from mia_batch.signals import OUTPUTS
 
-KINDS = ("logits", "probabilities", "loss")  # of outputs; where a file has several, the first counts
+KINDS = (*OUTPUTS, "loss")  # of outputs; where a file has several, the first counts
 SIDES = ("members", "nonmembers")
 OWN = ("source", "files", "columns", "randomised", "canaries", "nonmembers_used_for", "max_duplicates")  # keys of `data`
 
 Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-OneOrMore = Annotated[Name | Names | None, BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+OneOrMore = Annotated[Name | Names | None, BeforeValidator(as_tuple)]
 Parts = dict[str, Path]  # by what each file holds; "" for a file that holds everything
 
 
@@ -58,7 +59,7 @@ class OutputColumns(Section):
     label: Name | None = None
     member: Name | None = None
     group: Name | None = None
-    slices: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple)] = ()
+    slices: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
     sample_id: Name | None = None
 
     @model_validator(mode="after")
@@ -66,13 +67,13 @@ class OutputColumns(Section):
         named = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(named) > 1:
             raise ValueError(f"must name one of {', '.join(KINDS)}, not {' and '.join(named)}")
-        _unique(self.slices)
+        unique(self.slices)
         return self
 
 
 def _as_files(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, Mapping):
-        return _resolve_path(value, info)
+        return resolve_path(value, info)
     if not value:
         raise ValueError("must name a file")
     if not set(SIDES) & value.keys():
@@ -85,11 +86,11 @@ def _as_files(value: Any, info: ValidationInfo) -> Any:
 
 def _as_parts(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, Mapping):
-        return _resolve_path(value, info)
+        return resolve_path(value, info)
     for name, file in value.items():
         if not isinstance(name, str) or not name or not str(file).endswith(".npy"):
             raise ValueError(f"must be a file, or .npy files by what they hold, got {name!r}: {file!r}")
-    return {name: _resolve_path(file, info) for name, file in value.items()}
+    return {name: resolve_path(file, info) for name, file in value.items()}
 
 
 class OutputsConfig(DataConfig):
@@ -111,23 +112,10 @@ class OutputsConfig(DataConfig):
     members: Blocks = ()
     nonmembers: Blocks = ()
 
-    @model_validator(mode="before")
+    @field_validator(*(key for key in DataConfig.model_fields if key not in OWN), mode="before")
     @classmethod
-    def _own_keys(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping):
-            foreign = [key for key in raw if key in DataConfig.model_fields and key not in OWN]
-            unknown = [key for key in raw if key not in DataConfig.model_fields and key not in OWN]
-            rule = f"does not go with source {FROM_FILES}: data.files holds all that is known"
-            problems = [f"{key} {rule}" for key in foreign]
-            problems += [f"{key} unknown key; valid keys: {', '.join(OWN)}" for key in unknown]
-            if problems:
-                raise ValueError(problems)
-        return raw
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _known_source(cls, value: Any, info: ValidationInfo) -> str:
-        return str(value)
+    def _only_of_samples(cls, value: Any) -> None:
+        raise ValueError(f"does not go with source {FROM_FILES}: data.files holds all that is known")
 
     @model_validator(mode="after")
     def _what_the_source_takes(self) -> OutputsConfig:

@@ -24,15 +24,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mia_batch.errors import did_you_mean
+from mia_batch.errors import Problem, did_you_mean
 from mia_batch.settings.grids import expand_values, normalise_grid
+from mia_batch.signals import OUTPUTS
 from mia_batch.verdict.rules import GATE_RULES, RULES, TUTORIAL, Claim, Gate, Rule
 
 MAX_CANDIDATES = 100_000  # of one method
 SOURCES = ("cifar100", "cifar10")
 RECORD_CHANNELS = 3
 PREPROCESSING = ("image", "none")
-OUTPUTS = ("logits", "probabilities")
 FROM_FILES = "outputs"  # the source of imports: see settings/outputs.py
 JOINT_KEYS = ("rule", "threshold", "metrics", "bound")
 
@@ -46,7 +46,8 @@ def expand(text: str) -> str:
     return expanded
 
 
-def _resolve_path(value: Any, info: ValidationInfo) -> Path:
+def resolve_path(value: Any, info: ValidationInfo) -> Path:
+    """A validator: a path, expanded, and relative to the configuration's folder."""
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value:
@@ -58,11 +59,11 @@ def _resolve_factory(value: Any, info: ValidationInfo) -> str:
     location, _, function = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     if not location or not function.isidentifier():
         raise ValueError("must be package.module:function or path/to/file.py:function")
-    return f"{_resolve_path(location, info)}:{function}" if location.endswith(".py") else value
+    return f"{resolve_path(location, info)}:{function}" if location.endswith(".py") else value
 
 
-def _word_or_function(words: Collection[str]) -> Callable[[Any, ValidationInfo], str]:
-    """A validator: one of these words, or the user's function."""
+def word_or_function(words: Collection[str], others: Collection[str] = ()) -> Callable[[Any, ValidationInfo], str]:
+    """A validator: one of these words, or the user's function; of `others` only messages say that there are such."""
 
     def check(value: Any, info: ValidationInfo) -> str:
         if isinstance(value, str) and value in words:
@@ -70,20 +71,22 @@ def _word_or_function(words: Collection[str]) -> Callable[[Any, ValidationInfo],
         try:
             return _resolve_factory(value, info)
         except ValueError:
-            rule = f"must be {', '.join(words)}, package.module:function or path/to/file.py:function"
-            raise UnknownValueError(rule, words) from None
+            known = (*words, *others)
+            rule = f"must be {', '.join(known)}, package.module:function or path/to/file.py:function"
+            raise UnknownValueError(rule, known) from None
 
     return check
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
+    """A validator: YAML's list as a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _as_blocks(value: Any) -> Any:
     if not isinstance(value, Mapping | list | tuple):
         raise ValueError("must be a block with split, or a list of blocks")
-    return (value,) if isinstance(value, Mapping) else _as_tuple(value)
+    return (value,) if isinstance(value, Mapping) else as_tuple(value)
 
 
 def _as_names(value: Any) -> Any:
@@ -106,7 +109,7 @@ def _as_lengths(value: Any) -> Any:
 
 def _as_group(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, Mapping) and value:
-        return {str(split): _resolve_path(file, info) for split, file in value.items()}
+        return {str(split): resolve_path(file, info) for split, file in value.items()}
     if value is not None and not (isinstance(value, str) and value.isidentifier()):
         raise ValueError("must be the name of a column or attribute, or a file for each split: {train: FILE}")
     return value
@@ -131,7 +134,8 @@ def _check_plain(value: Any, *, name: str = "") -> Any:
     return value
 
 
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+def unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    """A validator: values of which none is given twice."""
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
         raise ValueError(f"must name each once, {', '.join(repeated)} repeated")
@@ -170,11 +174,11 @@ def gate_metrics() -> Collection[str]:
     return in_gate()
 
 
-ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
-Pair = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
-Means = Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+ConfigPath = Annotated[Path, BeforeValidator(resolve_path)]
+Pair = Annotated[tuple[int, int], BeforeValidator(as_tuple)]
+Means = Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Deviations = Annotated[
-    tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+    tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)
 ]
 Positive = Annotated[int, Field(ge=1)]
 Kwargs = Annotated[dict[str, Any], BeforeValidator(_check_plain)]
@@ -186,6 +190,14 @@ class UnknownValueError(ValueError):
     def __init__(self, rule: str, choices: Collection[str]) -> None:
         super().__init__(rule)
         self.choices = choices
+
+
+class KeyProblems(ValueError):  # noqa: N818  (it has several)
+    """What is wrong with keys of a section, of each the rule as a line has it after the key."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(f"{key}: {rule}" for key, rule in problems))
+        self.problems = problems
 
 
 class Section(BaseModel):
@@ -211,7 +223,7 @@ class ModelConfig(Section):
     factory: Annotated[str, BeforeValidator(_resolve_factory)]
     kwargs: Kwargs = {}
     checkpoint: ConfigPath
-    output: Annotated[str, BeforeValidator(_word_or_function(OUTPUTS))] = "logits"
+    output: Annotated[str, BeforeValidator(word_or_function(OUTPUTS))] = "logits"
     key: Annotated[str, Field(min_length=1)] | None = None
     index: Annotated[int, Field(ge=0)] | None = None
     prefix: Annotated[str, Field(min_length=1)] | None = None
@@ -226,6 +238,13 @@ class ModelConfig(Section):
     def factory_file(self) -> Path | None:
         """The file of a factory given as path/to/file.py:function."""
         return factory_file(self.factory)
+
+    def n_columns(self) -> int | None:
+        """Columns of the logits, as far as this says: one output makes two, and a function makes what it likes."""
+        stated = self.kwargs.get("num_classes")
+        if self.output not in OUTPUTS or type(stated) is not int or stated < 1:
+            return None
+        return max(stated, 2)
 
     def files(self) -> dict[str, Path]:
         """The files that it names beside the checkpoint, by field."""
@@ -314,13 +333,13 @@ class DataConfig(Section):
         nonmembers_used_for: whether the non-members were used for early stopping or tuning.
     """
 
-    source: str
+    source: Annotated[str, BeforeValidator(word_or_function(SOURCES, (FROM_FILES,)))]
     path: ConfigPath | None = None
     kwargs: Kwargs = {}
     label: Literal["fine", "coarse"] = "fine"
     columns: ColumnsConfig | None = None
-    preprocess: Annotated[str, BeforeValidator(_word_or_function(PREPROCESSING))] = "image"
-    image_size: Annotated[tuple[Positive, Positive], BeforeValidator(_as_tuple)] = (32, 32)
+    preprocess: Annotated[str, BeforeValidator(word_or_function(PREPROCESSING))] = "image"
+    image_size: Annotated[tuple[Positive, Positive], BeforeValidator(as_tuple)] = (32, 32)
     mean: Means = (0.4465, 0.4822, 0.4914)
     std: Deviations = (0.2010, 0.1994, 0.2023)
     pad: float | None = None
@@ -350,17 +369,6 @@ class DataConfig(Section):
     def network_size(self) -> tuple[int, int] | None:
         """(height, width) of the network's images; None where its inputs are not said to be images."""
         return self.image_size if self.is_image else None
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _known_source(cls, value: Any, info: ValidationInfo) -> str:
-        if value in SOURCES:
-            return str(value)
-        try:
-            return _resolve_factory(value, info)
-        except ValueError:
-            rule = f"must be {', '.join(SOURCES)}, {FROM_FILES}, package.module:function or path/to/file.py:function"
-            raise UnknownValueError(rule, (*SOURCES, FROM_FILES)) from None
 
     @model_validator(mode="after")
     def _randomised_all_or_some(self) -> DataConfig:
@@ -457,33 +465,35 @@ class MethodConfig(Section):
     def _expand_grid(cls, raw: Any) -> Any:
         if not isinstance(raw, Mapping) or not isinstance(raw.get("params", {}), Mapping):
             return raw
-        problems = ["notes unknown key; valid keys: method, params"] if "notes" in raw else []  # it is not a user's
+        problems: list[Problem] = []
+        if "notes" in raw:  # it is not a user's
+            problems.append(("notes", unknown_key("notes", shown_keys(cls))))
         notes: list[str] = []
         params = {}
         for name, values in raw.get("params", {}).items():
             try:
                 params[name] = expand_values(values)
             except ValueError as error:
-                problems.append(f"params.{name} {error}")
+                problems.append((f"params.{name}", str(error)))
         if not problems and isinstance(raw.get("method"), str):
             params, notes, problems = _check_grid(raw["method"], params)
         if problems:
-            raise ValueError(problems)
+            raise KeyProblems(*problems)
         return {**raw, "params": params, "notes": tuple(notes)}
 
 
-def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Any], list[str], list[str]]:
+def _check_grid(method: str, params: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Any], list[str], list[Problem]]:
     # scikit-learn: only when a grid is there
     from mia_batch.attacks.registry import ATTACKS
     from mia_batch.search.estimators import n_candidates
 
     if method not in ATTACKS:
         near = did_you_mean(method, ATTACKS)
-        return params, [], [f"method must be one of {', '.join(ATTACKS)}, got {method!r}{near}"]
+        return params, [], [("method", f"must be one of {', '.join(ATTACKS)}, got {method!r}{near}")]
     params, notes = normalise_grid(method, params)
     if n_candidates(params) > MAX_CANDIDATES:
-        rule = f"params must give at most {MAX_CANDIDATES} candidates together, got {n_candidates(params)}"
-        return params, [], [rule]
+        rule = f"must give at most {MAX_CANDIDATES} candidates together, got {n_candidates(params)}"
+        return params, [], [("params", rule)]
     return params, notes, ATTACKS[method].check(params)
 
 
@@ -516,12 +526,12 @@ class AttackConfig(Section):
     memory_gib: Annotated[float, Field(gt=0)] = 4.0
     backend: Literal["loky", "dask", "serial"] = "loky"
     scheduler: str | None = None
-    methods: Annotated[tuple[MethodConfig, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    methods: Annotated[tuple[MethodConfig, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
     @field_validator("methods")
     @classmethod
     def _each_method_once(cls, methods: tuple[MethodConfig, ...]) -> tuple[MethodConfig, ...]:
-        _unique(tuple(method.method for method in methods))
+        unique(tuple(method.method for method in methods))
         return methods
 
     @model_validator(mode="after")
@@ -547,7 +557,7 @@ class ReportConfig(Section):
 
     metrics: Annotated[
         tuple[Annotated[str, BeforeValidator(_one_of(report_metrics))], ...],
-        BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
+        BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(unique),
     ] = ("precision", "accuracy", "recall")
 
 
@@ -612,7 +622,7 @@ class GateConfig(Section):
     """
 
     rules: Annotated[
-        tuple[RuleConfig, ...], BeforeValidator(_as_tuple), Field(min_length=1)
+        tuple[RuleConfig, ...], BeforeValidator(as_tuple), Field(min_length=1)
     ] | None = None
     alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = 0.05
     tutorial: bool = False
@@ -621,7 +631,7 @@ class GateConfig(Section):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     metrics: Annotated[
         tuple[Annotated[str, BeforeValidator(_one_of(gate_metrics))], ...],
-        BeforeValidator(_as_tuple), Field(min_length=1), AfterValidator(_unique),
+        BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(unique),
     ] | None = None
     bound: Literal["point", "lower"] | None = None
 
@@ -645,7 +655,7 @@ class GateConfig(Section):
             self.gate()
         except ValueError as error:  # such as that no rule decides a leak
             field, _, rule = str(error).removeprefix("gate.").partition(": ")
-            raise ValueError([f"{field} {rule}"]) from error
+            raise KeyProblems((field, rule)) from error
         return self
 
     def _joint_keys(self) -> tuple[str, ...]:
@@ -687,7 +697,7 @@ class AuditConfig(Section):
     def _a_whole_claim(self) -> AuditConfig:
         for name, other in (("delta", "claimed_epsilon"), ("claimed_epsilon", "delta")):
             if getattr(self, name) is None and getattr(self, other) is not None:
-                raise ValueError([f"{name} is required beside {other}"])
+                raise KeyProblems((name, f"is required beside {other}"))
         return self
 
     def claim(self) -> Claim | None:
@@ -775,3 +785,10 @@ def factory_file(factory: str) -> Path | None:
 def shown_keys(section: type[Section]) -> list[str]:
     """The keys that a user may write in a section."""
     return [name for name, field in section.model_fields.items() if not field.exclude]
+
+
+def unknown_key(name: str, valid: Collection[str]) -> str:
+    """The rule of a key that there is not: those there are, and the one here or elsewhere that may be meant."""
+    found = [f"{where}.{name}" for where, section in SECTIONS.items() if name in shown_keys(section)]
+    elsewhere = f"; did you mean {' or '.join(found)}?" if found else ""
+    return f"unknown key; valid keys: {', '.join(valid)}{did_you_mean(name, valid) or elsewhere}"

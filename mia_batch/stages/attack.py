@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.attacks.base import BLIND, AttackResult, AttackSettings, not_evaluable
 from mia_batch.attacks.blind import blind_rows
-from mia_batch.attacks.features import signal_features
+from mia_batch.attacks.features import feature_rows
 from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.attacks.registry import ATTACKS, CHECKS
-from mia_batch.attacks.split import check_arrays, make_splits
+from mia_batch.attacks.split import check_arrays
 from mia_batch.errors import InputError, did_you_mean
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.resources import available_cpus
@@ -36,20 +36,17 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import write_attack
 from mia_batch.rundir.state import accepted_marks, attack_statuses, left_to_do
 from mia_batch.samples import Samples, Split
-from mia_batch.search.folds import check_grids
 from mia_batch.search.order_of_work import Journal as TaskJournal
 from mia_batch.search.order_of_work import OrderOfWork, Stopped, do_all
 from mia_batch.search.tasks import CannotEvaluate, Done
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import AttackConfig, Config
 from mia_batch.stages.arguments import load_run
+from mia_batch.stages.attack_settings import lacking, needed_columns, settings_of, splits_of
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.workers.open_executor import open_executor
 
 log = logging.getLogger(__name__)
-
-# What attacks need, by what a user knows of samples.
-MADE_OF = dict.fromkeys((*signals.NAMES, "features"), "logits") | {"label": "labels", BLIND: "labels"}
 
 # --- from samples to results, without files --------------------------------------------------------------------------
 
@@ -74,10 +71,7 @@ def make_samples(
     if (features := columns.get("features")) is not None:
         columns["features"] = rows = np.asarray(features, dtype=np.float64)
         check_arrays(rows, labels)
-    splits = make_splits(labels, group=group, left_out=left_out, **attack.splitting())
-    for split in splits:
-        check_grids(split, {method.method: dict(method.params) for method in attack.methods})
-    return Samples(labels, splits, **columns)
+    return Samples(labels, splits_of(attack, labels, group, left_out), **columns)
 
 
 def run_attacks(
@@ -123,10 +117,7 @@ def make_results(
     checks: Sequence[str] = (),
 ) -> None:
     """What `run_attacks` does, for a caller whose `on_result` keeps the results: they need not all be in memory."""
-    told = {
-        method.method: AttackSettings(method.params, attack.seed, attack.search, attack.n_iter)
-        for method in attack.methods
-    } | {name: AttackSettings(seed=attack.seed) for name in checks}
+    told = settings_of(attack, checks)
     tasks = {
         name: [] if lacking(name, samples.known) else (ATTACKS | CHECKS)[name].tasks(samples, settings)
         for name, settings in told.items()
@@ -165,13 +156,6 @@ def _result(
         return not_evaluable(name, samples.member, str(error))
 
 
-def lacking(name: str, known: Collection[str]) -> str:
-    """Why the attack cannot be made where these columns are known, "" if it can."""
-    missing = (ATTACKS | CHECKS)[name].needs - set(known)
-    named = sorted({MADE_OF.get(each, each) for each in missing})
-    return f"it needs {' and '.join(named)}, which these samples do not have" if missing else ""
-
-
 def _times(done: Done, begun: float) -> dict[str, Any]:
     times = {"started": done.started - begun, "seconds": done.seconds, "cpu_seconds": done.cpu_seconds}
     return {"task": done.key, **times}
@@ -201,30 +185,17 @@ def make_columns(features: Features, attack: AttackConfig) -> dict[str, NDArray[
     Raises:
         InputError: features.h5 holds logits or labels that cannot be.
     """
-    needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
+    needed = needed_columns(attack)
     label, logits = features.label, features.logits
     columns: dict[str, NDArray[Any]] = {"label": label} if "label" in needed and label is not None else {}
     if logits is None or label is None:
         return columns | ({"loss": features.loss} if "loss" in needed else {})
     try:
         columns |= signals.signal_columns(logits, label, [name for name in signals.NAMES if name in needed])
-        return columns | ({"features": feature_rows(features, attack.features)} if "features" in needed else {})
+        rows = {"features": feature_rows(attack.features, logits, label, features.loss)} if "features" in needed else {}
+        return columns | rows
     except ValueError as error:
         raise InputError(f"features.h5: {error}") from error
-
-
-def feature_rows(features: Features, kind: str) -> NDArray[np.float64]:
-    """What classifiers are fitted on, (n_samples, n_columns), by `attack.features`.
-
-    `logits_loss` is [loss, logits], `mindarmour` the same with its clipped loss; see `attacks.features` for `signals`.
-    """
-    logits, label = features.logits, features.label
-    assert logits is not None
-    assert label is not None
-    if kind == "signals":
-        return signal_features(signals.signal_matrix(logits, label), logits, label)
-    loss = signals.mindarmour_loss(logits, label) if kind == "mindarmour" else features.loss
-    return np.column_stack([loss, logits]).astype(np.float64)
 
 
 def samples_of(features: Features, settings: AttackConfig, checks: Sequence[str]) -> Samples:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from mia_batch.data.outputs import ImportedSamples
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
 from mia_batch.network.requirements import RANK_BYTES
@@ -37,17 +38,17 @@ Rows = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StageCost:
     """What one stage will take.
 
     Attributes:
-        stage: extract, attack or reduce.
-        seconds: of the clock; None where nothing is known.
-        memory: bytes, of extract for each rank.
-        where: what it holds for: "on 2 cores", "for each of 8 ranks".
-        basis: what it is based on.
-        at_least: whether a part of the memory is not known.
-        warning: why the stage would be refused.
+        stage: the stage's name, extract, attack or reduce.
+        seconds: how long it will take, by the clock; None where nothing is known.
+        memory: how many bytes it will hold; of extract, how many each rank will.
+        where: what the estimate holds for, in words, such as "on 2 core(s)" or "for each of 8 rank(s)".
+        basis: what the estimate is based on, in words.
+        at_least: whether a part of the memory is not known, so that `memory` is a lower bound.
+        warning: why the stage would be refused, in words; empty if it would not.
     """
 
     stage: str
@@ -81,7 +82,7 @@ class Speed:
 
 def extract_estimate(
     n_rows: int, ranks: int, *, batch_bytes: int, checkpoint_bytes: int, speed: Speed | None = None
-) -> Estimate:
+) -> StageCost:
     """Of the forward pass.
 
     Args:
@@ -95,12 +96,12 @@ def extract_estimate(
     known = RANK_BYTES + batch_bytes + 2 * checkpoint_bytes  # the weights, and what the file is read into
     if speed is None:
         basis = "MindSpore on CPU, weights and batches, without what the layers hold"
-        return Estimate("extract", None, known, where, basis, at_least=True)
+        return StageCost("extract", None, known, where, basis, at_least=True)
     seconds = speed.loading + n_rows / ranks / speed.rows_per_second
     basis = f"{speed.rows_per_second:.0f} rows/s of a rank in {speed.source}"
     if speed.memory is None:
-        return Estimate("extract", seconds, known, where, f"{basis}; memory without what the layers hold", True)
-    return Estimate("extract", seconds, speed.memory, where, basis)
+        return StageCost("extract", seconds, known, where, f"{basis}; memory without what the layers hold", True)
+    return StageCost("extract", seconds, speed.memory, where, basis)
 
 
 def earlier_speed(manifest: Manifest, runs: Iterable[RunPaths]) -> Speed | None:
@@ -180,12 +181,11 @@ def column_widths(attack: AttackConfig, n_classes: int) -> dict[str, int]:
     """How many numbers of each sample the attacks and the blind baseline read, by array."""
     from mia_batch.attacks import blind
     from mia_batch.attacks.features import n_features
-    from mia_batch.attacks.registry import ATTACKS
     from mia_batch.signals import NAMES
+    from mia_batch.stages.attack_settings import needed_columns
 
-    needed = frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
-    features = n_features(n_classes) if attack.features == "signals" else 1 + n_classes
-    widths = dict.fromkeys(NAMES, 1) | {"features": features, "label": 1}
+    needed = needed_columns(attack)
+    widths = dict.fromkeys(NAMES, 1) | {"features": n_features(attack.features, n_classes), "label": 1}
     return {name: width for name, width in widths.items() if name in needed} | {"blind": blind.n_columns(n_classes)}
 
 
@@ -199,7 +199,7 @@ def shapes_alone(member: Rows, splits: Sequence[Split], widths: Mapping[str, int
 
 def attack_estimate(
     attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False
-) -> Estimate:
+) -> StageCost:
     """Of the attacks and the blind baseline.
 
     Args:
@@ -219,7 +219,7 @@ def attack_estimate(
     core_seconds = max(sum(task.cost for task in its) for its in jobs)
     if attack.backend == "dask":
         basis = f"{_seconds(core_seconds)} of one core, shared by the scheduler's workers; {MEASURED}"
-        return Estimate("attack", None, shared, "for the process that asks Dask", basis)
+        return StageCost("attack", None, shared, "for the process that asks Dask", basis)
     fitting = int((attack.memory_gib * 2**30 - shared) // each)
     n_workers = max(1, min(n_jobs, fitting))
     longest = max((task.urgency for its in jobs for task in its), default=0.0)
@@ -227,52 +227,40 @@ def attack_estimate(
     what = "the longest of a job for each attack" if alone else f"{len(jobs[0])} tasks"
     needed = (shared + each) / 2**30
     refused = f"attack.memory_gib: must be at least {needed:.2f} for these samples and grids, got {attack.memory_gib}"
-    return Estimate(
+    return StageCost(
         "attack", seconds, shared + n_workers * each, f"on {n_workers} core(s)", f"{what}; {MEASURED}",
         warning="" if fitting >= 1 else refused,
     )  # fmt: skip
 
 
 def _tasks(attack: AttackConfig, samples: Samples) -> dict[str, list[Any]]:
-    from mia_batch.attacks.base import AttackSettings
     from mia_batch.attacks.registry import ATTACKS, CHECKS
+    from mia_batch.stages.attack_settings import settings_of
 
-    told = {
-        each.method: AttackSettings(each.params, attack.seed, attack.search, attack.n_iter) for each in attack.methods
-    } | {name: AttackSettings(seed=attack.seed) for name in CHECKS}
+    told = settings_of(attack, CHECKS)
     return {name: (ATTACKS | CHECKS)[name].tasks(samples, settings) for name, settings in told.items()}
-
-
-def splits_of(attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None) -> list[Split]:
-    """How the rows are split, of membership and declared groups, (n_samples,) each; None for rows that stand alone."""
-    from mia_batch.attacks.grouping import group_codes
-    from mia_batch.attacks.split import make_splits
-
-    codes = None if group is None else group_codes(None, group, len(member))
-    return list(make_splits(member.astype(np.int8), group=codes, **attack.splitting()))
 
 
 def n_classes_of(config: Config, label: Rows) -> int:
     """Columns of the logits, as far as the config tells, else the labels, (n_samples,)."""
-    stated = config.model.kwargs.get("num_classes")
-    return stated if type(stated) is int and stated > 0 else int(label.max()) + 1
+    return config.model.n_columns() or max(2, int(label.max()) + 1)
 
 
 # --- reduce, and all of them -----------------------------------------------------------------------------------------
 
 
-def reduce_estimate(n_rows: int) -> Estimate:
+def reduce_estimate(n_rows: int) -> StageCost:
     """Of the metrics and the verdict of so many samples."""
     first = min(n_rows, FEW_ROWS)  # the permutation test takes most, and is of no more than some rows
     seconds = REDUCE_START_S + REDUCE_S_PER_ROW * first + REDUCE_S_PER_LATER_ROW * (n_rows - first)
     memory = REDUCE_BYTES + REDUCE_BYTES_PER_ROW * first + REDUCE_BYTES_PER_LATER_ROW * (n_rows - first)
-    return Estimate("reduce", seconds, memory, "on 1 core", MEASURED)
+    return StageCost("reduce", seconds, memory, "on 1 core", MEASURED)
 
 
 def estimates(
     config: Config, selection: Selection, *, ranks: int, n_jobs: int, speed: Speed | None = None, alone: bool = False,
     n_done: int = 0,
-) -> list[Estimate]:
+) -> list[StageCost]:
     """Of every stage of a run.
 
     Args:
@@ -289,11 +277,50 @@ def estimates(
         len(member) - n_done, ranks, batch_bytes=batch_bytes(config), speed=speed,
         checkpoint_bytes=weights.stat().st_size if weights.exists() else 0,
     )  # fmt: skip
-    attack = attack_estimate(
-        config.attack, member, splits_of(config.attack, member, selection.group),
-        n_classes_of(config, selection.label), n_jobs=n_jobs, alone=alone,
-    )  # fmt: skip
-    return [extract, attack, reduce_estimate(len(member))]
+    n_classes = n_classes_of(config, selection.label)
+    return [
+        extract,
+        *_after_outputs(config.attack, member, selection.group, n_classes, n_jobs=n_jobs, alone=alone),
+    ]  # fmt: skip
+
+
+def known_of(n_classes: int | None, samples: ImportedSamples) -> set[str]:
+    """What is known of imported samples, as attacks name it; `n_classes` is None for losses alone."""
+    from mia_batch.signals import NAMES
+
+    known = {"member", "loss"} | ({"label"} if samples.label is not None else set())
+    return known | ({"features", *NAMES} if n_classes else set())
+
+
+def import_estimates(
+    attack: AttackConfig, n_classes: int | None, samples: ImportedSamples, *, n_jobs: int, alone: bool = False
+) -> list[StageCost]:
+    """Of the stages after an import: of the attacks that can be made, and of the report.
+
+    Args:
+        attack: which, and their grids.
+        n_classes: of the outputs; None for losses alone.
+        samples: that are imported.
+        n_jobs: cores of the attacks.
+        alone: whether each attack is a job of its own.
+    """
+    from mia_batch.stages.attack_settings import that_run
+
+    allowed, _ = that_run(attack, known_of(n_classes, samples))
+    return _after_outputs(allowed, samples.member, samples.group, n_classes or 2, n_jobs=n_jobs, alone=alone)
+
+
+def _after_outputs(
+    attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None, n_classes: int, *, n_jobs: int, alone: bool
+) -> list[StageCost]:
+    """Of the attacks and the report on samples of this membership and these declared groups, (n_samples,) each."""
+    from mia_batch.attacks.grouping import group_codes
+    from mia_batch.stages.attack_settings import splits_of
+
+    splits = splits_of(attack, member, group_codes(None, group, len(member)))
+    return [
+        attack_estimate(attack, member, splits, n_classes, n_jobs=n_jobs, alone=alone), reduce_estimate(len(member))
+    ]
 
 
 def batch_bytes(config: Config) -> int:
@@ -304,7 +331,7 @@ def batch_bytes(config: Config) -> int:
     return 2 * 4 * len(config.data.mean) * height * width * config.extract.batch_size
 
 
-def estimate_lines(found: Sequence[Estimate]) -> list[str]:
+def estimate_lines(found: Sequence[StageCost]) -> list[str]:
     """A line for each stage, said to be estimates, and what they warn of."""
     lines = [
         f"estimate: {each.stage}: {time_words(each)}, {memory_words(each)} {each.where} ({each.basis})"
@@ -313,12 +340,12 @@ def estimate_lines(found: Sequence[Estimate]) -> list[str]:
     return lines + [f"WARNING: {each.warning}" for each in found if each.warning]
 
 
-def time_words(estimate: Estimate) -> str:
+def time_words(estimate: StageCost) -> str:
     """The time of a stage, in words."""
     return "time not known before a run" if estimate.seconds is None else f"about {_seconds(estimate.seconds)}"
 
 
-def memory_words(estimate: Estimate, n_bytes: int | None = None) -> str:
+def memory_words(estimate: StageCost, n_bytes: int | None = None) -> str:
     """The memory of a stage, or of so many bytes that are estimated as it is, in words."""
     amount = (n_bytes or estimate.memory) / 2**30
     return f"{'at least' if estimate.at_least else 'about'} {amount:.2f} GiB"

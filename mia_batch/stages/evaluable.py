@@ -7,8 +7,9 @@ from dataclasses import replace
 from mia_batch.attacks.grouping import twins
 from mia_batch.rundir.features import Features
 from mia_batch.settings.schema import Config
+from mia_batch.signals import OUTPUTS
 from mia_batch.verdict.duplicates import too_many_duplicates
-from mia_batch.verdict.evaluability import OUTPUTS, Evaluability, evaluability, evaluability_of_losses
+from mia_batch.verdict.evaluability import Evaluability, evaluability, evaluability_of_losses
 
 
 def look_at_model(config: Config, features: Features) -> Evaluability:

@@ -33,7 +33,7 @@ from mia_batch.rundir.manifest import Manifest, add_launch, end_launch, launch
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import read_rows
 from mia_batch.settings.loading import named_in
-from mia_batch.settings.schema import OUTPUTS, Config, ModelConfig
+from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.gather import Extraction, Outcome
 from mia_batch.stages.plan import make_manifest, make_plan, warn_of_borrowed
@@ -116,14 +116,8 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
         begin_launch(paths, done)
         entry = launch("extract", rank_size=world.size, n_nodes=world.n_nodes, rows_done=int(done.sum()))
         manifest = add_launch(paths, entry)
-    width = file.store.n_classes if file.store else width_of(config.model)
+    width = file.store.n_classes if file.store else config.model.n_columns()
     return Work(config, paths, selection, manifest, done, width, form, prepared)
-
-
-def width_of(model: ModelConfig) -> int | None:
-    """The columns that the network is configured for; one makes two, and a function makes what it likes."""
-    stated = model.kwargs.get("num_classes")
-    return None if model.output not in OUTPUTS else 2 if stated == 1 else stated
 
 
 def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Form | None, Manifest]:

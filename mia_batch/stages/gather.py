@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
+from mia_batch.inputs import Batch
 from mia_batch.mpi.shards import owed_rows
 from mia_batch.mpi.world import World
 from mia_batch.process.progress import Progress
@@ -24,7 +25,6 @@ from mia_batch.signals import loss as cross_entropy
 
 log = logging.getLogger(__name__)
 RUNNING, STOPPING, BROKEN = 0, 1, 2
-Batch = tuple[NDArray[np.int64], tuple[NDArray[Any], ...], NDArray[np.int32], NDArray[Any]]
 Batches = Callable[[NDArray[np.int64]], Iterator[Batch]]  # as network.batches gives them
 
 

@@ -73,7 +73,7 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int
         attempt(partial(read_rename, config.model.rename))
     samples = attempt(lambda: look_at(config.data, n_looked_at))
     if samples is not None:
-        attempt(partial(check_attack, config.attack, samples[0]))
+        attempt(partial(check_splits, config.attack, samples[0].member, samples[0].group))
     warn_of_borrowed(config.data)
     manifest = None if problems else attempt(lambda: make_manifest(config))
     if samples is None or manifest is None:
@@ -85,11 +85,6 @@ def warn_of_borrowed(data: DataConfig) -> None:
     """One loud line where the network's input is preprocessed with CIFAR's values because nothing else is said."""
     if data.borrowed:
         log.warning("%s", borrowed_preprocessing(data.borrowed))
-
-
-def select_samples(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> Selection:
-    """The samples of `chosen`; some are read, so that what is wrong with many of them shows now."""
-    return look_at(chosen, n_looked_at)[0]
 
 
 def look_at(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> tuple[Selection, Form]:
@@ -112,24 +107,21 @@ def looked_at(split: NDArray[np.str_], n: int = LOOKED_AT) -> list[NDArray[np.in
     return [np.append(own[0], drawn.choice(own[1:], min(n, len(own)) - 1, replace=False)) for own in rows]
 
 
-def check_attack(attack: AttackConfig, selection: Selection) -> None:
+def check_splits(attack: AttackConfig, member: NDArray[np.integer], group: NDArray[np.int64] | None) -> None:
     """Refuse before the extraction what the attack stage would refuse after it.
+
+    Args:
+        attack: how rows are split, and the grids.
+        member: membership, (n_samples,).
+        group: declared groups, (n_samples,); None for samples that stand alone.
 
     Raises:
         InputError: too few samples for the split, the folds or a grid.
     """
-    check_splits(attack, selection.member, selection.group)
+    from mia_batch.attacks.grouping import group_codes  # scikit-learn takes a second
+    from mia_batch.stages.attack_settings import splits_of
 
-
-def check_splits(attack: AttackConfig, member: NDArray[np.integer], group: NDArray[np.int64] | None) -> None:
-    """The same, of membership and declared groups, (n_samples,) each; None for samples that stand alone."""
-    from mia_batch.attacks.grouping import group_codes
-    from mia_batch.attacks.split import make_splits
-    from mia_batch.search.folds import check_grids
-
-    codes = None if group is None else group_codes(None, group, len(member))
-    for split in make_splits(member.astype(np.int8), group=codes, **attack.splitting()):
-        check_grids(split, {method.method: dict(method.params) for method in attack.methods})
+    splits_of(attack, member, group_codes(None, group, len(member)))
 
 
 def planned_manifest(config: Config) -> Manifest:

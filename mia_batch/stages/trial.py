@@ -19,6 +19,7 @@ from mia_batch.errors import InputError
 from mia_batch.process.child import Ended, run_limited, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, OK
 from mia_batch.process.resources import available_memory
+from mia_batch.settings.changes import read_changes
 from mia_batch.settings.loading import load_config, named_in, with_checkpoint
 from mia_batch.settings.schema import Config
 from mia_batch.stages.plan import make_plan
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TRIED = 64  # samples, as many members as non-members where there are enough
 SECONDS = 600.0  # that a trial may take
+MARK = "mia-batch: "  # before a child's own lines: users' networks and MindSpore print too
 NO_MINDSPORE = "MindSpore is not installed here"
 
 
@@ -38,10 +40,10 @@ class Trial:
     """What a network has done with a few samples.
 
     Attributes:
-        inputs: types and shapes of the batch that it was given.
-        outputs: of what it gave.
-        labels: lowest and highest of the samples.
-        right: of members and of non-members, how many it is right on, and how many were tried.
+        inputs: the types and shapes of the first batch that the network was given, in words.
+        outputs: the types and shapes of what it gave for that batch, in words.
+        labels: the lowest and the highest label of the samples.
+        right: for members, then for non-members, on how many samples the network is right, and how many were tried.
     """
 
     inputs: str
@@ -113,9 +115,8 @@ def try_here(args: argparse.Namespace) -> int:
         network = load_network(config.model, config.data.network_size)
         predictor = Predictor(network, min(TRIED, config.extract.batch_size), output=Output.of(config.model))
         read = reader(config.data, plan.selection, form=plan.form)
-        width = config.model.kwargs.get("num_classes")
-        tried = try_out(config, plan.selection, predictor, read, n_classes=width)
-    print("\n".join(tried.lines()), flush=True)
+        tried = try_out(config, plan.selection, predictor, read, n_classes=config.model.n_columns())
+    print("\n".join(f"{MARK}{line}" for line in tried.lines()), flush=True)
     return OK
 
 
@@ -132,11 +133,12 @@ def try_in_child(config: Config, changes: Sequence[str]) -> list[str]:
     if importlib.util.find_spec("mindspore") is None:
         raise InputError(f"--try: needs MindSpore, got none: {NO_MINDSPORE}")
     arguments = [str(config.path), f"--checkpoint={config.model.checkpoint}"]
-    arguments += [f"--set={each}" for each in changes if not each.startswith("model.checkpoint=")]
+    said = zip(changes, read_changes(changes), strict=True)
+    arguments += [f"--set={text}" for text, change in said if change.path != ("model", "checkpoint")]
     memory = available_memory()
     ended = run_limited(stage_command("try_network", arguments), seconds=SECONDS, memory=memory)
     if ended.code == OK:
-        return [line for line in ended.stdout.splitlines() if line.startswith(("tried:", " "))]
+        return _marked(ended.stdout)
     raise InputError(_problems(config, ended, memory))
 
 
@@ -150,8 +152,13 @@ def check_network(config: Config) -> None:
         raise InputError(f"{config.path}: --try: must have a network to try, got data.source: outputs")
 
 
+def _marked(text: str) -> list[str]:
+    """The lines that are this program's, without their mark; a line of a network's may be unfinished before one."""
+    return [line.partition(MARK)[2] for line in text.splitlines() if MARK in line]
+
+
 def _problems(config: Config, ended: Ended, memory: int) -> list[str]:
-    said = [line.removeprefix("mia-batch: ") for line in ended.stderr.splitlines() if line.startswith("mia-batch: ")]
+    said = _marked(ended.stderr)
     if ended.code == BAD_INPUT and said:
         return said
     rule = f"{config.path}: --try: the network must run on {TRIED} samples on CPU within {SECONDS:g} s and "

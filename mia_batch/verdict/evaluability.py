@@ -18,8 +18,6 @@ GUESSING_LEVEL = 0.01  # error of calling members' accuracy better than guessing
 BELOW_LEVEL = 1e-4  # error of calling non-members' accuracy worse than guessing
 LOW_ACCURACY = 0.9  # on members, of a model that may be fed otherwise than it was in training
 CONSTANT = 1e-6  # of the largest output: outputs that differ by less are the same
-SUM_TOLERANCE = 1e-3  # of probabilities, which may have been stored with three digits
-OUTPUTS = ("logits", "probabilities")
 LOG_OF_ZERO = float(np.log(np.float32(signals.LEAST)))
 BLOCK_VALUES = 1 << 21  # of outputs looked at together
 
@@ -87,15 +85,15 @@ def evaluability(
         outputs: logits, shape (n_samples, n_classes); may be mapped from a file, and is read in blocks.
         labels: true classes, shape (n_samples,).
         member: membership, shape (n_samples,), 0 or 1.
-        output: what the outputs are declared to be, of `OUTPUTS`; probabilities have been made logits already.
+        output: what the outputs are declared to be, of `signals.OUTPUTS`; probabilities have been made logits already.
         weak: the model is untrained or weak on purpose: how well it does decides nothing, what its outputs are does.
         imported: the outputs came from files.
 
     Raises:
         ValueError: wrong shapes or values.
     """
-    if output not in OUTPUTS:
-        raise ValueError(f"output: must be one of {', '.join(OUTPUTS)}, got {output!r}")
+    if output not in signals.OUTPUTS:
+        raise ValueError(f"output: must be one of {', '.join(signals.OUTPUTS)}, got {output!r}")
     right, loss = signals.correctness(outputs, labels), signals.loss(outputs, labels)
     seen = np.asarray(member) == 1
     members, nonmembers = (_side(right[rows], loss[rows]) for rows in (seen, ~seen))
@@ -202,7 +200,8 @@ def _faults_of_outputs(outputs: NDArray[np.floating], output: str, *, imported: 
     probable = output == "logits"
     for block in _blocks(outputs):
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-        probable = probable and bool((block >= 0).all()) and bool((abs(block.sum(axis=1) - 1) < SUM_TOLERANCE).all())
+        off = abs(block.sum(axis=1) - 1)
+        probable = probable and bool((block >= 0).all()) and bool((off < signals.SUM_TOLERANCE).all())
     if len(outputs) > 1 and (high - low).max() <= CONSTANT * max(abs(low).max(), abs(high).max(), CONSTANT):
         return ["the model gives every sample the same outputs. Look at the checkpoint and at the preprocessing."]
     advice = (

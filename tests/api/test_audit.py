@@ -19,7 +19,7 @@ from mia_batch.api.arrays import as_array, read_rows
 from mia_batch.api.audit import audit
 from mia_batch.api.result import AuditResult
 from mia_batch.errors import InputError
-from mia_batch.inputs import NO_GROUP, describe
+from mia_batch.inputs import NO_GROUP, STATISTICS, describe
 from mia_batch.metrics.registry import METRICS
 from mia_batch.process.exit_codes import BY_OUTCOME, run_main
 from mia_batch.process.stop import StopRequest
@@ -197,16 +197,25 @@ def test_two_sides_are_audited(rows: dict[str, np.ndarray], found: AuditResult) 
     assert bare(audit(member=member, nonmember=nonmember, **QUICK).summary) == bare(found.summary)
 
 
-def test_groups_have_names_over_both_sides() -> None:
-    def side(*names: Any) -> dict[str, Any]:
-        return {"logits": np.eye(3), "labels": [0, 1, 2], "groups": names}
+GROUPS: dict[str, tuple[Any, Any]] = {
+    "words": (["a", "b", "-1"], ["b", "-1", "c"]),
+    "bytes": (["é".encode(), b"b", b"-1"], [b"b", b"-1", "è".encode()]),
+    "numbers": ([5, 7, -1], [7, -1, 9]),
+    "types of numbers": (np.array([5, 7, -1], np.int16), [7, -1, 9]),
+    "unsigned on one side": ([2**53, 7, -1], np.array([7, 2**53 + 1, 2**64 - 1], np.uint64)),
+}
 
-    words = read_rows({}, side("a", "b", "-1"), side("b", "-1", "c")).features.group
-    numbers = read_rows({}, side(5, 7, -1), side(7, -1, 9)).features.group
-    assert words is not None
-    assert np.array_equal(words, numbers)
-    assert words[1] == words[3] != words[0]
-    assert list(words == NO_GROUP) == [False, False, True, False, True, False]
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_groups_have_names_over_both_sides(case: str) -> None:
+    sides = [{"logits": np.eye(3), "labels": [0, 1, 2], "groups": names} for names in GROUPS[case]]
+    found = read_rows({}, *sides).features.group
+    assert found is not None
+    assert found[1] == found[3]
+    alone = found[[i for i in range(6) if i not in (1, 3) and found[i] != NO_GROUP]]
+    assert len({*alone.tolist(), found[1]}) == len(alone) + 1
+    unsigned = case == "unsigned on one side"
+    assert list(found == NO_GROUP) == [False, False, True, False, not unsigned, False]
 
 
 def test_probabilities_are_as_good_as_logits(rows: dict[str, np.ndarray], found: AuditResult) -> None:
@@ -257,6 +266,25 @@ def test_inputs_that_are_no_images_are_hashed(rows: dict[str, np.ndarray]) -> No
     assert not result.attacks["correctness"].evaluated[twins].any()
 
 
+PIXELS = np.random.default_rng(5).integers(0, 256, (4, 6, 5, 4), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "image"),
+    [(PIXELS, True), (PIXELS.astype(np.float32), True), (PIXELS[..., :3] / 255, False), (PIXELS - 300.0, False)],
+    ids=["bytes of four channels", "floats", "floats of 0 to 1", "normalised"],
+)
+def test_statistics_of_inputs_are_exact(inputs: np.ndarray, image: bool) -> None:
+    """Pixels are counted in sixteenths of 0..255, in which floats of 0 to 1 would be 16 steps."""
+    given = {"logits": np.eye(4), "labels": range(4), "inputs": inputs}
+    statistics = read_rows(given, [1, 1, 0, 0], None).features.statistics
+    assert statistics is not None
+    found = dict(zip(STATISTICS, statistics.T, strict=True))
+    assert found["mean"] == pytest.approx(inputs.mean(axis=(1, 2, 3)), rel=1e-6)
+    assert found["maximum"] == pytest.approx(inputs.max(axis=(1, 2, 3)), rel=1e-6)
+    assert (found["height"] == 6).all() == image  # of arrays the number of values
+
+
 # --- what it refuses -------------------------------------------------------------------------------------------------
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -288,6 +316,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"logits": None, "labels": None, "nonmember": (np.zeros((9, 3)), np.zeros(9, int)),
       "member": {"logits": np.zeros((9, 3)), "labels": np.zeros(9, int), "groups": range(9)}},
      "nonmember.groups: must be given too"),
+    ({"logits": None, "labels": None, "member": {"losses": [1, 2], "groups": [1, 2]},
+      "nonmember": {"losses": [1, 2], "groups": ["1", "2"]}},
+     "nonmember.groups: must be integers as member's are, got words"),
+    ({"logits": None, "labels": None, "member": {"losses": [1, 2]}, "nonmember": {"losses": [1], "inputs": [[1]]}},
+     "member.inputs: must be given too"),
+    ({"logits": None, "labels": None, "member": (np.zeros((9, 3)), np.zeros(9, int))},
+     r"nonmember: must be given beside member=\(logits, labels\)"),
+    ({"logits": None, "labels": None, "member": {"losses": [1]}}, "nonmember: must be given beside member"),
+    ({"logits": None, "labels": None, "member": [1, 0]}, "logits: must be given, or probabilities or losses instead"),
     ({"losses": np.zeros(N)}, "logits: must be given, or probabilities or losses instead, got both"),
     ({"logits": None, "losses": np.zeros((N, 2))}, r"losses: must be numbers of shape \(samples,\), got float64"),
     ({"logits": None, "losses": np.full(N, -1)}, "losses: must be finite and at least 0, got -1.0 at sample 0"),
@@ -303,7 +340,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"inputs": np.full((N, 2), "a")}, r"inputs\[0\]: must be numbers, got <U1"),
     ({"logits": None, "labels": None, "member": {"logits": np.eye(3), "labels": range(3), "inputs": np.zeros((3, 2))},
       "nonmember": {"logits": np.eye(3), "labels": range(3), "inputs": np.zeros((3, 1, 1, 3), np.uint8)}},
-     r"nonmember.inputs: must be \(height, width, 3\) of 0 to 255 on both sides or on neither, got array and image"),
+     r"nonmember.inputs: must be images, .* of 0 to 255, on both sides or on neither, got array and image"),
     ({"attacks": ["lrr"]}, r"attack.methods\[0\].method: must be one of .*, got 'lrr'"),
     ({"attacks": []}, "attack.methods: must have at least 1, got"),
     ({"attacks": 5}, "attacks: must be names, or names with their grids, got int"),

@@ -31,7 +31,7 @@ def features(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
 def test_columns_one_by_one(n_classes: int) -> None:
     logits, label, _ = network(200, n_classes, 1.0, 0)
     X = features(logits, label)
-    assert X.shape == (200, n_features(n_classes))
+    assert X.shape == (200, n_features("signals", n_classes))
     expected = [compute(logits, label) for compute, _ in signals.SIGNALS.values()]
     expected += [np.sort(logits.astype(float), axis=1)[:, -k] for k in range(1, min(5, n_classes) + 1)]
     for column in expected[:6]:

@@ -214,7 +214,7 @@ def test_samples_mapped_from_a_file_give_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", NO_GRID)
 def test_they_take_no_parameters(name: str) -> None:
     assert ATTACKS[name].check({}) == []
-    assert ATTACKS[name].check({"C": [1]}) == [f"params.C is unknown: {name} takes no parameters"]
+    assert ATTACKS[name].check({"C": [1]}) == [("params.C", f"is unknown: {name} takes no parameters")]
 
 
 def test_every_signal_is_oriented_so_that_members_score_higher() -> None:

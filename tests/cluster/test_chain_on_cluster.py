@@ -9,8 +9,10 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
 from audits import BATCH, BIN, LR, RF, ROWS, Audit, metrics, mia_batch, same_features, status, submit, write_site
 from minicluster import MiniCluster, wait_until
+from outputs import made_up, write_csv
 
 from mia_batch.rundir.jobs import latest_jobs, record
 from mia_batch.rundir.paths import RunPaths
@@ -178,6 +180,26 @@ def test_attack_and_reduce_are_requeued_cancelled_and_resubmitted(
     mia_batch(cluster, "run", audit.config, "--out", alone, check=False)
     assert metrics(run) == metrics(alone)
     assert audit.read_more_than_once() == 0
+
+
+def test_outputs_of_another_framework_are_imported_by_the_first_job(cluster: MiniCluster, tmp_path: Path) -> None:
+    """Also where that job is warned and requeued: it begins again, and the chain gives what one machine gives."""
+    file, run, config = write_csv(tmp_path / "outputs", made_up(40_000, 20)), tmp_path / "run", tmp_path / "config.yaml"
+    methods = [{"method": "threshold_loss"}, {"method": "correctness"}]
+    raw = {"data": {"source": "outputs", "files": str(file)}, "attack": {"max_rows": 1000, "methods": methods}}
+    config.write_text(yaml.safe_dump(raw))
+    jobs = submit(cluster, config, "--out", run, "--site", write_site(tmp_path / "site.yaml", nodes=1))
+    assert list(jobs) == ["import", "attack", "reduce"]
+    cluster.wait_job(jobs["import"], ["RUNNING"])
+    log = run / "logs" / f"import-{jobs['import']}.log"
+    wait_until(lambda: log.exists() and "label from label" in log.read_text(), what="the file's columns")
+    warn(cluster, jobs["import"], "")
+    wait_until(lambda: restarts(cluster, jobs["import"]) > 0, what="restart after the warning")
+    finish(cluster, jobs)
+    alone = tmp_path / "alone"
+    mia_batch(cluster, "run", config, "--out", alone, check=False)
+    assert metrics(run) == metrics(alone)
+    assert {stage["state"] for stage in status(cluster, run).values()} == {"done"}
 
 
 def test_jobs_that_slurm_has_forgotten_are_said_to_be(

@@ -13,13 +13,13 @@ from mia_batch.commands.check import plan_lines, sample_lines
 from mia_batch.inputs import STATISTICS
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
-from mia_batch.stages.plan import make_plan, select_samples
+from mia_batch.stages.plan import look_at, make_plan
 
 
 @pytest.mark.parametrize("eval_fraction", [0.2, 0.32, 0.321, 0.5, 0.7])
 def test_the_split_is_the_one_that_the_attacks_get(write_config: Callable[..., Path], eval_fraction: float) -> None:
     config = load_config(write_config({"attack.eval": "holdout", "attack.eval_fraction": eval_fraction}))
-    selection = select_samples(config.data)
+    selection = look_at(config.data)[0]
     (split,) = make_splits(selection.member, **config.attack.splitting())
     lines = plan_lines(config, selection, 1)
     assert any(line.startswith(f"attack:  fit on {len(split.fit)}, score {len(split.evaluated)}, ") for line in lines)
@@ -27,7 +27,7 @@ def test_the_split_is_the_one_that_the_attacks_get(write_config: Callable[..., P
 
 def test_with_cross_fitting_every_sample_scores(write_config: Callable[..., Path]) -> None:
     config = load_config(write_config({"attack.max_rows": 100}))
-    selection = select_samples(config.data)
+    selection = look_at(config.data)[0]
     assert {len(split.fit) for split in make_splits(selection.member, **config.attack.splitting())} == {100}
     assert any(line.startswith("attack:  fit on 100 5 times, score 160, ") for line in plan_lines(config, selection, 1))
 
@@ -36,7 +36,7 @@ def test_attacks_without_a_grid_are_shown_as_such(write_config: Callable[..., Pa
     methods = [{"method": "threshold_loss"}, {"method": "lr"}, {"method": "attack_p"}]
     for search in ("shared", "halving"):
         config = load_config(write_config({"attack.methods": methods, "attack.search": search}))
-        lines = [line.strip() for line in plan_lines(config, select_samples(config.data), 1)]
+        lines = [line.strip() for line in plan_lines(config, look_at(config.data)[0], 1)]
         assert {"threshold_loss: no grid to search", "attack_p: no grid to search"} <= set(lines)
         assert any(line.startswith("lr: 1 candidates, ") for line in lines)
 
@@ -53,13 +53,13 @@ def test_what_the_attacks_share_is_counted(
 ) -> None:
     chosen = [{"method": method} for method in methods]
     config = load_config(write_config({"attack.features": kind, "attack.methods": chosen}))
-    lines = plan_lines(config, select_samples(config.data), 1)
+    lines = plan_lines(config, look_at(config.data)[0], 1)
     n_columns += 1 + 10 + len(STATISTICS)  # of the blind baseline
     assert any(f"{8 * 160 * n_columns / 1024:.1f} KiB more while it runs" in line for line in lines)
 
 
 def gate_lines(config: Config) -> list[str]:
-    lines = plan_lines(config, select_samples(config.data), 2)
+    lines = plan_lines(config, look_at(config.data)[0], 2)
     first = next(i for i, line in enumerate(lines) if line.startswith("reduce:"))
     return [line[9:] for line in lines[first:]]
 

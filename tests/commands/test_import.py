@@ -153,9 +153,9 @@ def test_the_config_names_the_files(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["gone.npz"], "data.files: must be a file that can be read, got"),
+        (["gone.npz"], "mia-batch: FILE: must be a file that can be read, got"),
         (["a.npz", "a.npz", "a.npz"], "FILE: must be one file, two (members, then non-members), or NAME=FILE.npy"),
-        (["logits=a.npz"], "data.files: must be a file, or .npy files by what they hold, got 'logits'"),
+        (["logits=a.npz"], "FILE: must be a file, or .npy files by what they hold, got 'logits'"),
         (["sides.logits=z.npy"], "FILE: must name what z.npy holds"),
         (["logits=z.npy", "logits=z.npy"], "FILE: must name what each file holds once, got logits=z.npy"),
         (["a.npz", "--column", "label"], "--column: must be KEY=NAME, KEY one of logits, probabilities"),
@@ -185,7 +185,7 @@ def test_an_import_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     assert main(["import", "a.npz", "--out", "out"]) == 0
     before = (tmp_path / "out" / "features.h5").read_bytes()
     assert main(["import", "b.npz", "--out", "out"]) == 2
-    assert "must have no audit.yaml that says something else" in capsys.readouterr().err
+    assert "out: --out: holds another audit.yaml; choose another --out, or audit with" in capsys.readouterr().err
     assert (tmp_path / "out" / "features.h5").read_bytes() == before
 
 
@@ -205,14 +205,41 @@ def test_an_import_that_is_stopped_says_by_what(
     assert not (tmp_path / "out").exists()
 
 
+def test_of_a_given_config_columns_are_kept_but_for_those_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arrays = made_up(60)
+    write_npz(tmp_path / "a", {"z": arrays["logits"], "y": arrays["label"], "member": arrays["member"]})
+
+    def imported(data: dict[str, Any], *words: str) -> tuple[dict[str, Any], list[str]]:
+        """The section `data` that is written, and what is said of the given one."""
+        raw = {"data": data, "attack": {"methods": [{"method": "correctness"}]}}
+        (tmp_path / "given.yaml").write_text(yaml.safe_dump(raw))
+        assert main(["import", "a.npz", "--config", "given.yaml", "--column", "logits=z", *words]) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "given config" in line]
+        return yaml.safe_load((tmp_path / words[-1] / "audit.yaml").read_text())["data"], said
+
+    given = {"source": "outputs", "files": "gone.npz", "columns": {"label": "y", "loss": "l"}, "randomised": True}
+    made, said = imported(given, "--out", "out")
+    assert (made["columns"], made["randomised"], said) == ({"label": "y", "logits": "z"}, True, [])
+    network = {"source": "a.b:c", "members": {"split": "a"}, "nonmembers": {"split": "b"}, "randomised": True}
+    made, (line,) = imported(network, "--column", "label=y", "--out", "other")
+    assert made["randomised"] is False
+    assert line.endswith("not taken for source outputs: data.members, data.nonmembers, data.randomised")
+
+
 def test_submit_queues_the_import_as_the_first_job(tmp_path: Path, capsys: Any) -> None:
     files = str(write_npz(tmp_path / "a", made_up(60)))
     raw = {"data": {"source": "outputs", "files": files}, "attack": {"methods": [{"method": "correctness"}]}}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
     arguments = [str(tmp_path / "c.yaml"), "--out", str(tmp_path / "out"), "--site", "gpu", "--dry-run"]
     assert main(["submit", *arguments]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     assert [line.partition("=")[0] for line in lines] == ["import", "attack", "reduce"]
+    said = [line.partition(" (")[0] for line in printed.err.splitlines() if "estimate: " in line]
+    assert [line.partition("estimate: ")[2].partition(":")[0] for line in said] == ["attack", "reduce"]
     assert "slurm/import.sbatch" in lines[0]
     assert "gres" not in lines[0]
     assert "--dependency=afterok:$import" in lines[1]

@@ -15,7 +15,7 @@ from mia_batch.errors import InputError
 from mia_batch.inputs import NO_GROUP, content
 from mia_batch.rundir.identity import data_digest, features_digest, verdict_identity
 from mia_batch.settings.loading import load_config
-from mia_batch.stages.plan import make_manifest, select_samples
+from mia_batch.stages.plan import look_at, make_manifest
 
 Write = Callable[..., Path]
 EITHER = "must be the name of a column or attribute, or a file for each split: {train: FILE}"
@@ -47,7 +47,7 @@ def dataset(split):
 
 
 def group_of(path: Path) -> np.ndarray:
-    return select_samples(load_config(path).data).group
+    return look_at(load_config(path).data)[0].group
 
 
 def refused(path: Path) -> str:
@@ -175,20 +175,20 @@ def test_a_records_twins_are_found_before_anything_runs(records: Path, write_con
     test[60] = test[61]
     test.tofile(records / "test.bin")
     config = load_config(write_config({"data.max_duplicates": 0.03}))
-    assert data_lines(config.data, select_samples(config.data)) == [
+    assert data_lines(config.data, look_at(config.data)[0]) == [
         "data:    2 members and 2 non-members have an input that is on both sides, and are left out: train sample 4, "
         "train sample 50; test sample 7, test sample 30."
     ]
     test[8, 2:] = train[5, 2:]
     test.tofile(records / "test.bin")
-    _, warning = data_lines(config.data, select_samples(config.data))
+    _, warning = data_lines(config.data, look_at(config.data)[0])
     assert warning.startswith(f"{'':<9}WARNING: this audit will not be evaluable: 3 of 70 non-members (4.3%) have ")
 
 
 def test_check_counts_declared_groups(tmp_path: Path, write_config: Write) -> None:
     named = files(tmp_path, np.arange(90) // 3, np.r_[np.arange(20, 50), np.full(40, -1)])
     config = load_config(write_config({"data.group": named}))
-    none, counted = data_lines(config.data, select_samples(config.data))
+    none, counted = data_lines(config.data, look_at(config.data)[0])
     assert none == "data:    no input is on both sides"
     assert counted == "         50 declared groups, 10 of them on both sides"
 

@@ -29,7 +29,7 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import read_rows
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.extract import RootFile
-from mia_batch.stages.plan import looked_at, select_samples
+from mia_batch.stages.plan import look_at, looked_at
 
 Write = Callable[..., Path]
 DATASETS = (
@@ -219,7 +219,7 @@ def test_a_label_outside_the_network_is_one_line(tmp_path: Path, net_config: Wri
 
 def test_a_label_that_is_another_with_its_image_is_one_line(tmp_path: Path, source_config: Write) -> None:
     """Of one sample that the check has not looked at."""
-    selection = select_samples(load_config(config := source_config(other=41), need=()).data)
+    selection = look_at(load_config(config := source_config(other=41), need=()).data)[0]
     assert 41 not in {selection.sample_index[row] for rows in looked_at(selection.split) for row in rows}
     result = run_job("extract", config, "--out", tmp_path / "out", ranks=2)
     rule = "the label read with the input must equal the one in labels or targets, or read alone, got 2 and 1"

@@ -380,7 +380,7 @@ def test_batches_give_the_rows_asked_for(folder: Path, rows: np.ndarray, batch_s
     selection = select_all(data)
     source = open_samples(data)
     seen = []
-    for part, (images,), labels, kept in batches.batches(data, selection, rows, batch_size):
+    for part, (images,), labels, kept in batches.batches(data, selection, rows, batch_size, network=nn.Cell()):
         assert len({row // batch_size for row in part.tolist()}) == 1
         np.testing.assert_array_equal(labels, selection.label[part])
         for row, image in zip(part, images, strict=True):
@@ -400,7 +400,7 @@ def test_augmentation_changes_members_alone_and_depends_on_the_sample_alone(fold
 
     def collect(data: DataConfig, batch_size: int, rows: np.ndarray, seed: int = 1) -> np.ndarray:
         read = batches.reader(data, selection, seed=seed)
-        parts = list(batches.batches(data, selection, rows, batch_size, read=read))
+        parts = list(batches.batches(data, selection, rows, batch_size, network=nn.Cell(), read=read))
         np.testing.assert_array_equal(np.concatenate([inputs for *_, inputs in parts]), kept[rows])
         return np.concatenate([images for _, (images,), *_ in parts])
 

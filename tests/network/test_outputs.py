@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 
 from mia_batch.errors import InputError
 from mia_batch.network.forward import Predictor
-from mia_batch.network.outputs import Columns, Output, as_arrays
+from mia_batch.network.outputs import LogitsInGraph, Output, as_arrays
 from mia_batch.network.train import Ranks, TrainStep
 from mia_batch.settings.schema import ModelConfig
 
@@ -376,11 +376,27 @@ def test_a_step_is_logistic_regression_whatever_the_form(graph: None, kind: str,
     np.testing.assert_allclose(found, weight, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(N,), (N, 1), (N, 2), (N, CLASSES)], ids=str)
+@pytest.mark.parametrize(("key", "index"), [(None, None), ("a", None), (None, 1)], ids=["all", "key", "index"])
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_logits_are_the_same_within_a_graph(
+    graph: None, kind: str, key: str | None, index: int | None, shape: tuple[int, ...]
+) -> None:
+    values = np.random.default_rng(7).uniform(0.1, 0.9, shape).astype(np.float32)
+    if kind == "probabilities" and values[0].size > 1:
+        values /= values.sum(axis=1, keepdims=True)
+    other, chosen = Tensor(INPUTS), Tensor(values)
+    given = {"b": other, "a": chosen} if key else (other, chosen) if index else chosen
+    output = Output(kind, key, index)
+    expected = output.logits(given, np.arange(N), N)
+    np.testing.assert_allclose(LogitsInGraph(output)(given).asnumpy(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_there_is_no_training_through_a_function(functions: Path) -> None:
     with pytest.raises(InputError, match=r"model\.output: must be logits or probabilities to train on: .*, got /"):
-        Columns(named(functions, "margin"))
+        LogitsInGraph(named(functions, "margin"))
 
 
 def test_a_probability_of_zero_has_a_finite_loss(graph: None) -> None:
-    found = Columns(Output("probabilities"))(Tensor([[0.0, 1.0]], ms.float32)).asnumpy()
+    found = LogitsInGraph(Output("probabilities"))(Tensor([[0.0, 1.0]], ms.float32)).asnumpy()
     assert np.isfinite(found).all()

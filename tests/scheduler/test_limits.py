@@ -6,7 +6,7 @@ import pytest
 
 from mia_batch.scheduler.limits import limit_bytes, limit_seconds, warnings
 from mia_batch.scheduler.site import Site
-from mia_batch.stages.estimates import Estimate
+from mia_batch.stages.estimates import StageCost
 
 GIB = 1 << 30
 
@@ -35,9 +35,9 @@ def test_memory_is_that_of_sbatch(memory: str | None, n_bytes: int | None) -> No
 
 
 FOUND = [
-    Estimate("extract", None, GIB, "for each of 8 rank(s)", "", at_least=True),
-    Estimate("attack", 7200.0, 2 * GIB, "on 4 core(s)", ""),
-    Estimate("reduce", 60.0, GIB, "on 1 core", ""),
+    StageCost("extract", None, GIB, "for each of 8 rank(s)", "", at_least=True),
+    StageCost("attack", 7200.0, 2 * GIB, "on 4 core(s)", ""),
+    StageCost("reduce", 60.0, GIB, "on 1 core", ""),
 ]
 
 

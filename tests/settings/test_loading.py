@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from mia_batch.errors import InputError
 from mia_batch.settings.loading import load_config, with_checkpoint
@@ -151,6 +152,12 @@ LINES = [
     ({"attack.methods": [{"method": "lr"}, {"method": "lr"}]}, "attack.methods: must name each once, lr repeated"),
     ({"attack.methods": [{"method": "threshold_loss", "params": {"C": [1]}}]},
      "attack.methods[0].params.C: is unknown: threshold_loss takes no parameters"),
+    ({"attack.methods": [{"method": "lr", "params": {"the C": 1}}]}, "attack.methods[0].params.the C: must be a list"),
+    ({"attack.methods": [{"method": "lr", "params": {"the C": [1]}}]},
+     "attack.methods[0].params.the C: is unknown; valid parameters: "),
+    ({"attack.methods": [{"method": "lr", "notes": []}]},
+     "attack.methods[0].notes: unknown key; valid keys: method, params"),
+    ({"my key": 1}, "my key: unknown key; valid keys: model, data"),
     ({"attack.features": "loss"}, "attack.features: must be 'signals', 'logits_loss' or 'mindarmour', got 'loss'"),
     ({"attack.backend": "dask"}, "attack: scheduler (an address or a scheduler file) goes with backend: dask"),
     ({"report.metrics": ["auc", "precisoin"]},
@@ -197,6 +204,19 @@ def test_each_problem_is_one_line(write_config: Write, changes: dict[str, Any], 
     found = problems(write_config(changes))
     assert len(found) == 1, found
     assert found[0].startswith(line)
+
+
+def test_all_problems_of_imported_outputs_come_at_once(tmp_path: Path) -> None:
+    """Keys there are not, those of samples for a network, and what is missing."""
+    data = {"source": "outputs", "fils": "a.npz", "my key": 1, "members": {"split": "train"}, "randomised": "yes"}
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"data": data, "attack": {"methods": [{"method": "correctness"}]}}))
+    valid = "unknown key; valid keys: source, files, columns, randomised, canaries, nonmembers_used_for"
+    assert sorted(problems(path)) == [
+        "data.files: is required", f"data.fils: {valid}; did you mean files?",
+        "data.members: does not go with source outputs: data.files holds all that is known",
+        f"data.my key: {valid}", "data.randomised: must be a valid boolean, got 'yes'",
+    ]  # fmt: skip
 
 
 def test_all_problems_come_at_once(write_config: Write) -> None:
@@ -280,8 +300,6 @@ def test_exponents_without_a_point_are_numbers(tmp_path: Path, write_config: Wri
 
 @pytest.mark.parametrize("name", ["demo", "vgg16_cifar100"])
 def test_shipped_configs_are_valid_and_every_key_is_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import yaml
-
     from mia_batch.files import shipped
     from mia_batch.settings.schema import SECTIONS
 

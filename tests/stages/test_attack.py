@@ -17,7 +17,7 @@ from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all
 from mia_batch.attacks.features import signal_features
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.attacks.split import make_splits
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, Problem
 from mia_batch.metrics.ranking import auc
 from mia_batch.rundir.features import Features
 from mia_batch.samples import Samples
@@ -222,8 +222,8 @@ class LossThreshold:
     needs = frozenset({"member", "features"})
     deed: str = ""
 
-    def check(self, params: Mapping[str, Sequence[Any]]) -> list[str]:
-        return [f"params.{name} is unknown" for name in params]
+    def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
+        return [(f"params.{name}", "is unknown") for name in params]
 
     def tasks(self, samples: Samples, settings: AttackSettings) -> list[Task]:
         return [Task("toy/all", 0.1, Deed(self.deed or "sum"))]
@@ -247,7 +247,7 @@ class TestAToyAttack:
 
     def test_and_says_what_is_wrong_with_its_parameters(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(ATTACKS, "toy", LossThreshold())
-        with pytest.raises(ValueError, match=r"params\.C is unknown"):
+        with pytest.raises(ValueError, match=r"params\.C: is unknown"):
             AttackConfig(methods=({"method": "toy", "params": {"C": [1]}},))
 
     @pytest.mark.parametrize(

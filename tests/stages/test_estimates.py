@@ -18,6 +18,7 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import AttackConfig
 from mia_batch.stages.attack import make_samples
+from mia_batch.stages.attack_settings import splits_of
 from mia_batch.stages.estimates import (
     ATTACK_START_S,
     Speed,
@@ -32,9 +33,8 @@ from mia_batch.stages.estimates import (
     reduce_estimate,
     runs_around,
     shapes_alone,
-    splits_of,
 )
-from mia_batch.stages.plan import select_samples
+from mia_batch.stages.plan import look_at
 from mia_batch.workers.open_executor import memory_of, workers_within
 
 LAUNCH: dict[str, Any] = {
@@ -133,7 +133,7 @@ def test_shapes_alone_make_the_tasks_and_take_the_memory_of_real_samples() -> No
     widths = column_widths(attack, 10)
     columns = {name: rng.normal(size=(600, width)) for name, width in widths.items()}
     real = make_samples(MEMBER, attack, **columns)
-    shapes = shapes_alone(MEMBER, splits_of(attack, MEMBER, np.full(600, -1)), widths)
+    shapes = shapes_alone(MEMBER, splits_of(attack, MEMBER), widths)
     assert shapes.known == real.known
     ours, theirs = _tasks(attack, shapes), _tasks(attack, real)
     assert {name: [(t.key, t.cost, t.memory) for t in its] for name, its in ours.items()} == {
@@ -145,7 +145,7 @@ def test_shapes_alone_make_the_tasks_and_take_the_memory_of_real_samples() -> No
 
 def test_the_workers_are_those_that_the_search_would_start() -> None:
     attack = attack_of(memory_gib=1.2)
-    splits = splits_of(attack, MEMBER, np.full(600, -1))
+    splits = splits_of(attack, MEMBER)
     samples = shapes_alone(MEMBER, splits, column_widths(attack, 10))
     tasks = [task for its in _tasks(attack, samples).values() for task in its]
     for n_jobs in (1, 2, 8):
@@ -161,7 +161,7 @@ def test_the_workers_are_those_that_the_search_would_start() -> None:
 @pytest.mark.parametrize("memory_gib", [0.001, 0.3, 0.5])
 def test_a_budget_that_holds_no_worker_is_said_before(memory_gib: float) -> None:
     attack = attack_of(memory_gib=memory_gib)
-    splits = splits_of(attack, MEMBER, np.full(600, -1))
+    splits = splits_of(attack, MEMBER)
     samples = shapes_alone(MEMBER, splits, column_widths(attack, 10))
     with pytest.raises(InputError) as refused:
         workers_within(memory_gib, 2, samples, [task for its in _tasks(attack, samples).values() for task in its])
@@ -172,7 +172,7 @@ def test_a_budget_that_holds_no_worker_is_said_before(memory_gib: float) -> None
 
 def test_jobs_of_their_own_take_as_long_as_the_longest() -> None:
     attack = attack_of()
-    splits = splits_of(attack, MEMBER, np.full(600, -1))
+    splits = splits_of(attack, MEMBER)
     alone, together = (attack_estimate(attack, MEMBER, splits, 10, n_jobs=1, alone=alone) for alone in (True, False))
     assert alone.seconds is not None
     assert together.seconds is not None
@@ -181,7 +181,7 @@ def test_jobs_of_their_own_take_as_long_as_the_longest() -> None:
 
 def test_on_a_dask_cluster_the_time_is_that_of_its_workers() -> None:
     attack = attack_of(backend="dask", scheduler="tcp://a:1")
-    found = attack_estimate(attack, MEMBER, splits_of(attack, MEMBER, np.full(600, -1)), 10, n_jobs=2)
+    found = attack_estimate(attack, MEMBER, splits_of(attack, MEMBER), 10, n_jobs=2)
     assert found.seconds is None
     assert "of one core, shared by the scheduler's workers" in found.basis
 
@@ -189,7 +189,7 @@ def test_on_a_dask_cluster_the_time_is_that_of_its_workers() -> None:
 def test_many_rows_are_estimated_without_their_memory() -> None:
     attack = attack_of(max_rows=1000)
     member = np.repeat(np.array([1, 0], dtype=np.int8), 100_000)
-    samples = shapes_alone(member, splits_of(attack, member, np.full(len(member), -1)), column_widths(attack, 1000))
+    samples = shapes_alone(member, splits_of(attack, member), column_widths(attack, 1000))
     assert sum(column.base.nbytes for column in samples.columns.values() if column.base is not None) < 1000
     found = attack_estimate(attack, member, samples.splits, 1000, n_jobs=1)
     assert found.memory > 8 * len(member) * sum(column_widths(attack, 1000).values())
@@ -207,7 +207,7 @@ def test_reduce_grows_with_the_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "n_classes"), [(7, 7), ("7", 3), (True, 3), (0, 3), (None, 3), ([7], 3), (2.0, 3)]
+    ("stated", "n_classes"), [(7, 7), (1, 2), ("7", 3), (True, 3), (0, 3), (None, 3), ([7], 3), (2.0, 3)]
 )
 def test_classes_are_as_the_config_says_or_the_labels(
     write_config: Callable[..., Path], stated: Any, n_classes: int
@@ -216,9 +216,16 @@ def test_classes_are_as_the_config_says_or_the_labels(
     assert n_classes_of(config, np.array([0, 2, 1])) == n_classes
 
 
+def test_a_function_gives_columns_of_its_own(write_config: Callable[..., Path]) -> None:
+    config = load_config(write_config({"model.kwargs": {"num_classes": 7}, "model.output": "package:function"}))
+    assert config.model.n_columns() is None
+    assert n_classes_of(config, np.array([0, 2, 1])) == 3
+    assert n_classes_of(config, np.array([0, 0])) == 2
+
+
 def test_every_stage_has_a_line(write_config: Callable[..., Path]) -> None:
     config = load_config(write_config())
-    found = estimates(config, select_samples(config.data), ranks=2, n_jobs=2)
+    found = estimates(config, look_at(config.data)[0], ranks=2, n_jobs=2)
     lines = estimate_lines(found)
     assert [line.split(": ")[1] for line in lines] == ["extract", "attack", "reduce"]
     assert all(line.startswith("estimate: ") for line in lines)

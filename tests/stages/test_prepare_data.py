@@ -63,10 +63,22 @@ def source_config(tmp_path: Path, write_config: Write) -> Write:
     return lambda kind, **more: write_config({**own, "data.kwargs": {"kind": kind}, **more})
 
 
+@pytest.fixture
+def network() -> Any:
+    """What takes one input, or two of these names."""
+    from mindspore import nn
+
+    class Takes(nn.Cell):
+        def construct(self, ids: Any, mask: Any = None) -> Any:
+            return ids
+
+    return Takes()
+
+
 @pytest.mark.parametrize("kind", ["bytes", "float"])
 @pytest.mark.parametrize("augment", [False, True])
 def test_prepared_samples_are_those_of_the_source(
-    tmp_path: Path, source_config: Write, kind: str, augment: bool
+    tmp_path: Path, source_config: Write, network: Any, kind: str, augment: bool
 ) -> None:
     config_file, folder = source_config(kind, **{"data.augment_members": augment}), tmp_path / "prepared"
     config = load_config(config_file)
@@ -78,8 +90,8 @@ def test_prepared_samples_are_those_of_the_source(
     for name in ("sample_index", "split", "label", "member", "group"):
         np.testing.assert_array_equal(getattr(selection, name), getattr(planned.selection, name))
     rows = np.arange(len(selection))
-    direct = batches.batches(config.data, planned.selection, rows, 16)
-    mapped = batches.batches(config.data, selection, rows, 16, read=opened.read)
+    direct = batches.batches(config.data, planned.selection, rows, 16, network=network)
+    mapped = batches.batches(config.data, selection, rows, 16, network=network, read=opened.read)
     for one, other in zip(direct, mapped, strict=True):
         for name, here, there in zip(("rows", "inputs", "labels", "kept"), one, other, strict=True):
             np.testing.assert_array_equal(here, there, err_msg=name)
@@ -149,7 +161,7 @@ def array_config(tmp_path: Path, write_config: Write) -> Write:
 
 @pytest.mark.parametrize("kind", ["vector", "tuple", "dict", "function"])
 def test_prepared_arrays_are_those_of_the_source_also_after_a_kill(
-    tmp_path: Path, array_config: Write, kind: str
+    tmp_path: Path, array_config: Write, network: Any, kind: str
 ) -> None:
     changes = {"data.preprocess": "items.py:double"} if kind == "function" else {}
     config_file = array_config("vector" if kind == "function" else kind, **changes)
@@ -158,8 +170,8 @@ def test_prepared_arrays_are_those_of_the_source_also_after_a_kill(
     assert prepare_main([str(config_file), "--out", str(whole.folder)]) == 0
     opened, rows = whole.open(identity.data_digest(planned.manifest)), np.arange(300)
     assert len(opened.inputs.columns) == (2 if kind in ("tuple", "dict") else 1)
-    direct = batches.batches(config.data, planned.selection, rows, 16)
-    mapped = batches.batches(config.data, opened.selection, rows, 16, read=opened.read)
+    direct = batches.batches(config.data, planned.selection, rows, 16, network=network)
+    mapped = batches.batches(config.data, opened.selection, rows, 16, network=network, read=opened.read)
     for one, other in zip(direct, mapped, strict=True):
         for here, there in zip((one[0], *one[1], *one[2:]), (other[0], *other[1], *other[2:]), strict=True):
             assert here.dtype == there.dtype

@@ -35,7 +35,6 @@ from mia_batch.process.stop import StopRequest  # noqa: E402
 from mia_batch.settings.loading import load_config  # noqa: E402
 from mia_batch.settings.schema import Config, TrainConfig  # noqa: E402
 from mia_batch.stages import train  # noqa: E402
-from mia_batch.stages.extract import width_of  # noqa: E402
 from mia_batch.stages.train import Files  # noqa: E402
 
 NETWORK = '''
@@ -290,7 +289,7 @@ def test_a_network_with_one_output_is_trained_and_loads(config_file: Path, outpu
     files = Files(config.model.checkpoint)
     assert json.loads(files.provenance.read_text())["accuracy"] == 1.0
     assert checkpoint.load_network(config.model, (8, 8)).parameters_dict()["0.classifier.weight"].shape == (1, 128)
-    assert width_of(config.model) == 2
+    assert config.model.n_columns() == 2
 
 
 def test_fewer_members_than_a_batch(config_file: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from audits import Audit
 
 from mia_batch.cli import main
@@ -35,6 +37,26 @@ def gives_images(num_classes=10):
     return Wide()
 '''
 
+OWN = '''
+import numpy as np
+
+def build(num_classes):
+    from mindspore import nn
+    print(" of the network's own\\ntried:   too\\nunfinished", end="")
+    return nn.SequentialCell(nn.Flatten(), nn.Dense(3 * 32 * 32, num_classes))
+
+def save(path, num_classes):
+    import mindspore as ms
+    ms.save_checkpoint(build(num_classes), path)
+
+def first_three(given):
+    return given[:, :3]
+
+def images(split):
+    drawn = np.random.default_rng(len(split)).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
+    return [(image, i % 2) for i, image in enumerate(drawn)]
+'''
+
 
 @pytest.mark.parametrize(("m", "n", "members"), [(500, 500, 32), (10, 500, 10), (500, 3, 61), (5, 6, 5)])
 def test_rows_are_drawn_of_both_sides(m: int, n: int, members: int) -> None:
@@ -57,6 +79,33 @@ def test_check_says_what_goes_in_what_comes_out_and_what_is_right(
     found = re.fullmatch(r" {9}right on (\d+) of 32 members and (\d+) of 32 non-members", lines[at + 1])
     assert found
     assert all(int(right) <= 32 for right in found.groups())
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "output", "given"), [(1, "logits", "64x1"), (5, "{}:first_three", "64x5")], ids=["one", "function"]
+)
+def test_what_is_tried_may_have_other_columns_than_are_stated(
+    tmp_path: Path, capsys: pytest.CaptureFixture, num_classes: int, output: str, given: str
+) -> None:
+    """One logit makes two columns, and a function any number, as in an extraction. Its prints are not shown."""
+    code, checkpoint = tmp_path / "own.py", tmp_path / "own.ckpt"
+    code.write_text(OWN)
+    saved = f"import own; own.save({str(checkpoint)!r}, {num_classes})"
+    subprocess.run([sys.executable, "-c", saved], check=True, cwd=tmp_path, capture_output=True, timeout=120)
+    model = {"factory": f"{code}:build", "kwargs": {"num_classes": num_classes}, "checkpoint": str(checkpoint)}
+    raw = {
+        "model": model | {"output": output.format(code)},
+        "data": {"source": f"{code}:images", "members": {"split": "train"}, "nonmembers": {"split": "unseen"}},
+        "attack": {"cv": 2, "methods": [{"method": "correctness"}]},
+    }
+    config = tmp_path / "own.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    assert main(["check", str(config), "--try", "--set", f"model.checkpoint = {checkpoint}"]) == 0
+    printed = capsys.readouterr().out
+    assert "for 2 classes" in printed
+    tried = printed[printed.index("tried:") :].splitlines()
+    assert tried[0] == f"tried:   inputs float32 (64, 3, 32, 32); outputs Float32 {given}; labels 0 to 1"
+    assert [line.split()[0] for line in tried] == ["tried:", "right"]
 
 
 @pytest.mark.parametrize(

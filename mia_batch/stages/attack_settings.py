@@ -1,0 +1,67 @@
+"""What the section `attack` comes to: what each attack is told, what it needs, how rows are split."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch import signals
+from mia_batch.attacks.base import BLIND, AttackSettings
+from mia_batch.attacks.registry import ATTACKS, CHECKS
+from mia_batch.attacks.split import make_splits
+from mia_batch.samples import Split
+from mia_batch.search.folds import check_grids
+from mia_batch.settings.schema import AttackConfig
+
+# What attacks need, by what a user knows of samples.
+MADE_OF = dict.fromkeys((*signals.NAMES, "features"), "logits") | {"label": "labels", BLIND: "labels"}
+
+
+def settings_of(attack: AttackConfig, checks: Iterable[str]) -> dict[str, AttackSettings]:
+    """What each attack, and then each check, is told."""
+    return {
+        each.method: AttackSettings(each.params, attack.seed, attack.search, attack.n_iter) for each in attack.methods
+    } | {name: AttackSettings(seed=attack.seed) for name in checks}
+
+
+def needed_columns(attack: AttackConfig) -> frozenset[str]:
+    """The columns of samples that the attacks, without the checks, cannot do without."""
+    return frozenset[str]().union(*(ATTACKS[method.method].needs for method in attack.methods))
+
+
+def lacking(name: str, known: Collection[str]) -> str:
+    """Why the attack cannot be made where these columns are known, "" if it can."""
+    missing = (ATTACKS | CHECKS)[name].needs - set(known)
+    named = sorted({MADE_OF.get(each, each) for each in missing})
+    return f"it needs {' and '.join(named)}, which these samples do not have" if missing else ""
+
+
+def that_run(attack: AttackConfig, known: Collection[str]) -> tuple[AttackConfig, dict[str, str]]:
+    """The section with the attacks that can be made where these columns are known, and why each other is not run."""
+    why = {each.method: lacking(each.method, known) for each in attack.methods}
+    allowed = tuple(each for each in attack.methods if not why[each.method])
+    left = attack.model_copy(update={"methods": allowed or attack.methods})
+    return left, {name: reason for name, reason in why.items() if reason}
+
+
+def splits_of(
+    attack: AttackConfig, member: NDArray[np.integer], group: NDArray[np.int64] | None = None,
+    left_out: NDArray[np.bool_] | None = None,
+) -> list[Split]:
+    """How the rows are split.
+
+    Args:
+        attack: how, and the grids that a split must be large enough for.
+        member: membership, (n_samples,).
+        group: rows of one number stay together, (n_samples,); see `attacks.grouping.group_codes`.
+        left_out: rows that neither fit nor score, (n_samples,).
+
+    Raises:
+        InputError: too few samples for the split, the folds or a grid.
+    """
+    splits = make_splits(member.astype(np.int8), group=group, left_out=left_out, **attack.splitting())
+    for split in splits:
+        check_grids(split, {method.method: dict(method.params) for method in attack.methods})
+    return splits
