@@ -21,7 +21,7 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import make_config, named_in, read_yaml
 from mia_batch.settings.outputs import KINDS, SIDES, OutputColumns, OutputsConfig
 from mia_batch.settings.schema import FROM_FILES, Config
-from mia_batch.stages.arguments import named_folder
+from mia_batch.stages.arguments import named_folder, refuse_no_folder
 from mia_batch.stages.import_outputs import import_into
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Import, write the config, and say what comes next."""
     paths = RunPaths(named_folder("--out", args.out))
+    refuse_no_folder("--out", paths.root)
     source = Path(args.config) if args.config else shipped("configs") / "outputs.yaml"
     raw = read_yaml(source, "configuration", ("attack",))
     file = paths.root / CONFIG
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
         rule = f"holds another {CONFIG}; choose another --out, or audit with mia-batch run"
         raise InputError(f"{paths.root}: --out: {rule}")
-    with StopRequest().listening() as stop, named_in(source):
+    with StopRequest().listening() as stop, _named_by_words({"data.files": "FILE"}, source), named_in(source):
         code = import_into(config, paths, stop)
     if code == RESUME and stop.signal == signal.SIGINT:
         raise KeyboardInterrupt  # as `mia-batch run` ends
@@ -150,6 +151,9 @@ def _columns(words: Sequence[str]) -> dict[str, Any]:
         if key not in OutputColumns.model_fields or not name:
             keys = ", ".join(OutputColumns.model_fields)
             raise InputError(f"--column: must be KEY=NAME, KEY one of {keys}, got {word}")
+        if key in found:
+            several = f"; several columns are {key}=a,b,c" if key in LISTS else ""
+            raise InputError(f"--column: must give each key once, got {key} twice{several}")
         names = name.split(",")
         found[key] = names if key == "slices" or (key in LISTS and len(names) > 1) else name
     return found

@@ -35,7 +35,7 @@ from mia_batch.rundir.hdf5 import (
 from mia_batch.rundir.identity import Origin
 
 SCHEMA = 2
-IMPORTED = 3  # of imported outputs: without statistics, of losses alone without logits, without content where no rows are one
+IMPORTED = 3  # of imported outputs: without statistics, of losses without logits, without content if no rows are one
 SCHEMAS = (1, SCHEMA, IMPORTED)  # that are read; 1 has none of group, content and statistics, and is continued so
 SPLIT = "outputs"  # of all imported rows
 OUTPUTS = "outputs"  # what `content` is of, where nothing is known of the inputs

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mia_batch import signals
 from mia_batch.attacks.equal_outputs import row_keys, same_samples
-from mia_batch.data.outputs import ImportedSamples, Outputs
+from mia_batch.data.outputs import ImportedSamples, Outputs, refuse_one_file
 from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK, RESUME
@@ -67,6 +67,7 @@ def _import(config: Config, paths: RunPaths, stop: StopRequest) -> int:
         claim(paths, manifest)
         log.info("import: nothing to do, all %d rows are done", rows.total)
         return OK
+    refuse_one_file(outputs.data, manifest.digests, content=True)
     log.info("import: %s", outputs.describe())
     started, samples = time.monotonic(), outputs.read_samples(stop.check)
     check_samples(config, samples)

@@ -136,8 +136,8 @@ def test_two_files_are_the_two_sides(tmp_path: Path) -> None:
 
 def test_a_member_column_that_contradicts_its_file_is_refused(tmp_path: Path) -> None:
     arrays = made_up(20)
-    path = str(write_npz(tmp_path / "a", arrays))
-    line = problem(lambda: of({"members": path, "nonmembers": path}).read_samples())
+    path, other = (str(write_npz(tmp_path / name, arrays)) for name in "ab")
+    line = problem(lambda: of({"members": path, "nonmembers": other}).read_samples())
     assert f"{path}: member: row {np.argmin(arrays['member'])}: must be 1 in the file of members, got 0" == line
 
 
@@ -278,13 +278,15 @@ GOOD = "logit_0,logit_1,label,member\n1,2,0,1\n"
         (GOOD + "1,2,-1,0\n", "label: line 3: must be an integer in 0..1, got '-1'"),
         (GOOD + "1,2,7,0\n", "label: line 3: must be in 0..1, got '7'"),
         (GOOD + "1,2,0,yes\n", "member: line 3: must be 0 or 1, or false or true, got 'yes'"),
-        (GOOD + '1,"2,0,0\n', "must be CSV that can be read, got Error: unexpected end of data"),
+        (GOOD + '1,"2,0,0\n', "line 3: logit_1: must be CSV that can be read, got a quote that is never closed"),
+        (GOOD + '1,"' + "2,0,0\n" * 50_000, "line 3: logit_1: must be CSV that can be read, got a value of more than 131072 "
+                                            "characters: is a quote never closed?"),
         ("logit_0,logit_2,label,member\n1,2,0,1\n", "a column for each class up to logit_2, number 1 is missing"),
         ("logit_0,logit_0,label,member\n1,2,0,1\n", "line 1: must name each column once, got logit_0 twice"),
         ("logit_0,,label,member\n1,2,0,1\n", "line 1: must name every column, got none at 2"),
         (GOOD.encode("utf-16"), "must be text in UTF-8, got UnicodeDecodeError"),
         (GOOD.encode() + b"1,\xff,0,0\n", "must be text in UTF-8, got UnicodeDecodeError"),
-        (GOOD + "1,2,0," + "0" * 200_000 + "\n", "must be CSV that can be read, got Error: field larger than"),
+        (GOOD + "1,2,0," + "0" * 200_000 + "\n", "line 3: member: must be CSV that can be read, got a value of"),
     ],
 )  # fmt: skip
 def test_csv_that_cannot_be_is_one_line(tmp_path: Path, content: str | bytes, said: str) -> None:
@@ -431,8 +433,10 @@ def npy_bytes(array: np.ndarray, **header: Any) -> bytes:
     ],
 )  # fmt: skip
 def test_damaged_arrays_are_one_line(tmp_path: Path, content: bytes, said: str) -> None:
-    path = text(tmp_path / "z.npy", content)
-    line = problem(lambda: of({"logits": str(path), "label": str(path), "member": str(path)}))
+    path, np_y, np_m = text(tmp_path / "z.npy", content), tmp_path / "y.npy", tmp_path / "m.npy"
+    for each in (np_y, np_m):
+        np.save(each, np.zeros(4, int))
+    line = problem(lambda: of({"logits": str(path), "label": str(np_y), "member": str(np_m)}))
     assert said in line
     assert line.startswith(f"{path}: ")
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
