@@ -10,6 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 TABLE, ROW = ":table", ":row"  # behind the name of a `Lookup`, of the arrays that it is made of
+# What references, `reference_in`, let attacks be made of: some sample is IN one, or OUT of one, or both, or both twice.
+SOME_IN, SOME_OUT, IN_AND_OUT, TWO_IN_AND_OUT = "some_in", "some_out", "in_and_out", "two_in_and_out"
+
+
+def known_of_references(reference_in: NDArray[np.integer]) -> frozenset[str]:
+    """What attacks may need of references, from which of them were trained on each sample, (n_samples, n_references).
+
+    In or out are meant of one sample: with one reference alone no sample has both.
+    """
+    n_in = (reference_in == 1).sum(axis=1)
+    n_out = reference_in.shape[1] - n_in
+    there = {
+        SOME_IN: n_in.any(), SOME_OUT: n_out.any(),
+        IN_AND_OUT: (np.minimum(n_in, n_out) >= 1).any(), TWO_IN_AND_OUT: (np.minimum(n_in, n_out) >= 2).any(),
+    }  # fmt: skip
+    return frozenset(name for name, is_there in there.items() if is_there)
 
 
 @dataclass(frozen=True)
@@ -130,8 +146,9 @@ class Samples:
 
     @property
     def known(self) -> frozenset[str]:
-        """What an attack may need: the names of the arrays that are there."""
-        return frozenset(("member", *self.columns))
+        """What an attack may need: the names of the arrays that are there, and what `known_of_references` says."""
+        names = frozenset(("member", *self.columns))
+        return names | known_of_references(self.columns["reference_in"]) if "reference_in" in names else names
 
     def view(self, part: Part) -> View:
         """What `part` names; the last one is kept for the next task."""

@@ -164,11 +164,12 @@ def attack_lines(
     splits = splits_of(config.attack, member, group)
     scored = np.concatenate([split.evaluated for split in splits])
     times = f" {len(splits)} times" if len(splits) > 1 else ""
+    widths = column_widths(config.attack, n_classes, inputs_known=not config.imports)
     lines = [
         f"attack:  fit on {max(len(split.fit) for split in splits)}{times}, score {len(scored)}, "
         f"search: {config.attack.search}, cv {config.attack.cv}; "
         f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
-        f"{_bytes(8 * n_samples * sum(column_widths(config.attack, n_classes).values()))} more while it runs",
+        f"{_bytes(8 * n_samples * sum(widths.values()))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
     effects = design_effects(member[scored], group[scored], cross_fitted=len(splits) > 1)

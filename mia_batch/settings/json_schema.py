@@ -193,10 +193,12 @@ def _tell_methods(parts: Json) -> None:
     """Put in which attacks there are, and which parameters each takes."""
     import sklearn
 
+    from mia_batch.attacks.references import ON_REFERENCES
     from mia_batch.attacks.registry import ATTACKS
     from mia_batch.search.estimators import METHODS
 
-    taken = {name: METHODS[name].parameters if name in METHODS else () for name in ATTACKS}
+    taken: dict[str, Sequence[str]] = {name: METHODS[name].parameters if name in METHODS else () for name in ATTACKS}
+    taken |= {attack.name: tuple(attack.all_parameters) for attack in ON_REFERENCES}
     method = parts["MethodConfig"]
     method["properties"]["method"]["enum"] = list(ATTACKS)
     method["$comment"] = f"parameters of scikit-learn {'.'.join(sklearn.__version__.split('.')[:2])}"

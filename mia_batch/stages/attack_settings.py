@@ -11,12 +11,19 @@ from mia_batch import signals
 from mia_batch.attacks.base import BLIND, AttackSettings
 from mia_batch.attacks.registry import ATTACKS, CHECKS
 from mia_batch.attacks.split import make_splits
-from mia_batch.samples import Split
+from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, Split
 from mia_batch.search.folds import check_grids
 from mia_batch.settings.schema import AttackConfig
 
 # What attacks need, by what a user knows of samples.
 MADE_OF = dict.fromkeys((*signals.NAMES, "features"), "logits") | {"label": "labels", BLIND: "labels"}
+MADE_OF |= dict.fromkeys(("query_phi", "reference_phi", "reference_in"), "reference models")
+# What it needs of reference models, where there are some.
+OF_REFERENCES = {
+    SOME_IN: "a reference trained on some of the samples", SOME_OUT: "a reference not trained on some of the samples",
+    IN_AND_OUT: "a sample with a reference trained on it and another not",
+    TWO_IN_AND_OUT: "a sample with two references trained on it and two not",
+}
 
 
 def settings_of(attack: AttackConfig, checks: Iterable[str]) -> dict[str, AttackSettings]:
@@ -34,8 +41,9 @@ def needed_columns(attack: AttackConfig) -> frozenset[str]:
 def lacking(name: str, known: Collection[str]) -> str:
     """Why the attack cannot be made where these columns are known, "" if it can."""
     missing = (ATTACKS | CHECKS)[name].needs - set(known)
-    named = sorted({MADE_OF.get(each, each) for each in missing})
-    return f"it needs {' and '.join(named)}, which these samples do not have" if missing else ""
+    if named := sorted({MADE_OF.get(each, each) for each in missing - set(OF_REFERENCES)}):
+        return f"it needs {' and '.join(named)}, which these samples do not have"
+    return f"it needs {' and '.join(OF_REFERENCES[each] for each in sorted(missing))}: there is none" if missing else ""
 
 
 def that_run(attack: AttackConfig, known: Collection[str]) -> tuple[AttackConfig, dict[str, str]]:

@@ -177,8 +177,11 @@ class _Measured(BaseModel):
 # --- attack ----------------------------------------------------------------------------------------------------------
 
 
-def column_widths(attack: AttackConfig, n_classes: int) -> dict[str, int]:
-    """How many numbers of each sample the attacks and the blind baseline read, by array."""
+def column_widths(attack: AttackConfig, n_classes: int, *, inputs_known: bool = True) -> dict[str, int]:
+    """How many numbers of each sample the attacks and the blind baseline read, by array.
+
+    Where nothing is known of the inputs the baseline has a row for each class alone, and is left out.
+    """
     from mia_batch.attacks import blind
     from mia_batch.attacks.features import n_features
     from mia_batch.signals import NAMES
@@ -186,19 +189,36 @@ def column_widths(attack: AttackConfig, n_classes: int) -> dict[str, int]:
 
     needed = needed_columns(attack)
     widths = dict.fromkeys(NAMES, 1) | {"features": n_features(attack.features, n_classes), "label": 1}
-    return {name: width for name, width in widths.items() if name in needed} | {"blind": blind.n_columns(n_classes)}
+    baseline = {"blind": blind.n_columns(n_classes)} if inputs_known else {}
+    return {name: width for name, width in widths.items() if name in needed} | baseline
 
 
-def shapes_alone(member: Rows, splits: Sequence[Split], widths: Mapping[str, int]) -> Samples:
-    """Samples for which tasks can be made, without memory for their columns."""
+def shapes_alone(
+    member: Rows, splits: Sequence[Split], widths: Mapping[str, int], *, n_classes: int
+) -> Samples:
+    """Samples for which tasks can be made, without memory for their columns.
+
+    Args:
+        member: membership, shape (n_samples,).
+        splits: of the rows.
+        widths: of `column_widths`.
+        n_classes: rows of the blind baseline, where `widths` has none for each sample.
+    """
+    from mia_batch.attacks.base import BLIND
+    from mia_batch.samples import Lookup
+
     samples, zero = Samples(member.astype(np.int8), splits), np.zeros((1, 1))
     shapes = {name: (len(member), width) for name, width in widths.items()}
     samples.columns.update({name: np.broadcast_to(zero, shape) for name, shape in shapes.items()})
+    if BLIND not in widths:
+        table = np.broadcast_to(zero, (n_classes, 1 + n_classes))
+        samples.columns[BLIND] = Lookup(table, np.broadcast_to(np.int32(0), len(member)))
     return samples
 
 
 def attack_estimate(
-    attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False
+    attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False,
+    inputs_known: bool = True,
 ) -> StageCost:
     """Of the attacks and the blind baseline.
 
@@ -209,10 +229,12 @@ def attack_estimate(
         n_classes: of the network.
         n_jobs: cores.
         alone: whether each attack is a job of its own, on as many cores; then the longest counts.
+        inputs_known: whether the blind baseline has more than the labels, which imported outputs do not give.
     """
     from mia_batch.workers.open_executor import memory_of
 
-    samples = shapes_alone(member, splits, column_widths(attack, n_classes))
+    widths = column_widths(attack, n_classes, inputs_known=inputs_known)
+    samples = shapes_alone(member, splits, widths, n_classes=n_classes)
     tasks = _tasks(attack, samples)
     jobs = list(tasks.values()) if alone else [[task for each in tasks.values() for task in each]]
     shared, each = memory_of(samples, [task for its in jobs for task in its])
@@ -307,20 +329,24 @@ def import_estimates(
     from mia_batch.stages.attack_settings import that_run
 
     allowed, _ = that_run(attack, known_of(n_classes, samples))
-    return _after_outputs(allowed, samples.member, samples.group, n_classes or 2, n_jobs=n_jobs, alone=alone)
+    return _after_outputs(
+        allowed, samples.member, samples.group, n_classes or 2, n_jobs=n_jobs, alone=alone, inputs_known=False
+    )
 
 
 def _after_outputs(
-    attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None, n_classes: int, *, n_jobs: int, alone: bool
+    attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None, n_classes: int, *, n_jobs: int, alone: bool,
+    inputs_known: bool = True,
 ) -> list[StageCost]:
     """Of the attacks and the report on samples of this membership and these declared groups, (n_samples,) each."""
     from mia_batch.attacks.grouping import group_codes
     from mia_batch.stages.attack_settings import splits_of
 
     splits = splits_of(attack, member, group_codes(None, group, len(member)))
-    return [
-        attack_estimate(attack, member, splits, n_classes, n_jobs=n_jobs, alone=alone), reduce_estimate(len(member))
-    ]
+    cost = attack_estimate(
+        attack, member, splits, n_classes, n_jobs=n_jobs, alone=alone, inputs_known=inputs_known
+    )  # fmt: skip
+    return [cost, reduce_estimate(len(member))]
 
 
 def batch_bytes(config: Config) -> int:

@@ -229,6 +229,22 @@ def test_of_a_given_config_columns_are_kept_but_for_those_that_are_named(
     assert line.endswith("not taken for source outputs: data.members, data.nonmembers, data.randomised")
 
 
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_an_import_that_is_stopped_says_by_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals, code: int
+) -> None:
+    read_samples = Outputs.read_samples
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signum)
+        return read_samples(*arguments)
+
+    monkeypatch.setattr(Outputs, "read_samples", interrupted)
+    file = write_npz(tmp_path / "a", made_up(60))
+    assert main(["import", str(file), "--out", str(tmp_path / "out")]) == code
+    assert not (tmp_path / "out").exists()
+
+
 def test_submit_queues_the_import_as_the_first_job(tmp_path: Path, capsys: Any) -> None:
     files = str(write_npz(tmp_path / "a", made_up(60)))
     raw = {"data": {"source": "outputs", "files": files}, "attack": {"methods": [{"method": "correctness"}]}}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rundirs import a_manifest, make_run
 
+from mia_batch.attacks.blind import blind_rows
 from mia_batch.errors import InputError
 from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.rundir.identity import network_identity
@@ -133,7 +134,7 @@ def test_shapes_alone_make_the_tasks_and_take_the_memory_of_real_samples() -> No
     widths = column_widths(attack, 10)
     columns = {name: rng.normal(size=(600, width)) for name, width in widths.items()}
     real = make_samples(MEMBER, attack, **columns)
-    shapes = shapes_alone(MEMBER, splits_of(attack, MEMBER), widths)
+    shapes = shapes_alone(MEMBER, splits_of(attack, MEMBER), widths, n_classes=10)
     assert shapes.known == real.known
     ours, theirs = _tasks(attack, shapes), _tasks(attack, real)
     assert {name: [(t.key, t.cost, t.memory) for t in its] for name, its in ours.items()} == {
@@ -146,7 +147,7 @@ def test_shapes_alone_make_the_tasks_and_take_the_memory_of_real_samples() -> No
 def test_the_workers_are_those_that_the_search_would_start() -> None:
     attack = attack_of(memory_gib=1.2)
     splits = splits_of(attack, MEMBER)
-    samples = shapes_alone(MEMBER, splits, column_widths(attack, 10))
+    samples = shapes_alone(MEMBER, splits, column_widths(attack, 10), n_classes=10)
     tasks = [task for its in _tasks(attack, samples).values() for task in its]
     for n_jobs in (1, 2, 8):
         n_workers = workers_within(1.2, n_jobs, samples, tasks)
@@ -162,7 +163,7 @@ def test_the_workers_are_those_that_the_search_would_start() -> None:
 def test_a_budget_that_holds_no_worker_is_said_before(memory_gib: float) -> None:
     attack = attack_of(memory_gib=memory_gib)
     splits = splits_of(attack, MEMBER)
-    samples = shapes_alone(MEMBER, splits, column_widths(attack, 10))
+    samples = shapes_alone(MEMBER, splits, column_widths(attack, 10), n_classes=10)
     with pytest.raises(InputError) as refused:
         workers_within(memory_gib, 2, samples, [task for its in _tasks(attack, samples).values() for task in its])
     found = attack_estimate(attack, MEMBER, splits, 10, n_jobs=2)
@@ -189,10 +190,23 @@ def test_on_a_dask_cluster_the_time_is_that_of_its_workers() -> None:
 def test_many_rows_are_estimated_without_their_memory() -> None:
     attack = attack_of(max_rows=1000)
     member = np.repeat(np.array([1, 0], dtype=np.int8), 100_000)
-    samples = shapes_alone(member, splits_of(attack, member), column_widths(attack, 1000))
+    samples = shapes_alone(member, splits_of(attack, member), column_widths(attack, 1000), n_classes=1000)
     assert sum(column.base.nbytes for column in samples.columns.values() if column.base is not None) < 1000
     found = attack_estimate(attack, member, samples.splits, 1000, n_jobs=1)
     assert found.memory > 8 * len(member) * sum(column_widths(attack, 1000).values())
+
+
+def test_the_baseline_of_imports_takes_a_row_for_each_class() -> None:
+    """As `memory_of` has it of the samples that the stage makes, where no statistics of inputs are known."""
+    attack, member = attack_of(max_rows=1000), np.repeat(np.array([1, 0], dtype=np.int8), 100_000)
+    splits, label = splits_of(attack, member), np.arange(len(member)) % 100
+    known, unknown = (
+        attack_estimate(attack, member, splits, 100, n_jobs=1, inputs_known=each).memory for each in (True, False)
+    )
+    width = column_widths(attack, 100)["blind"]
+    assert known - unknown == pytest.approx(3 * 8 * len(member) * width, rel=0.05)  # twice held, once by the worker
+    samples = shapes_alone(member, splits, column_widths(attack, 100, inputs_known=False), n_classes=100)
+    assert samples.columns["blind"].row.shape == blind_rows(label, None).row.shape  # type: ignore[union-attr]
 
 
 # --- reduce, and all of them -----------------------------------------------------------------------------------------

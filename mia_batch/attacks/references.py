@@ -1,0 +1,160 @@
+"""Attacks with reference models: the target's answer on a sample, against those of networks whose training is known.
+
+What an attack computes is in a file of its family. Here is what they share: a score for each query, averaged over the
+queries; a decision by the threshold that is best on the fit rows; and which references they need.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
+from mia_batch.attacks.bayesian import K0, NU0, lira_bayes
+from mia_batch.attacks.differences import attack_r, calibration, squared_difference
+from mia_batch.attacks.lira import lira, lira_fixed, lira_offline
+from mia_batch.attacks.proxy import pmia, pmia_class
+from mia_batch.attacks.ratio import GAMMA, log_ratio, log_ratio_offline, rmia_scores
+from mia_batch.attacks.sides import BLOCK_VALUES, References, Scores
+from mia_batch.attacks.thresholds import best_threshold, decision_task
+from mia_batch.errors import Problem
+from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, Samples, Split
+from mia_batch.search.tasks import Task
+
+Floats = NDArray[np.float64]
+
+COLUMNS = frozenset({"member", "query_phi", "reference_phi", "reference_in"})
+SECONDS_PER_VALUE = 1e-7  # of a reference's phi
+BYTES_PER_VALUE = 8 * 12  # of the target's phi, and of a block of references'
+BYTES_PER_OTHER = 12  # of a reference's phi: of those that proxies have, half of all, three copies
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of an attack: a number above `low` and at most `high`, or `low` itself if it is `closed`."""
+
+    default: float | None  # None: the attack finds it
+    low: float = 0.0
+    high: float = math.inf
+    closed: bool = False
+
+    def fault(self, values: Sequence[Any]) -> str:
+        """The rule, where the values of a configuration break it; else ""."""
+        value = values[0] if len(values) == 1 and type(values[0]) in (int, float) else math.nan
+        if self.low < value <= min(self.high, sys.float_info.max) or (self.closed and value == self.low):
+            return ""
+        rule = f"in [{self.low:g}, {self.high:g}]" if self.closed else f"above {self.low:g}"
+        return f"must be one number {rule}, got {list(values)}"
+
+
+@dataclass(frozen=True)
+class ReferenceAttack:
+    """Member where the score passes the threshold that is best on the fit rows.
+
+    The score uses nothing of the target's own membership but, with `gamma`, which fit rows are non-members.
+    """
+
+    name: str
+    score: Callable[..., Scores]  # of References, and of parameters by name
+    sides: frozenset[str]  # what of samples.known_of_references it cannot do without
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    gamma: Parameter | None = None  # of an attack that compares with a population, see `ratio.rmia_scores`
+    per_class: bool = False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The phi of target and references, which were trained on what, and for proxies by class the true class."""
+        return COLUMNS | self.sides | ({"label"} if self.per_class else set())
+
+    def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
+        """Each parameter has one value in its range."""
+        known = self.all_parameters
+        takes = ", ".join(known) or "no parameters"
+        found = {
+            f"params.{key}": known[key].fault(values) if key in known else f"is unknown: {self.name} takes {takes}"
+            for key, values in params.items()
+        }
+        return [(key, fault) for key, fault in found.items() if fault]
+
+    @property
+    def all_parameters(self) -> dict[str, Parameter]:
+        """By name."""
+        return {**self.parameters, **({"gamma": self.gamma} if self.gamma else {})}
+
+    def tasks(self, samples: Samples, settings: AttackSettings) -> list[Task]:
+        """One: the scores of all splits, and their thresholds."""
+        params = {key: each.default for key, each in self.all_parameters.items()}
+        params |= {key: values[0] for key, values in settings.params.items()}
+        (task,) = decision_task(self.name, samples, _Work(self, params))
+        n_target, n_others = (_size(samples, name) for name in ("query_phi", "reference_phi"))
+        memory = task.memory + BYTES_PER_VALUE * (n_target + BLOCK_VALUES) + BYTES_PER_OTHER * n_others
+        return [replace(task, cost=task.cost + SECONDS_PER_VALUE * n_others, memory=memory, kept=False)]
+
+    def result(self, samples: Samples, settings: AttackSettings, results: Mapping[str, Any]) -> AttackResult:
+        """The scores and decisions, and how many samples had too few references."""
+        found = results[f"{self.name}/all"]
+        return result_over_all_rows(self.name, samples, found["scored"], provenance=found["provenance"])
+
+    def of_split(self, values: Floats, samples: Samples, split: Split, gamma: float | None) -> Floats:
+        """The scores of all samples, (n_samples,), as this split has them, from those of all queries."""
+        if gamma is None:
+            return np.asarray(values.mean(axis=1))
+        return rmia_scores(values, split.fit[samples.member[split.fit] == 0], gamma=gamma)
+
+
+def _size(samples: Samples, name: str) -> int:
+    """Values of a column; where tasks are made for an estimate it may not be there."""
+    return int(samples.columns[name].size) if name in samples.columns else 0
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The work of an attack with references: scores and decisions of each split's evaluated rows."""
+
+    attack: ReferenceAttack
+    params: Mapping[str, float | None]
+
+    def run(self, samples: Samples) -> dict[str, Any]:
+        found = self.attack.score(References.of(samples), **{key: self.params[key] for key in self.attack.parameters})
+        scored, thresholds = [], []
+        for split in samples.splits:
+            scores = self.attack.of_split(found.values, samples, split, self.params.get("gamma"))
+            limit, _ = best_threshold(scores[split.fit], samples.member[split.fit])
+            thresholds.append(limit)
+            rows = split.evaluated
+            scored.append((scores[rows], (scores[rows] >= limit).astype(np.int8)))
+        return {"scored": scored, "provenance": {"thresholds": thresholds, **self.params, **_noted(found)}}
+
+
+def _noted(found: Scores) -> dict[str, Any]:
+    """What the results say of the scores besides."""
+    counts = {"n_offline": int(found.offline.sum()), "n_neutral": int(found.neutral.sum())}
+    return {"n_samples": len(found.values), **counts, **found.notes}
+
+
+_OUT, _BOTH, _TWO = frozenset({SOME_OUT}), frozenset({IN_AND_OUT}), frozenset({TWO_IN_AND_OUT})
+_PROXIES = frozenset({SOME_IN, SOME_OUT})
+_A, _GAMMA = {"a": Parameter(None, high=1.0, closed=True)}, Parameter(GAMMA)
+_PRIOR = {"k0": Parameter(K0), "nu0": Parameter(NU0)}
+
+ON_REFERENCES = [
+    ReferenceAttack("lira", lira, _TWO),
+    ReferenceAttack("lira_fixed", lira_fixed, _BOTH),
+    ReferenceAttack("lira_bayes", lira_bayes, _BOTH, _PRIOR),
+    ReferenceAttack("lira_offline", lira_offline, _OUT),
+    ReferenceAttack("rmia", log_ratio, _BOTH, _A, _GAMMA),
+    ReferenceAttack("rmia_offline", log_ratio_offline, _OUT, _A, _GAMMA),
+    ReferenceAttack("log_ratio", log_ratio, _BOTH, _A),
+    ReferenceAttack("log_ratio_offline", log_ratio_offline, _OUT, _A),
+    ReferenceAttack("attack_r", attack_r, _OUT),
+    ReferenceAttack("calibration", calibration, _OUT),
+    ReferenceAttack("squared_difference", squared_difference, _BOTH),
+    ReferenceAttack("pmia", pmia, _PROXIES),
+    ReferenceAttack("pmia_class", pmia_class, _PROXIES, per_class=True),
+]
