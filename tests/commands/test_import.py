@@ -69,7 +69,7 @@ def test_the_tutorial_runs_without_mindspore_and_mpi(tmp_path: Path, elsewhere: 
     summary = json.loads((tmp_path / "runs" / "forest" / "summary.json").read_text())
     assert summary["verdict"]["outcome"] == "leak"
     assert "mpi4py" not in json.dumps(summary["checks"])
-    check, run = second.splitlines()
+    _, check, run = second.splitlines()
     assert check.startswith("mia-batch check configs/outputs.yaml")
     assert run.startswith("mia-batch run configs/outputs.yaml")
     (tmp_path / "configs").unlink()
@@ -189,22 +189,6 @@ def test_an_import_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "out" / "features.h5").read_bytes() == before
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_an_import_that_is_stopped_says_by_what(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals, code: int
-) -> None:
-    read_samples = Outputs.read_samples
-
-    def interrupted(*arguments: Any) -> Any:
-        os.kill(os.getpid(), signum)
-        return read_samples(*arguments)
-
-    monkeypatch.setattr(Outputs, "read_samples", interrupted)
-    file = write_npz(tmp_path / "a", made_up(60))
-    assert main(["import", str(file), "--out", str(tmp_path / "out")]) == code
-    assert not (tmp_path / "out").exists()
-
-
 def test_of_a_given_config_columns_are_kept_but_for_those_that_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -261,3 +245,17 @@ def test_submit_queues_the_import_as_the_first_job(tmp_path: Path, capsys: Any) 
     assert "--dependency=afterok:$import" in lines[1]
     assert main(["submit", *arguments, "--checkpoints", files]) == 2
     assert "data.source: must not be outputs where a checkpoint is named" in capsys.readouterr().err
+
+
+def test_a_key_of_columns_is_given_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = str(write_npz(tmp_path / "a", made_up(60)))
+    words = ["--column", "label=label", "--column", "label=member"]
+    assert main(["import", file, "--out", str(tmp_path / "out"), *words]) == 2
+    assert capsys.readouterr().err == "mia-batch: --column: must give each key once, got label twice\n"
+
+
+def test_out_that_can_be_no_directory_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = str(write_npz(tmp_path / "a", made_up(60)))
+    for out, more in ((file, ""), (f"{file}/deeper", f", but {file} is none")):
+        assert main(["import", file, "--out", out]) == 2
+        assert capsys.readouterr().err == f"mia-batch: --out: must be a directory, got {out}{more}\n"
