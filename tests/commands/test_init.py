@@ -143,7 +143,7 @@ def test_out_that_can_be_no_directory_is_one_line(
     for out, more in ((file, ""), (file / "deeper", f", but {file} is none")):
         assert main(["init", "--kind", "tabular", "--out", str(out)]) == 2
         assert capsys.readouterr().err == f"mia-batch: --out: must be a directory, got {out}{more}\n"
-    for out in ("/proc/none", "x" * 300, "a\0b"):
+    for out in ("/proc/none", "x" * 300):
         assert main(["init", "--kind", "tabular", "--out", out]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("mia-batch: --out: must be a directory")
