@@ -96,7 +96,7 @@ def _refuse_same(member: Mapping[str, Any], nonmember: Mapping[str, Any]) -> Non
     loss, other = member["loss"], nonmember["loss"]
     if len(np.unique(loss)) < 2 or not np.array_equal(loss, other):  # outputs that are all equal say so by themselves
         return
-    if all(np.array_equal(member[name], nonmember.get(name)) for name in ("logits", "labels") if name in member):
+    if all(np.array_equal(member[name], nonmember[name]) for name in ("logits", "labels") if name in member):
         what = f"{member['output']} and labels" if "labels" in member else member["output"]
         raise InputError(f"nonmember: must be other samples than member, got the same {what}")
 
@@ -252,17 +252,17 @@ def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> AuditRows:
         raise InputError(f"member: must have shape ({n},) to match {columns['output']}, got ({len(member)},)")
     if not np.array_equal(np.unique(member), [0, 1]):
         raise InputError(f"member: must have both 0 and 1, got {np.unique(member).tolist()}")
-    logits, label, attrs = columns.get("logits"), columns.get("labels"), {}
+    logits, label = columns.get("logits"), columns.get("labels")
+    attrs = {"schema": IMPORTED, "outputs": KINDS[columns["output"]]}
     if kept is None:
         loss = columns["loss"]
         content = same_samples(row_keys(loss if logits is None else logits, label), member, logits)
-        attrs = {} if content is None else {"content": BY_OUTPUTS}
+        attrs |= {} if content is None else {"content": BY_OUTPUTS}
     else:
         content = np.ascontiguousarray(kept["content"])
     features = features_of(
         member, columns["loss"], logits=logits, label=label,
-        attrs={"schema": IMPORTED, "outputs": KINDS[columns["output"]], **attrs}, group=_codes(columns.get("groups"), n),
-        content=content,
+        attrs=attrs, group=_codes(columns.get("groups"), n), content=content,
         statistics=None if kept is None else kept["statistics"].copy(),
     )  # fmt: skip
     return AuditRows(features, columns["output"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,10 @@ LOG_SUM, ROW_SUM = 1e-3, 1e-5  # the last column follows from the others where t
 def row_keys(outputs: NDArray[np.floating], label: NDArray[np.integer] | None) -> NDArray[np.uint64]:
     """A number for each row, (n,), equal for equal rows: a hash of its outputs, (n,) or (n, n_columns), and label."""
     n = len(outputs)
-    columns = [outputs.reshape(n, -1) + 0.0]  # -0 is 0
+    columns: list[NDArray[Any]] = [outputs.reshape(n, -1) + 0.0]  # -0 is 0
     columns += [] if label is None else [np.asarray(label, np.int32)[:, np.newaxis]]
     rows = np.hstack([np.ascontiguousarray(column).view(np.uint8) for column in columns])
-    width, data = rows.shape[1], memoryview(rows.reshape(-1))
+    width, data = rows.shape[1], rows.tobytes()
     keys = (hashlib.blake2b(data[i * width : (i + 1) * width], digest_size=KEY_BYTES).digest() for i in range(n))
     return np.frombuffer(b"".join(keys), np.uint64)
 
@@ -53,14 +54,15 @@ def same_samples(keys: NDArray[np.uint64], member: NDArray[np.integer], outputs:
     _, first, number = np.unique(keys, return_index=True, return_inverse=True)
     sides = [np.bincount(number[np.asarray(member) == side], minlength=len(first)) for side in (1, 0)]
     times = [_times(counts) for counts in sides]
-    once = [counts // k for counts, k in zip(sides, times, strict=True)]
-    if len(first) >= FEWEST and np.array_equal(*once):
+    members, nonmembers = (counts // k for counts, k in zip(sides, times, strict=True))
+    if len(first) >= FEWEST and np.array_equal(members, nonmembers):
         return _as_bytes(first[number])
     one = np.zeros(len(first), dtype=bool)
     if outputs is not None:
         tied = np.flatnonzero(sides[0] + sides[1] > 1)
         one[tied] = _rare(outputs, first[tied])
-        one &= not _by_chance(*(np.where(one, counts, 0) for counts in once), sum(int(c.sum()) for c in once))
+        n_once = int(members.sum() + nonmembers.sum())
+        one &= not _by_chance(np.where(one, members, 0), np.where(one, nonmembers, 0), n_once)
     code = np.where(one[number], first[number], np.arange(n))
     for side, k in zip((1, 0), times, strict=True):
         if k > 1:  # which of equal rows are a sample is all the same
@@ -142,7 +144,7 @@ def _blocks(outputs: Any, rows: NDArray[np.int64]) -> Iterator[tuple[slice, NDAr
     """Some rows, in ascending order, a few at a time, and which of them these are."""
     n, height = len(outputs), max(1, BLOCK_VALUES // outputs.shape[1])
     ends = np.searchsorted(rows, np.arange(0, n + height, height))
-    for block, (begin, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for block, (begin, end) in enumerate(pairwise(ends)):
         if end > begin:
             start = block * height
             yield slice(begin, end), np.asarray(outputs[start : start + height])[rows[begin:end] - start]

@@ -420,7 +420,7 @@ def test_numpys_integers_are_numbers_of_cores(model: Model) -> None:
 def test_advice_names_no_key_of_a_configuration() -> None:
     from mia_batch.network.membership import _without_keys
 
-    said = "model: must give one tensor of logits, got a tuple of 2; write model.index: N to choose one, or model.output"
+    said = "model: must give one tensor of logits, got a tuple of 2; write model.index: N to choose one"
     assert _without_keys(said) == (
         "model: must give one tensor of logits, got a tuple of 2; wrap the network in one that gives the logits alone"
     )

@@ -279,8 +279,7 @@ GOOD = "logit_0,logit_1,label,member\n1,2,0,1\n"
         (GOOD + "1,2,7,0\n", "label: line 3: must be in 0..1, got '7'"),
         (GOOD + "1,2,0,yes\n", "member: line 3: must be 0 or 1, or false or true, got 'yes'"),
         (GOOD + '1,"2,0,0\n', "line 3: logit_1: must be CSV that can be read, got a quote that is never closed"),
-        (GOOD + '1,"' + "2,0,0\n" * 50_000, "line 3: logit_1: must be CSV that can be read, got a value of more than 131072 "
-                                            "characters: is a quote never closed?"),
+        (GOOD + '1,"' + "2,0,0\n" * 50_000, "got a value of more than 131072 characters: is a quote never closed?"),
         ("logit_0,logit_2,label,member\n1,2,0,1\n", "a column for each class up to logit_2, number 1 is missing"),
         ("logit_0,logit_0,label,member\n1,2,0,1\n", "line 1: must name each column once, got logit_0 twice"),
         ("logit_0,,label,member\n1,2,0,1\n", "line 1: must name every column, got none at 2"),

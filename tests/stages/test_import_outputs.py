@@ -313,8 +313,8 @@ def test_a_run_takes_another_attack_and_no_other_outputs(tmp_path: Path) -> None
     audited(write(tmp_path, path, "threshold_loss"), tmp_path / "out")
     found = audited(write(tmp_path, path, "threshold_loss", "attack_p"), tmp_path / "out")
     assert set(found.methods) == {"threshold_loss", "attack_p"}
-    two = write(tmp_path, path, data={"source": "outputs", "files": str(path), "columns": {"label": "member"}})
-    with pytest.raises(InputError, match=r"data\.columns\.label was null and is now member"):
+    two = write(tmp_path, path, data={"source": "outputs", "files": str(path), "columns": {"label": "label"}})
+    with pytest.raises(InputError, match=r"data\.columns\.label was null and is now label"):
         imported(two, tmp_path / "out")
 
 
