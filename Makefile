@@ -26,10 +26,11 @@ bench:
 	@$(BIN)/python tests/bench/validity.py
 	@$(BIN)/python tests/bench/gate_validity.py
 	@$(BIN)/python tests/bench/epsilon_validity.py
+	@$(BIN)/python tests/bench/reference_store.py
 
 # Puts slurm/body.bash into the stages' scripts, below what is each one's own.
 scripts:
-	@for stage in prepare extract import attack reduce; do \
+	@for stage in prepare extract references import attack reduce; do \
 		sed -i '/^# --- slurm\/body.bash/,$$d' slurm/$$stage.sbatch && cat slurm/body.bash >>slurm/$$stage.sbatch; \
 	done
 

@@ -27,6 +27,10 @@ class InputError(ValueError):
         return type(self), (self.problems,)
 
 
+class InUseError(InputError):
+    """Another process writes a file."""
+
+
 def one_line(error: BaseException) -> str:
     """The exception's type and the first line of its message that says something: MindSpore's may begin with a rule."""
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]

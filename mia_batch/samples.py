@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TABLE, ROW = ":table", ":row"  # behind the name of a `Lookup`, of the arrays that it is made of
+OWN = ":own:"  # between the name of `OwnRows` and those of the arrays that they are made of
 # What references, `reference_in`, let attacks be made of: some sample is IN one, or OUT of one, or both, or both twice.
 SOME_IN, SOME_OUT, IN_AND_OUT, TWO_IN_AND_OUT = "some_in", "some_out", "in_and_out", "two_in_and_out"
 
@@ -66,8 +67,8 @@ class Part:
 
     Attributes:
         key: how the keys of its tasks begin.
-        matrix: name of an array of shape (n_samples, n_columns).
-        split: number of the split.
+        matrix: name of an array of shape (n_samples, n_columns), or of `OwnRows`.
+        split: number of the split; `OwnRows` have one of their own.
     """
 
     key: str
@@ -89,6 +90,32 @@ class Lookup:
 
     def __len__(self) -> int:
         return len(self.row)
+
+
+@dataclass(frozen=True)
+class OwnRows:
+    """A matrix whose rows are not the samples, with their membership and split, as of references that play the target.
+
+    Raises:
+        ValueError: the arrays disagree.
+    """
+
+    X: NDArray[np.float64]  # (n_rows, n_columns)
+    y: NDArray[np.int8]  # (n_rows,) 0 or 1; of rows that are only scored, whatever
+    split: Split
+
+    def __post_init__(self) -> None:
+        if self.X.ndim != 2 or self.y.shape != self.X.shape[:1]:
+            raise ValueError(f"own rows: must have shapes (n, d) and (n,), got {self.X.shape} and {self.y.shape}")
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By name."""
+        return {"X": self.X, "y": self.y, **vars(self.split)}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> OwnRows:
+        """Again, from those."""
+        return cls(arrays["X"], arrays["y"], Split(*(arrays[each.name] for each in fields(Split))))
 
 
 class View:
@@ -124,19 +151,19 @@ class Samples:
     """The rows of features.h5 as arrays; the same object in every process that does tasks."""
 
     def __init__(
-        self, member: NDArray[np.int8], splits: Sequence[Split], **columns: NDArray[Any] | Lookup | None
+        self, member: NDArray[np.int8], splits: Sequence[Split], **columns: NDArray[Any] | Lookup | OwnRows | None
     ) -> None:
         """Take the arrays as they are, aligned.
 
         Args:
             member: membership, shape (n_samples,), 0 or 1.
             splits: one, or several that score different rows.
-            columns: what else is known of each row, n_samples rows each; None for what is not known.
+            columns: what else is known of each row, n_samples rows each, or `OwnRows`; None for what is not known.
         """
         self.member, self.splits = member, tuple(splits)
         # A network hands arrays over at any byte; numpy computes on such ones by other loops, to other last bits.
         self.columns: dict[str, Any] = {
-            name: column if isinstance(column, Lookup) else np.require(column, requirements=("C", "A"))
+            name: column if isinstance(column, Lookup | OwnRows) else np.require(column, requirements=("C", "A"))
             for name, column in columns.items() if column is not None
         }
         self._view: tuple[Part, View] | None = None
@@ -153,16 +180,24 @@ class Samples:
     def view(self, part: Part) -> View:
         """What `part` names; the last one is kept for the next task."""
         if self._view is None or self._view[0] != part:
-            self._view = part, View(self.columns[part.matrix], self.member, self.splits[part.split])
+            matrix = self.columns[part.matrix]
+            own = isinstance(matrix, OwnRows)
+            self._view = part, (
+                View(matrix.X, matrix.y, matrix.split) if own else View(matrix, self.member, self.splits[part.split])
+            )
         return self._view[1]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Every array by name, as `of_arrays` takes them."""
         splits = {f"{name}/{i}": array for i, split in enumerate(self.splits) for name, array in vars(split).items()}
-        columns = {name: column for name, column in self.columns.items() if not isinstance(column, Lookup)}
+        columns: dict[str, Any] = {}
         for name, column in self.columns.items():
             if isinstance(column, Lookup):
                 columns |= {f"{name}{TABLE}": column.table, f"{name}{ROW}": column.row}
+            elif isinstance(column, OwnRows):
+                columns |= {f"{name}{OWN}{part}": array for part, array in column.arrays().items()}
+            else:
+                columns[name] = column
         return {"member": self.member, **columns, **splits}
 
     @classmethod
@@ -178,4 +213,12 @@ class Samples:
             name.removesuffix(TABLE): Lookup(table, arrays[name.removesuffix(TABLE) + ROW])
             for name, table in arrays.items() if name.endswith(TABLE)
         }
+        owners = dict.fromkeys(name.partition(OWN)[0] for name in arrays if OWN in name)
+        columns |= {
+            owner: OwnRows.of_arrays({
+                name.removeprefix(f"{owner}{OWN}"): array
+                for name, array in arrays.items() if name.startswith(f"{owner}{OWN}")
+            })
+            for owner in owners
+        }  # fmt: skip
         return cls(arrays["member"], splits, **columns)

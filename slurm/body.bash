@@ -13,7 +13,7 @@ unknown() {
 
 config=${1:?$usage} dir=${2:?$usage}
 shift 2
-options=() methods=()
+options=() methods=() runs=()
 while (($#)) && [[ $1 != -- ]]; do
   [[ " $words " == *" ${1%%=*}= "* ]] || unknown "$1"
   value=${1#*=}
@@ -49,11 +49,15 @@ if ((${#methods[@]} > 0)); then
   options+=(--method "${methods[task]:?task $task has no method=NAME}")
 fi
 
+if [[ $stage == references && ${SLURM_ARRAY_TASK_ID-} ]] && ((${#runs[@]} == 0)); then
+  options+=(--only "$SLURM_ARRAY_TASK_ID")
+fi
+
 # The log is in DIR, whoever queued this and with whatever --output; prepare has no run's directory to put it in.
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 [[ $stage == prepare ]] || { mkdir -p -- "$dir/logs" && exec >>"$dir/logs/$stage-$job.log" 2>&1; }
 
-if [[ $stage == extract ]]; then
+if [[ $stage == extract || $stage == references ]]; then
   # What mpirun starts sees its own srun's size, one task a node, in SLURM_NTASKS: keep the true one for the ranks.
   export MIA_BATCH_RANKS=${SLURM_NTASKS:-1}
   unset SLURM_NTASKS_PER_NODE # or that srun warns of it
@@ -104,7 +108,7 @@ elif ((code <= 4)); then
   : # a verdict (0, 3, 4), or what would fail again (1, 2)
 elif [[ $warned ]]; then # the signal came before the stage, or a rank of it, listened
   again="stopped; $saved"
-elif [[ $stage == extract && -z $ending ]] && lost_a_node; then
+elif [[ ($stage == extract || $stage == references) && -z $ending ]] && lost_a_node; then
   again="lost a node; $saved"
 fi
 if [[ $again && -z $ending ]] && ((${SLURM_RESTART_COUNT:-0} < 100)); then

@@ -15,6 +15,9 @@ from mia_batch.samples import Samples
 from mia_batch.search.tasks import Task
 
 BLIND = "blind"  # the baseline of every audit, see attacks/blind.py
+# What references tell of samples: the signal `confidence` of the target, (n_samples, n_queries), and of each reference,
+# (n_samples, n_queries, n_references), and whose training data a sample was in, int8 (n_samples, n_references).
+REFERENCE_COLUMNS = ("query_phi", "reference_phi", "reference_in")
 
 
 @dataclass(frozen=True)

@@ -103,4 +103,4 @@ def _provenance(searches: Sequence[GridSearch], choices: Sequence[Choice]) -> di
     }
 
 
-LR, KNN, MLP, RF = (ClassifierAttack(name) for name in ("lr", "knn", "mlp", "rf"))
+LR, KNN, MLP, RF, HGB = (ClassifierAttack(name) for name in ("lr", "knn", "mlp", "rf", "hgb"))

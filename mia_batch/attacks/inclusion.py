@@ -81,12 +81,12 @@ def inclusion_problem(
 
 
 def _column_problem(inside: NDArray[np.integer], names: Sequence[str]) -> str:
-    """Of references that cannot play the target, or that are twins."""
+    """Of references that tell nothing but who was trained on, or that are twins; those of other data are sound."""
     n, counts, first = len(inside), inside.sum(axis=0, dtype=np.int64), dict[bytes, str]()
     for name, count, key in zip(names, counts, _keys(inside == 1), strict=True):
-        if count in (0, n):
-            return f"{name} was trained on {'all' if count else 'none'} of the {n} samples"
-        if key in first:
+        if count == n:
+            return f"{name} was trained on all of the {n} samples"
+        if count and key in first:
             return f"{name} was trained on the same of the samples as {first[key]}"
         first[key] = name
     return ""
@@ -106,6 +106,8 @@ def _target_problem(inside: NDArray[np.integer], member: ArrayLike | None, names
 
 def _count_problem(member: NDArray[np.integer], count: NDArray[np.integer], level: float, name: str) -> str:
     """Whether the number of IN references tells the membership of a target, (n_samples,) each."""
+    if len(np.unique(member)) < 2:  # a reference of other data plays no target
+        return ""
     area = auc(member, count, level=level)
     if not area.defined or area.low <= 0.5 <= area.high:
         return ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mia_batch.attacks.base import BLIND, Attack
 from mia_batch.attacks.blind import BlindAttack
-from mia_batch.attacks.classifiers import KNN, LR, MLP, RF
+from mia_batch.attacks.classifiers import HGB, KNN, LR, MLP, RF
 from mia_batch.attacks.population import ATTACK_P
 from mia_batch.attacks.references import ON_REFERENCES
+from mia_batch.attacks.stacked import STACKED
 from mia_batch.attacks.thresholds import CORRECTNESS, ON_ALL, ON_CLASSES
 
 ATTACKS: dict[str, Attack] = {
@@ -14,11 +15,13 @@ ATTACKS: dict[str, Attack] = {
     "knn": KNN,
     "mlp": MLP,
     "rf": RF,
+    "hgb": HGB,
     **{attack.name: attack for attack in ON_ALL},
     "correctness": CORRECTNESS,
     **{attack.name: attack for attack in ON_CLASSES},
     "attack_p": ATTACK_P,
     **{attack.name: attack for attack in ON_REFERENCES},
+    **{attack.name: attack for attack in STACKED},
 }
 # Made in every audit beside its attacks. They know nothing of the model: no configuration names them, no gate judges
 # them, no table has them.

@@ -28,6 +28,7 @@ from mia_batch.stages.estimates import (
     import_estimates,
     known_of,
     n_classes_of,
+    reference_shapes,
     runs_around,
 )
 from mia_batch.stages.plan import Plan, make_plan
@@ -75,7 +76,27 @@ def extract_lines(config: Config, ranks: int, runs: str | None) -> list[str]:
     """What the stages will do of a network and its samples."""
     plan = make_plan(config)
     lines = [*sample_lines(config.data, plan), *data_lines(config.data, plan.selection)]
-    return [*lines, *plan_lines(config, plan.selection, ranks), *estimated(config, plan, ranks, runs)]
+    stored, n_missing = reference_lines(config, plan)
+    planned = plan_lines(config, plan.selection, ranks)
+    return [*lines, planned[0], *stored, *planned[1:], *estimated(config, plan, ranks, runs, n_missing)]
+
+
+def reference_lines(config: Config, plan: Plan) -> tuple[list[str], int]:
+    """What the store is to hold for this config, and how many outputs are missing there."""
+    if config.references is None:
+        return [], 0
+    from mia_batch.rundir.reference_store import StoredSamples, reference_paths, row_dtype  # h5py takes a while
+
+    wanted, chosen, n_queries = config.references, plan.selection, config.references.n_queries
+    found = reference_paths(plan.manifest, StoredSamples(chosen.split, chosen.sample_index, chosen.label))
+    n_missing = sum(not paths.outputs.exists() for paths in found.values())
+    per_row = row_dtype(n_classes_of(config, chosen.label), n_queries=n_queries, logits=wanted.logits).itemsize
+    size = len(chosen) * (per_row + 8 + 4 + 1 + chosen.split.dtype.itemsize // 4)
+    asked = f", {n_queries} queries of each sample" if wanted.queries else ""
+    return [
+        f"references: {len(found)} outputs of {len(chosen)} samples{asked}, {n_missing} of them missing in "
+        f"{wanted.store}; about {_bytes(size)} each, {_bytes(size * n_missing)} more"
+    ], n_missing
 
 
 def import_lines(config: Config) -> list[str]:
@@ -112,11 +133,15 @@ def sample_lines(data: DataConfig, plan: Plan) -> list[str]:
     return [f"sample:  {split} sample {index}: {plan.form}; label {plan.selection.label[0]}"]
 
 
-def estimated(config: Config, plan: Plan, ranks: int, runs: str | None) -> list[str]:
+def estimated(config: Config, plan: Plan, ranks: int, runs: str | None, n_missing: int) -> list[str]:
     """What each stage will take on this machine."""
     folders = [] if runs is None else runs_around(named_folder("--runs", runs))
     speed = earlier_speed(plan.manifest, folders)
-    return estimate_lines(estimates(config, plan.selection, ranks=ranks, n_jobs=available_cpus(), speed=speed))
+    return estimate_lines(
+        estimates(
+            config, plan.selection, ranks=ranks, n_jobs=available_cpus(), speed=speed, n_missing=n_missing
+        )
+    )
 
 
 def data_lines(data: DataConfig, selection: Selection) -> list[str]:
@@ -169,12 +194,17 @@ def attack_lines(
         f"attack:  fit on {max(len(split.fit) for split in splits)}{times}, score {len(scored)}, "
         f"search: {config.attack.search}, cv {config.attack.cv}; "
         f"each attacks/*.h5 about {_bytes(ATTACK_BYTES_PER_ROW * n_samples)}, "
-        f"{_bytes(8 * n_samples * sum(widths.values()))} more while it runs",
+        f"{_bytes(8 * n_samples * (sum(widths.values()) + _numbers(config)))} more while it runs",
     ]
     lines += [f"         {_method_line(method, config)}" for method in config.attack.methods]
     effects = design_effects(member[scored], group[scored], cross_fitted=len(splits) > 1)
     lines += _gate_lines(config, member[scored], effects)
     return lines + [f"note:    {note}" for method in config.attack.methods for note in method.notes]
+
+
+def _numbers(config: Config) -> int:
+    """How many numbers of references the attacks read of a sample."""
+    return sum(map(math.prod, reference_shapes(config.attack, config.references).values()))
 
 
 def _gate_lines(config: Config, member: NDArray[np.integer], effects: Effects) -> list[str]:

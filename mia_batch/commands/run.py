@@ -1,4 +1,4 @@
-"""`mia-batch run`: extract, attack and reduce on this machine, each only as far as it is not done."""
+"""`mia-batch run`: extract, references, attack and reduce on this machine, each only as far as it is not done."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
 from mia_batch.process.resources import available_memory
 from mia_batch.rundir.claim import claim, in_force
 from mia_batch.rundir.crashes import crash_of, note_crash
-from mia_batch.rundir.state import Left, left_to_do, read_state
+from mia_batch.rundir.state import Left, begun_references, left_to_do, read_state
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, forget_verdict, load_run
 from mia_batch.stages.estimates import batch_bytes
@@ -54,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
     for stage, command in _commands(args.ranks, arguments, left_to_do(stages)):
         log.info("stage %s", stage)
         code = run_stage(command, mpi_environment())
-        crash = crash_of(code) if stage == "extract" else None
+        crash = crash_of(code) if stage in ("extract", "references") else None
         if crash:
-            note_crash(paths, f"extract ended with exit code {code}")
-            print(f"mia-batch: {_crashed(crash)}", file=sys.stderr)
+            for launched in [paths] if stage == "extract" else begun_references(paths, manifest):
+                note_crash(launched, f"{stage} ended with exit code {code}")
+            print(f"mia-batch: {_crashed(stage, crash)}", file=sys.stderr)
             return FAILED
         if code != OK:
             return _explain(stage, code)
@@ -90,13 +91,15 @@ def _commands(ranks: int, arguments: list[str], left: Left) -> list[tuple[str, l
         commands.append(("extract", mpirun_command(ranks, stage_command("extract", arguments))))
     if "import" in left.stages:
         commands.append(("import", stage_command("import_outputs", arguments)))
+    if "references" in left.stages:
+        commands.append(("references", mpirun_command(ranks, stage_command("references", arguments))))
     if "attack" in left.stages:
         commands.append(("attack", stage_command("attack", arguments)))
     return commands
 
 
-def _crashed(crash: signal.Signals) -> str:
-    return f"a rank of extract died of {crash.name}; the same command computes again what it has computed"
+def _crashed(stage: str, crash: signal.Signals) -> str:
+    return f"a rank of {stage} died of {crash.name}; the same command computes again what it has computed"
 
 
 def _explain(stage: str, code: int) -> int:

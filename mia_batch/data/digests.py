@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from mia_batch.data.records import FORMATS, RecordSource
+from mia_batch.errors import InputError
 from mia_batch.files import Between, sha256
 from mia_batch.settings.outputs import NoModel
 from mia_batch.settings.schema import Config, DataConfig, factory_file
+
+WEIGHTS = re.compile(r"references\.checkpoints\[\d+\]")
 
 
 def data_digests(data: DataConfig, between: Between = None) -> dict[str, str]:
@@ -28,13 +33,39 @@ def data_digests(data: DataConfig, between: Between = None) -> dict[str, str]:
 
 
 def digests(config: Config, between: Between = None) -> dict[str, str]:
-    """SHA-256 of the checkpoint, the data files, index files, other named files and functions' files, by field."""
+    """SHA-256 of the checkpoint, the data files, index files, other named files and functions' files, by field.
+
+    Raises:
+        InputError: a file cannot be read, or a reference is there twice or is the audited checkpoint itself.
+    """
     files: dict[str, Path | None] = {} if isinstance(config.model, NoModel) else {
         "model.checkpoint": config.model.checkpoint, **config.model.files(),
     }
     files |= {
         "data.source": factory_file(config.data.source), "data.preprocess": factory_file(config.data.preprocess),
-        **config.data.named_files(),
+        **config.data.named_files(), **(config.references.files() if config.references else {}),
     }
     found = {field: sha256(file, between) for field, file in files.items() if file}
+    if config.references:
+        refuse_twins(found, files)
     return found | {f"data:{name}": digest for name, digest in data_digests(config.data, between).items()}
+
+
+def refuse_twins(digests: Mapping[str, str], files: Mapping[str, Path | None]) -> None:
+    """Refuse references whose weights are there twice: their content counts, not their names.
+
+    Args:
+        digests: of the audited checkpoint and of the references, by field; others do not matter.
+        files: of the references, by field.
+
+    Raises:
+        InputError: with a line for each reference that is another one, or the audited checkpoint itself.
+    """
+    seen, problems = {digests["model.checkpoint"]: "model.checkpoint"}, []
+    for field in filter(WEIGHTS.fullmatch, digests):
+        if digests[field] in seen:
+            rule = "must be other weights than the audited ones and than those of every other reference"
+            problems.append(f"{field}: {rule}, got {files[field]}, whose content is that of {seen[digests[field]]}")
+        seen.setdefault(digests[field], field)
+    if problems:
+        raise InputError(problems)

@@ -16,7 +16,8 @@ from mia_batch.inputs import Batch, Column, Inputs, describe_inputs
 from mia_batch.network.datasets import open_dataset
 from mia_batch.network.input_side import Arrays, bind
 from mia_batch.network.preprocess import Preprocess, augmented
-from mia_batch.settings.schema import DataConfig
+from mia_batch.network.queries import views
+from mia_batch.settings.schema import DataConfig, QueriesConfig
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -80,7 +81,7 @@ def to_network(data: DataConfig, batch_size: int, network: nn.Cell) -> ToNetwork
 
 def batches(
     data: DataConfig, selection: Selection, rows: np.ndarray, batch_size: int, *, network: nn.Cell,
-    read: Reader | None = None,
+    read: Reader | None = None, queries: QueriesConfig | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """Preprocessed samples, read only when their batch is asked for.
 
@@ -91,6 +92,7 @@ def batches(
         batch_size: rows of a batch at most. A batch never crosses a multiple of it, as `Predictor` wants.
         network: as of `to_network`.
         read: gives the inputs of rows, and what is kept of them; default: from the source.
+        queries: of images; then the inputs are those of each query, instead of the network's arguments.
 
     Yields:
         rows int64 (n,), the network's inputs (n, ...), labels int32 (n,), what is kept (n,) of `INPUT_DTYPE`, in the
@@ -106,7 +108,11 @@ def batches(
     cuts = np.flatnonzero(np.diff(rows // batch_size)) + 1
     for part in np.split(rows, cuts) if len(rows) else ():
         inputs, kept = read(part)
-        yield Batch(part, convert(inputs, part % batch_size), selection.label[part], kept)
+        asked = [inputs]
+        if queries:
+            asked = [replace(inputs, columns=(images,)) for images in views(inputs.columns[0], queries)]
+        arrays = tuple(array for each in asked for array in convert(each, part % batch_size))
+        yield Batch(part, arrays, selection.label[part], kept)
 
 
 def _augment_members(images: Column, selection: Selection, rows: np.ndarray, seed: int) -> list[np.ndarray]:

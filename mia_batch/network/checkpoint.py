@@ -49,15 +49,25 @@ def load_network(model: ModelConfig, image_size: Sequence[int] | None) -> nn.Cel
     Raises:
         InputError: the factory or the checkpoint is bad, or they do not match to the last parameter.
     """
+    stated_entries(model.checkpoint)  # which says what is wrong with it before users' code runs
+    network = build_network(model, image_size)
+    load_weights(network, model)
+    network.set_train(False)
+    return network
+
+
+def load_weights(network: nn.Cell, model: ModelConfig) -> None:
+    """Put the weights of a model's checkpoint into its network, which may have others.
+
+    Raises:
+        InputError: the checkpoint is bad, or does not match the network to the last parameter.
+    """
     path, stated = model.checkpoint, stated_entries(model.checkpoint)
     rename = read_rename(model.rename) if model.rename else None
-    network = build_network(model, image_size)
     shapes = {name: tuple(parameter.shape) for name, parameter in network.parameters_dict().items()}
     entries = find_parameters(stated, Wanted(shapes, model.prefix or "", rename), path)
     given = _read(path, stated, entries.values())
     load_parameters(network, {name: given[entry] for name, entry in entries.items()}, path)
-    network.set_train(False)
-    return network
 
 
 def _read(path: Path, stated: Stated, names: Collection[str]) -> dict[str, Parameter]:

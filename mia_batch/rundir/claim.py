@@ -72,8 +72,8 @@ def in_force(paths: RunPaths, manifest: Manifest) -> Manifest:
 def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) -> Manifest:
     """The manifest of a run that is there already, with another configuration, which may be no other run's.
 
-    No file is read again but those that only the verdict reads and, if asked for, the checkpoint; so what is known of
-    the other files stays as it was.
+    No file is read again but those that only the verdict reads, those of references that are named otherwise than they
+    were and, if asked for, the checkpoint; so what is known of the other files stays as it was.
 
     Raises:
         InputError: there is no run, or one of another model, data or extraction.
@@ -81,8 +81,10 @@ def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) 
     found = read_manifest(paths)
     if found is None:
         raise InputError(f"{paths.root}: must be a run directory with {paths.manifest.name}; run extract first")
-    known = {field: digest for field, digest in found.digests.items() if not field.startswith(VERDICT_FILES)}
-    read = {field: file for field, file in config.data.named_files().items() if field.startswith(VERDICT_FILES)}
+    own = config.resolved().get("references")
+    afresh = VERDICT_FILES if own == found.config.get("references") else (*VERDICT_FILES, "references.")
+    known = {field: digest for field, digest in found.digests.items() if not field.startswith(afresh)}
+    read = {field: file for field, file in _named_files(config).items() if field.startswith(afresh)}
     read |= _audited_files(config) if checkpoint else {}
     digests = known | {field: sha256(file) for field, file in read.items()}
     here = found.model_copy(update={"config": config.resolved(), "digests": digests, "changes": config.changes})
@@ -92,6 +94,10 @@ def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) 
         for name in UNREAD if name in found.config
     }
     return here.model_copy(update={"config": here.config | unread})
+
+
+def _named_files(config: Config) -> dict[str, Path]:
+    return config.data.named_files() | (config.references.files() if config.references else {})
 
 
 def _audited_files(config: Config) -> dict[str, Path]:

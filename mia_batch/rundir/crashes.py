@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
-from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.paths import ReferencePaths, RunPaths
 
 log = logging.getLogger(__name__)
 # What a process dies of that has damaged its memory or computes what it cannot; all of them faulthandler's.
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 
-def begin_launch(paths: RunPaths, done: NDArray[np.bool_]) -> None:
+def begin_launch(paths: RunPaths | ReferencePaths, done: NDArray[np.bool_]) -> None:
     """Note which rows, (n_rows,), are done before the launch; what the one before has left is forgotten."""
     text = "".join(np.where(done, "1", "0")) + "\n"
     if not paths.launch.exists() or paths.launch.read_text(encoding="utf-8", errors="replace") != text:
@@ -35,7 +35,7 @@ def crash_of(code: int) -> signal.Signals | None:
     return next((signum for signum in CRASHES if code in (signum, 128 + signum)), None)
 
 
-def report_own_crash(paths: RunPaths) -> None:
+def report_own_crash(paths: RunPaths | ReferencePaths) -> None:
     """Have this process, when it crashes, write where it was; it may be of any rank and on any node."""
     try:
         descriptor = os.open(paths.launch, os.O_WRONLY | os.O_APPEND)
@@ -45,14 +45,14 @@ def report_own_crash(paths: RunPaths) -> None:
         faulthandler.enable(descriptor, all_threads=False)
 
 
-def note_crash(paths: RunPaths, said: str) -> None:
+def note_crash(paths: RunPaths | ReferencePaths, said: str) -> None:
     """Write what somebody else has seen of a crash."""
     if paths.launch.exists():
         with open(paths.launch, "a", encoding="utf-8") as file:
             file.write(f"{said}\n")
 
 
-def rows_before_crash(paths: RunPaths, n_rows: int) -> NDArray[np.bool_] | None:
+def rows_before_crash(paths: RunPaths | ReferencePaths, n_rows: int) -> NDArray[np.bool_] | None:
     """Shape (n_rows,): the rows that were done before the last launch, if that has crashed; None if it has not."""
     try:
         rows, _, said = paths.launch.read_bytes().partition(b"\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, InUseError
 from mia_batch.files import is_full, not_written
 
 SCHEMA = 1
@@ -79,7 +79,7 @@ def as_input_error(path: Path) -> Iterator[None]:
     try:
         yield
     except BlockingIOError as error:
-        raise InputError(f"{path}: is in use by another process") from error
+        raise InUseError(f"{path}: is in use by another process") from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist") from error
     except (OSError, KeyError, RuntimeError) as error:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from mia_batch.attacks.base import BLIND
+from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS
 from mia_batch.errors import InputError
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
@@ -26,7 +26,8 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 # A run that moved to another mount is still the same run: files count by their digests, not by their names. Where the
 # search is computed, and in how much memory, changes no number, so that a run can go on elsewhere.
 NOT_IDENTITY = frozenset(
-    ("model.checkpoint", "model.rename", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler")
+    ("model.checkpoint", "model.rename", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler",
+     "references.checkpoints", "references.inclusion", "references.store", "references.group")
 )
 NAMED_FILE = re.compile(r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+|files(\..+)?)")
 # What only the verdict reads of a section that rows depend on.
@@ -45,6 +46,10 @@ NOT_TRAINING = frozenset((f"{CONTENT}model.checkpoint", "train.checkpoint_every"
 OF_SAMPLES = re.compile(
     rf"({CONTENT})?(data\.(members|nonmembers|canaries|group|label|path).*|.* in data\.path|model\.checkpoint)"
 )
+# Of features.h5, what says who of the samples is a member of the target, and of which weights.
+OF_TARGET = re.compile(
+    rf"({CONTENT})?(data\.(members|nonmembers|canaries|group|augment_members).*|model\.checkpoint)"
+)
 NOTHING = object()
 
 
@@ -55,6 +60,8 @@ def features_identity(manifest: Manifest) -> dict[str, Any]:
 
 def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
     """Of attacks/<method>.h5: the features, the section `attack` and, of its methods, this one, if it is configured.
+
+    Of an attack that needs references also which they are, and what each was trained on.
 
     Raises:
         KeyError: the configuration has no such attack.
@@ -82,6 +89,18 @@ def training_run_identity(manifest: Manifest) -> dict[str, Any]:
 def network_identity(manifest: Manifest) -> dict[str, Any]:
     """Of how fast rows are extracted: the network, the source, the preprocessing, the batches; not which samples."""
     return {key: value for key, value in features_identity(manifest).items() if not OF_SAMPLES.fullmatch(key)}
+
+
+def reference_digest(manifest: Manifest, field: str, samples: str) -> str:
+    """Hex digest of what the outputs of some weights are, whoever the members of the target are: their key in a store.
+
+    Args:
+        manifest: of a run with the section `references`.
+        field: of its digests, whose weights they are.
+        samples: digest of the samples, in an order that no target decides.
+    """
+    found = {key: value for key, value in features_identity(manifest).items() if not OF_TARGET.fullmatch(key)}
+    return _digest(found | _of_answers(manifest) | {"weights": manifest.digests[field], "samples": samples})
 
 
 def features_digest(manifest: Manifest) -> str:
@@ -157,7 +176,26 @@ def _settings(manifest: Manifest, method: str) -> dict[str, Any]:
     grids = {each["method"]: each for each in section.get("methods", [])}
     own = {key: value for key, value in section.items() if key != "methods"}
     own |= {} if method == BLIND else {f"methods[{method}]": grids[method]}
-    return _identity({"attack": own})
+    return _identity({"attack": own}) | (_references(manifest) if _needs_references(manifest, method) else {})
+
+
+def _needs_references(manifest: Manifest, method: str) -> bool:
+    if "references" not in manifest.config or method == BLIND:
+        return False
+    from mia_batch.attacks.registry import ATTACKS  # scikit-learn: only where there are references
+
+    return method in ATTACKS and not ATTACKS[method].needs.isdisjoint(REFERENCE_COLUMNS)
+
+
+def _references(manifest: Manifest) -> dict[str, Any]:
+    contents = {field: digest for field, digest in manifest.digests.items() if field.startswith("references.")}
+    return _of_answers(manifest) | {f"{CONTENT}{field}": digest for field, digest in contents.items()}
+
+
+def _of_answers(manifest: Manifest) -> dict[str, Any]:
+    """How references are asked."""
+    section = manifest.config["references"]
+    return _identity({"references": {name: section[name] for name in ("logits", "queries")}})
 
 
 def _of_sections(manifest: Manifest, *sections: str, rows: bool = True) -> dict[str, Any]:

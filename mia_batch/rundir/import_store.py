@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
 from mia_batch.files import in_use, sync_directory
-from mia_batch.rundir.features import IMPORTED, RowsOnDisk, allocated, contiguous_runs
+from mia_batch.rundir.features import IMPORTED, RowsOnDisk
 from mia_batch.rundir.hdf5 import as_input_error, check_room, set_attrs, sync
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.row_store import allocated, contiguous_runs
 
 
 class ImportStore:

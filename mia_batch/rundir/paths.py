@@ -1,4 +1,4 @@
-"""The only place that names a file of a run."""
+"""The only place that names a file of a run, or of a store of references."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ class RunPaths:
                 pass
         except OSError as error:
             raise not_written(self.root, error, "--out: must be a directory that can be written") from error
+
+
+class ReferencePaths:
+    """Names of the files of one reference's outputs in a store. The first is complete where it is there."""
+
+    def __init__(self, store: Path, key: str) -> None:
+        self.key = key
+        self.outputs = store / f"{key}.h5"
+        self.partial = store / f".{key}.h5"  # while it is filled
+        self.launch = store / f".{key}.launch"  # as that of a run, of this reference alone
 
 
 def runs_in(folder: Path) -> list[RunPaths]:

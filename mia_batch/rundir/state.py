@@ -15,15 +15,17 @@ from mia_batch.errors import InputError, one_line
 from mia_batch.files import in_use
 from mia_batch.report.summary import read_summary
 from mia_batch.rundir.crashes import rows_before_crash
-from mia_batch.rundir.features import features_origin, features_progress
+from mia_batch.rundir.features import features_origin, features_progress, features_samples
 from mia_batch.rundir.identity import Origin, attack_marks, differences, features_identity, verdict_identity
 from mia_batch.rundir.journal import tasks_done
 from mia_batch.rundir.manifest import Manifest, read_manifest
-from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.paths import ReferencePaths, RunPaths
+from mia_batch.rundir.reference_store import reference_fields, reference_paths, rows_done
 from mia_batch.rundir.results import read_mark
 from mia_batch.settings.schema import FROM_FILES
 
 FIRST = ("extract", "import")  # the stage that makes features.h5: of a network, and of outputs from files
+REFERENCES = "references"
 SAID_OF = {"no leak": "no leak found"}  # of a verdict's outcome
 
 
@@ -66,7 +68,7 @@ class JobState:
 
 @dataclass(frozen=True)
 class Left:
-    """What is not done: stages, in the order extract or import, attack, reduce; and attacks."""
+    """What is not done: stages, in the order extract or import, references, attack, reduce; and attacks."""
 
     stages: tuple[str, ...]
     attacks: tuple[str, ...]
@@ -88,7 +90,8 @@ def read_state(paths: RunPaths, manifest: Manifest | None = None) -> list[StageS
     attacks, reduce = attack_statuses(paths, manifest), reduce_status(paths, manifest)
     if reduce.state == "done":  # a verdict of the version before, which had no baseline, does not lack it
         attacks = [each for each in attacks if each.attack != BLIND or each.state != "missing"]
-    return [extract_status(paths, manifest), *attacks, reduce]
+    references = [references_status(paths, manifest)] if "references" in manifest.config else []
+    return [extract_status(paths, manifest), *references, *attacks, reduce]
 
 
 def with_jobs(stages: Sequence[StageStatus], jobs: Mapping[str, JobState]) -> list[StageStatus]:
@@ -117,7 +120,10 @@ def left_to_do(stages: Sequence[StageStatus]) -> Left:
     undone = [each for each in stages if each.state != "done"]
     attacks = tuple(each.attack for each in undone if each.attack)
     first = next((each.stage for each in undone[:1] if each.stage in FIRST), FIRST[0])
-    wanted = {first: undone and undone[0].stage == first, "attack": attacks, "reduce": undone}
+    references = [each for each in undone if each.stage == REFERENCES]
+    wanted = {
+        first: undone and undone[0].stage == first, REFERENCES: references, "attack": attacks, "reduce": undone
+    }
     return Left(tuple(stage for stage, wants in wanted.items() if wants), attacks)
 
 
@@ -170,6 +176,33 @@ def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
 
     stage = FIRST[1] if manifest.config.get("data", {}).get("source") == FROM_FILES else FIRST[0]
     return _status(stage, paths.features, look)
+
+
+def references_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
+    """The stage references: done when the store has the outputs of each for these samples, whichever run made them."""
+    store = Path(manifest.config["references"]["store"])
+
+    def look() -> tuple[str, str]:
+        samples, total = features_samples(paths.features), len(reference_fields(manifest))
+        if samples is None:  # which the stage itself does not need
+            return "missing", "not known before extract has begun"
+        found = reference_paths(manifest, samples).values()
+        n_complete = sum(each.outputs.exists() for each in found)
+        if n_complete == total:
+            return "done", f"{n_complete} of {total}"
+        begun = [rows_done(each) for each in found if not each.outputs.exists()]
+        some = n_complete > 0 or any(rows for rows, _ in begun)
+        state = "running" if any(writing for _, writing in begun) else "partial" if some else "missing"
+        return state, f"{n_complete} of {total}"
+
+    return _status(REFERENCES, store, look)
+
+
+def begun_references(paths: RunPaths, manifest: Manifest) -> list[ReferencePaths]:
+    """The references of a run of which there are some rows, and which no process is at."""
+    samples = features_samples(paths.features)
+    found = reference_paths(manifest, samples).values() if samples else ()
+    return [each for each in found if each.partial.exists() and not in_use(each.partial)]
 
 
 def attack_statuses(paths: RunPaths, manifest: Manifest) -> list[StageStatus]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mia_batch.files import shipped
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.scheduler.site import STAGES, Site
+from mia_batch.scheduler.site import ON_RANKS, Site
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Request:
     out: Path
     site: Site
     words: tuple[str, ...] = ()
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] = ("extract", "attack", "reduce")
     methods: tuple[str, ...] = ()
     n_tasks: int = 0
     prepared: Path | None = None
@@ -86,7 +86,7 @@ def _array(request: Request, stage: str) -> str | None:
     if stage == "prepare":
         return None
     if request.n_tasks:
-        return f"0-{request.n_tasks - 1}" + (f"%{request.site.at_once}" if stage == "extract" else "")
+        return f"0-{request.n_tasks - 1}" + (f"%{request.site.at_once}" if stage in ON_RANKS else "")
     return f"0-{len(request.methods) - 1}" if stage == "attack" and request.methods else None
 
 

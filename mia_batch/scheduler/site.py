@@ -17,7 +17,8 @@ from mia_batch.settings.json_schema import editor_schema
 from mia_batch.settings.loading import read_yaml
 from mia_batch.settings.schema import as_tuple, expand
 
-STAGES = ("extract", "attack", "reduce")
+STAGES = ("extract", "references", "attack", "reduce")
+ON_RANKS = ("extract", "references")  # run the network, and ask Slurm for the same
 
 
 def _as_words(value: Any) -> Any:
@@ -74,7 +75,7 @@ class Site(_Strict):
         launcher: starts one rank per task, such as mpirun or srun --mpi=pmix.
         at_once: of an array over many checkpoints, how many are extracted at the same time.
         prepare: reads a user's source once, before an array.
-        extract: runs the network, one MPI rank per task.
+        extract: runs the network, also with the weights of references, one MPI rank per task.
         attack: fits the attacks, one task each.
         reduce: makes metrics and verdict.
     """
@@ -95,7 +96,7 @@ class Site(_Strict):
 
     def stage(self, name: str) -> StageSite:
         """What the stage `name` asks for; an import, which is one process too, for what the reducer does."""
-        found: StageSite = getattr(self, "reduce" if name == "import" else name)
+        found: StageSite = getattr(self, {"import": "reduce", "references": "extract"}.get(name, name))
         return found
 
     def setup_words(self) -> list[str]:
@@ -103,8 +104,8 @@ class Site(_Strict):
         return [f"module={name}" for name in self.modules] + [f"source={file}" for file in self.source]
 
     def command(self, stage: str) -> list[str]:
-        """What starts Python: once, or for extract once per task."""
-        launcher = self.launcher if stage == "extract" else ()
+        """What starts Python: once, or where the network runs once per task."""
+        launcher = self.launcher if stage in ON_RANKS else ()
         return [*launcher, *self.container, self.python]
 
 

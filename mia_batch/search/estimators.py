@@ -1,4 +1,4 @@
-"""The four attack classifiers of MindArmour, their settings, and what a grid over them may hold.
+"""The attack classifiers, the first four of MindArmour, their settings, and what a grid over them may hold.
 
 A grid is checked by scikit-learn's own constraints and by fitting its candidates on a few rows, so that no list of
 valid values here can go stale.
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -53,6 +53,7 @@ METHODS: dict[str, MethodSpec] = {
     "knn": MethodSpec(KNeighborsClassifier),
     "mlp": MethodSpec(MLPClassifier, {"max_iter": 300}),
     "rf": MethodSpec(RandomForestClassifier),
+    "hgb": MethodSpec(HistGradientBoostingClassifier),
 }
 
 

@@ -208,5 +208,6 @@ def search_families(
         "knn": lambda: neighbour_families(grid, seed, n_fit),
         "mlp": lambda: mlp_families(grid, seed),
         "rf": lambda: forest_families(grid, seed),
+        "hgb": lambda: stock_families(method, grid, seed),
     }
     return makers[method]()

@@ -74,6 +74,7 @@ FORMS: dict[str, SchemaForm] = {
     "DataConfig.members": one_or_list,
     "DataConfig.nonmembers": one_or_list,
     "DataConfig.canaries": one_or_list,
+    "Config.references": lambda schema: schema["anyOf"][0],
     "ReportConfig.metrics": one_of(report_metrics),
     "RuleConfig.metric": one_of(measures),
     "GateConfig.metrics": one_of(gate_metrics),

@@ -24,6 +24,8 @@ from mia_batch.settings.schema import (
     KeyProblems,
     MethodConfig,
     ModelConfig,
+    QueriesConfig,
+    ReferencesConfig,
     RuleConfig,
     SampleBlock,
     Section,
@@ -88,10 +90,26 @@ def make_config(
                 parts[name] = section.model_validate(raw[name], context={"base": path.absolute().parent})
             except ValidationError as error:
                 problems += [line for item in error.errors() for line in _lines(path, name, section, item)]
-    problems += _missing_files(path, parts, need)
+    problems += [*_missing_files(path, parts, need), *_unfit_references(path, parts)]
     if problems:
         raise InputError(_of_changes(problems, path, read_changes(changes)))
     return Config(path=path.absolute(), changes=tuple(changes), **parts)
+
+
+def _unfit_references(path: Path, parts: Mapping[str, Any]) -> list[str]:
+    """One line for each key of other sections that references do not go with."""
+    references, data = parts.get("references"), parts.get("data")
+    if references is None or data is None:
+        return []
+    if isinstance(data, OutputsConfig):
+        return [f"{path}: references: must have a network to run, got data.source: {FROM_FILES}"]
+    problems = []
+    if data.augment_members:  # a reference's answers would depend on who is a member of the target
+        problems.append(f"{path}: data.augment_members: must be false beside references, got true")
+    if references.queries and not data.is_image:
+        rule = "must be left out where samples are no images"
+        problems.append(f"{path}: references.queries: {rule}, got data.preprocess: {data.preprocess}")
+    return problems
 
 
 def _refuse_checkpoints(changes: Sequence[Change], checkpoint: str | Path | None) -> None:
@@ -204,7 +222,7 @@ def _keys_at(section: type[Section], location: Sequence[Any]) -> Collection[str]
     nested: dict[str, type[Section]] = {
         "members": SampleBlock, "nonmembers": SampleBlock, "canaries": SampleBlock,
         "columns": OutputColumns if section is OutputsConfig else ColumnsConfig,
-        "methods": MethodConfig, "rules": RuleConfig,
+        "methods": MethodConfig, "rules": RuleConfig, "queries": QueriesConfig,
     }
     where: type[Section] = next((nested[part] for part in location if part in nested), section)
     return OWN if where is OutputsConfig else shown_keys(where)
@@ -217,6 +235,9 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
         model: ModelConfig = parts["model"]
         wanted += model.files().items()
         wanted += [("model.checkpoint", model.checkpoint)] if "checkpoint" in need else []
+    if "references" in parts and "checkpoint" in need:
+        references: ReferencesConfig = parts["references"]
+        wanted += references.files().items()
     if "data" in parts:
         factories = {"data.source": parts["data"].source, "data.preprocess": parts["data"].preprocess}
         wanted += [(field, file) for field, name in factories.items() if (file := factory_file(name))]

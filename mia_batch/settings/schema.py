@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import re
@@ -34,6 +35,7 @@ SOURCES = ("cifar100", "cifar10")
 RECORD_CHANNELS = 3
 PREPROCESSING = ("image", "none")
 FROM_FILES = "outputs"  # the source of imports: see settings/outputs.py
+MAX_SHIFT = 4  # pixels, of queries
 JOINT_KEYS = ("rule", "threshold", "metrics", "bound")
 
 
@@ -97,6 +99,26 @@ def _as_names(value: Any) -> Any:
     if len(set(names)) < len(names):
         raise ValueError("must name each once")
     return value if isinstance(value, str) else tuple(names)
+
+
+def _as_files(value: Any, info: ValidationInfo) -> Any:
+    """Files by name or glob, in natural order within each glob."""
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("must be a list of files, which may be globs")
+    files: list[Path] = []
+    for item in value:
+        named = resolve_path(item, info)
+        found = [named] if named.exists() else [Path(file) for file in glob.glob(str(named), recursive=True)]
+        if not found and glob.has_magic(str(named)):
+            raise ValueError(f"must match a file, none matches {item}")
+        files += sorted(found, key=_natural) or [named]
+    return tuple(files)
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    """A key by which ref_10 comes after ref_9."""
+    parts = re.split(r"([0-9]+)", str(path))
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
 
 
 def _as_lengths(value: Any) -> Any:
@@ -732,6 +754,55 @@ class TrainConfig(Section):
     checkpoint_every: Positive = 10
 
 
+class QueriesConfig(Section):
+    """Several queries for each image: as it is, shifted, and each of these mirrored.
+
+    Attributes:
+        flip: whether every image is also queried mirrored.
+        shifts: how many shifts by up to 4 pixels each way, drawn once for all images.
+        seed: of the shifts.
+    """
+
+    flip: bool = True
+    shifts: Annotated[int, Field(ge=0, le=(2 * MAX_SHIFT + 1) ** 2 - 1)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+
+    @property
+    def count(self) -> int:
+        """Queries of a sample."""
+        return (1 + self.shifts) * (1 + self.flip)
+
+
+class ReferencesConfig(Section):
+    """Reference models: other trainings of the audited network, of which is known what each was trained on.
+
+    Attributes:
+        checkpoints: their weights, K files; a glob stands for its files in natural order.
+        inclusion: which was trained on which sample: a .npy file (K, n_samples), or a .npz file that names its samples.
+        store: the folder of their outputs, which any number of audits may share.
+        logits: the type that outputs are kept in.
+        group: the group of users who share the store; without one it is for its owner alone.
+        queries: several queries for each image; without it one.
+    """
+
+    checkpoints: Annotated[tuple[Path, ...], BeforeValidator(_as_files)]
+    inclusion: ConfigPath
+    store: Annotated[ConfigPath, Field(validate_default=True)] = "references"  # type: ignore[assignment]
+    logits: Literal["float32", "float16"] = "float32"
+    group: Annotated[str, Field(min_length=1)] | None = None
+    queries: QueriesConfig | None = None
+
+    @property
+    def n_queries(self) -> int:
+        """Queries of a sample."""
+        return self.queries.count if self.queries else 1
+
+    def files(self) -> dict[str, Path]:
+        """The files that it names, by field."""
+        weights = {f"references.checkpoints[{i}]": file for i, file in enumerate(self.checkpoints)}
+        return weights | {"references.inclusion": self.inclusion}
+
+
 class Config(Section):
     """A whole configuration and the file that it came from.
 
@@ -745,6 +816,7 @@ class Config(Section):
         report: what is printed.
         gate: what is a leak.
         audit: what is claimed.
+        references: other trainings of the network.
         train: jobs/train.py alone.
     """
 
@@ -757,6 +829,7 @@ class Config(Section):
     report: ReportConfig = ReportConfig()
     gate: GateConfig = GateConfig()
     audit: AuditConfig = AuditConfig()
+    references: ReferencesConfig | None = None
     train: TrainConfig = TrainConfig()
 
     def resolved(self) -> dict[str, Any]:
@@ -772,7 +845,8 @@ class Config(Section):
 
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelConfig, "data": DataConfig, "extract": ExtractConfig, "attack": AttackConfig,
-    "report": ReportConfig, "gate": GateConfig, "audit": AuditConfig, "train": TrainConfig,
+    "report": ReportConfig, "gate": GateConfig, "audit": AuditConfig,
+    "references": ReferencesConfig, "train": TrainConfig,
 }
 
 

@@ -44,6 +44,7 @@ from mia_batch.settings.schema import AttackConfig, Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.attack_settings import lacking, needed_columns, settings_of, splits_of
 from mia_batch.stages.evaluable import look_at_model
+from mia_batch.stages.reference_columns import reference_columns
 from mia_batch.workers.open_executor import open_executor
 
 log = logging.getLogger(__name__)
@@ -198,8 +199,11 @@ def make_columns(features: Features, attack: AttackConfig) -> dict[str, NDArray[
         raise InputError(f"features.h5: {error}") from error
 
 
-def samples_of(features: Features, settings: AttackConfig, checks: Sequence[str]) -> Samples:
-    """What the attacks and checks of a configuration are made on.
+def samples_of(
+    features: Features, settings: AttackConfig, checks: Sequence[str],
+    of_references: Mapping[str, NDArray[Any]] | None = None,
+) -> Samples:
+    """What the attacks and checks of a configuration are made on; `of_references` as of `reference_columns`.
 
     Raises:
         InputError: as of `make_columns` and `make_samples`.
@@ -213,6 +217,7 @@ def samples_of(features: Features, settings: AttackConfig, checks: Sequence[str]
             features.label, features.statistics
         ),
         **make_columns(features, settings),
+        **(of_references or {}),
     )
 
 
@@ -287,7 +292,9 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
     for note in (note for method in methods for note in method.notes):
         log.info("%s", note)
     checks = [name for name in left if name in CHECKS]
-    return fit(config.attack.model_copy(update={"methods": methods}), checks, features, paths, manifest, stop)
+    known = reference_columns(config, manifest, features, [method.method for method in methods])
+    settings = config.attack.model_copy(update={"methods": methods})
+    return fit(settings, samples_of(features, settings, checks, known), checks, features, paths, manifest, stop)
 
 
 def _refuse(
@@ -303,12 +310,11 @@ def _refuse(
 
 
 def fit(
-    settings: AttackConfig, checks: Sequence[str], features: Features, paths: RunPaths, manifest: Manifest,
-    stop: StopRequest,
+    settings: AttackConfig, samples: Samples, checks: Sequence[str], features: Features, paths: RunPaths,
+    manifest: Manifest, stop: StopRequest,
 ) -> int:
     """Do what is left, on all cores of this job."""
     n_jobs = available_cpus()
-    samples = samples_of(features, settings, checks)
     check_room(paths.root, sum(array.nbytes for array in samples.arrays().values()))  # for the workers' copy
     marks = accepted_marks(paths, manifest)
     started = launch("attack", n_jobs=n_jobs)

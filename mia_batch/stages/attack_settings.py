@@ -8,16 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
-from mia_batch.attacks.base import BLIND, AttackSettings
+from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS, AttackSettings
 from mia_batch.attacks.registry import ATTACKS, CHECKS
 from mia_batch.attacks.split import make_splits
+from mia_batch.attacks.stacked import NULL, STACK
 from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, Split
 from mia_batch.search.folds import check_grids
 from mia_batch.settings.schema import AttackConfig
 
 # What attacks need, by what a user knows of samples.
 MADE_OF = dict.fromkeys((*signals.NAMES, "features"), "logits") | {"label": "labels", BLIND: "labels"}
-MADE_OF |= dict.fromkeys(("query_phi", "reference_phi", "reference_in"), "reference models")
+MADE_OF |= dict.fromkeys(REFERENCE_COLUMNS, "reference models")
+MADE_OF |= dict.fromkeys((STACK, NULL), "reference models enough for one of them, or a pair, to play the target")
 # What it needs of reference models, where there are some.
 OF_REFERENCES = {
     SOME_IN: "a reference trained on some of the samples", SOME_OUT: "a reference not trained on some of the samples",

@@ -7,7 +7,8 @@ which the search orders its tasks, those of the network from an earlier run of t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from mia_batch.rundir.identity import network_identity
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.samples import Samples, Split
-from mia_batch.settings.schema import AttackConfig, Config
+from mia_batch.settings.schema import AttackConfig, Config, ReferencesConfig
 
 # Measured with 8,000 to 100,000 rows of 10 classes on one core of an AMD EPYC, as were the costs of the search's tasks.
 MEASURED = "costs measured on one core of an AMD EPYC"
@@ -42,7 +43,7 @@ class StageCost:
     """What one stage will take.
 
     Attributes:
-        stage: the stage's name, extract, attack or reduce.
+        stage: the stage's name, extract, references, attack or reduce.
         seconds: how long it will take, by the clock; None where nothing is known.
         memory: how many bytes it will hold; of extract, how many each rank will.
         where: what the estimate holds for, in words, such as "on 2 core(s)" or "for each of 8 rank(s)".
@@ -193,6 +194,17 @@ def column_widths(attack: AttackConfig, n_classes: int, *, inputs_known: bool = 
     return {name: width for name, width in widths.items() if name in needed} | baseline
 
 
+def reference_shapes(attack: AttackConfig, references: ReferencesConfig | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of what attacks read of references, of one sample, by array."""
+    from mia_batch.attacks.base import REFERENCE_COLUMNS
+    from mia_batch.stages.attack_settings import needed_columns
+
+    if references is None or needed_columns(attack).isdisjoint(REFERENCE_COLUMNS):
+        return {}
+    n_queries, n = references.n_queries, len(references.checkpoints)
+    return dict(zip(REFERENCE_COLUMNS, [(n_queries,), (n_queries, n), (n,)], strict=True))
+
+
 def shapes_alone(
     member: Rows, splits: Sequence[Split], widths: Mapping[str, int], *, n_classes: int
 ) -> Samples:
@@ -218,7 +230,7 @@ def shapes_alone(
 
 def attack_estimate(
     attack: AttackConfig, member: Rows, splits: Sequence[Split], n_classes: int, *, n_jobs: int, alone: bool = False,
-    inputs_known: bool = True,
+    inputs_known: bool = True, references: ReferencesConfig | None = None,
 ) -> StageCost:
     """Of the attacks and the blind baseline.
 
@@ -230,11 +242,14 @@ def attack_estimate(
         n_jobs: cores.
         alone: whether each attack is a job of its own, on as many cores; then the longest counts.
         inputs_known: whether the blind baseline has more than the labels, which imported outputs do not give.
+        references: of the configuration.
     """
     from mia_batch.workers.open_executor import memory_of
 
     widths = column_widths(attack, n_classes, inputs_known=inputs_known)
     samples = shapes_alone(member, splits, widths, n_classes=n_classes)
+    for name, shape in reference_shapes(attack, references).items():  # half of the references in, half out
+        samples.columns[name] = np.broadcast_to(np.arange(shape[-1], dtype=np.int8) % 2, (len(member), *shape))
     tasks = _tasks(attack, samples)
     jobs = list(tasks.values()) if alone else [[task for each in tasks.values() for task in each]]
     shared, each = memory_of(samples, [task for its in jobs for task in its])
@@ -259,8 +274,11 @@ def _tasks(attack: AttackConfig, samples: Samples) -> dict[str, list[Any]]:
     from mia_batch.attacks.registry import ATTACKS, CHECKS
     from mia_batch.stages.attack_settings import settings_of
 
-    told = settings_of(attack, CHECKS)
-    return {name: (ATTACKS | CHECKS)[name].tasks(samples, settings) for name, settings in told.items()}
+    told, attacks = settings_of(attack, CHECKS), ATTACKS | CHECKS
+    return {
+        name: attacks[name].tasks(samples, settings) if samples.known >= attacks[name].needs else []  # not run
+        for name, settings in told.items()
+    }
 
 
 def n_classes_of(config: Config, label: Rows) -> int:
@@ -281,7 +299,7 @@ def reduce_estimate(n_rows: int) -> StageCost:
 
 def estimates(
     config: Config, selection: Selection, *, ranks: int, n_jobs: int, speed: Speed | None = None, alone: bool = False,
-    n_done: int = 0,
+    n_done: int = 0, n_missing: int | None = None,
 ) -> list[StageCost]:
     """Of every stage of a run.
 
@@ -293,17 +311,30 @@ def estimates(
         speed: what is known of this network.
         alone: whether each attack is a job of its own.
         n_done: rows that are extracted already.
+        n_missing: outputs of references that are not in the store; None for all.
     """
     member, weights = selection.member, config.model.checkpoint
-    extract = extract_estimate(
-        len(member) - n_done, ranks, batch_bytes=batch_bytes(config), speed=speed,
+    forward = partial(
+        extract_estimate, ranks=ranks, batch_bytes=batch_bytes(config), speed=speed,
         checkpoint_bytes=weights.stat().st_size if weights.exists() else 0,
     )  # fmt: skip
+    found = [forward(len(member) - n_done)]
+    if config.references:
+        n_missing = n_outputs(config.references) if n_missing is None else n_missing
+        n_rows = n_missing * config.references.n_queries * len(member)
+        found.append(replace(forward(n_rows), stage="references"))
     n_classes = n_classes_of(config, selection.label)
     return [
-        extract,
-        *_after_outputs(config.attack, member, selection.group, n_classes, n_jobs=n_jobs, alone=alone),
+        *found,
+        *_after_outputs(
+            config.attack, member, selection.group, n_classes, n_jobs=n_jobs, alone=alone, references=config.references
+        ),
     ]  # fmt: skip
+
+
+def n_outputs(references: ReferencesConfig) -> int:
+    """How many outputs an audit wants of its store: where it asks several queries, its own model's too."""
+    return len(references.checkpoints) + (references.queries is not None)
 
 
 def known_of(n_classes: int | None, samples: ImportedSamples) -> set[str]:
@@ -336,7 +367,7 @@ def import_estimates(
 
 def _after_outputs(
     attack: AttackConfig, member: Rows, group: NDArray[np.int64] | None, n_classes: int, *, n_jobs: int, alone: bool,
-    inputs_known: bool = True,
+    inputs_known: bool = True, references: ReferencesConfig | None = None,
 ) -> list[StageCost]:
     """Of the attacks and the report on samples of this membership and these declared groups, (n_samples,) each."""
     from mia_batch.attacks.grouping import group_codes
@@ -344,7 +375,8 @@ def _after_outputs(
 
     splits = splits_of(attack, member, group_codes(None, group, len(member)))
     cost = attack_estimate(
-        attack, member, splits, n_classes, n_jobs=n_jobs, alone=alone, inputs_known=inputs_known
+        attack, member, splits, n_classes, n_jobs=n_jobs, alone=alone, inputs_known=inputs_known,
+        references=references,
     )  # fmt: skip
     return [cost, reduce_estimate(len(member))]
 

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from mia_batch.network.placement import Placement
 
 log = logging.getLogger(__name__)
+Stage = Callable[[argparse.Namespace, World, StopRequest], int]
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> tupl
     from mia_batch.network.placement import set_up
 
     def load() -> Predictor:
-        set_up(_placement(config.extract.device, world))
+        set_up(placement(config.extract.device, world))
         network = load_network(config.model, config.data.network_size)
         return Predictor(network, config.extract.batch_size, output=Output.of(config.model))
 
@@ -187,7 +189,8 @@ def _mapped(work: Work) -> Reader:
     return opened.read
 
 
-def _placement(device: str, world: World) -> Placement:
+def placement(device: str, world: World) -> Placement:
+    """Where this rank runs its network. Collective."""
     from mia_batch.mpi import affinity
     from mia_batch.network.placement import place, reported_device, visible_cards
 
@@ -227,7 +230,8 @@ def extract(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
     return OK
 
 
-def run_on_this_rank(args: argparse.Namespace, stop: StopRequest) -> int:
+def run_on_this_rank(args: argparse.Namespace, stop: StopRequest, *, stage: Stage = extract) -> int:
+    """Connect to the other ranks and do a stage of all of them."""
     try:
         world = connect()
     except InputError:
@@ -236,15 +240,15 @@ def run_on_this_rank(args: argparse.Namespace, stop: StopRequest) -> int:
         return BAD_INPUT
     try:
         with labelled(f"[{world.host} {world.rank}]"):
-            return _reported(args, world, stop)
+            return _reported(args, world, stop, stage)
     except BaseException:
         world.abort(FAILED)
         raise
 
 
-def _reported(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
+def _reported(args: argparse.Namespace, world: World, stop: StopRequest, stage: Stage) -> int:
     try:
-        return extract(args, world, stop)
+        return stage(args, world, stop)
     except InputError as error:  # raised on every rank alike
         if world.is_root:
             print_problems(error)

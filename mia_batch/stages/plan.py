@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from mia_batch.data.digests import digests
 from mia_batch.data.forms import Form
+from mia_batch.data.inclusion import read_inclusion
 from mia_batch.data.outputs import Outputs
 from mia_batch.data.selection import Selection, form_of, read_inputs, select
 from mia_batch.data.sources import open_source
@@ -69,16 +72,52 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int
 
     if whole_checkpoint:
         attempt(lambda: check_whole(config.model.checkpoint))
+        for field, file in reference_checkpoints(config).items():
+            attempt(partial(_check_whole_reference, file, field))
     if config.model.rename:
         attempt(partial(read_rename, config.model.rename))
     samples = attempt(lambda: look_at(config.data, n_looked_at))
     if samples is not None:
         attempt(partial(check_splits, config.attack, samples[0].member, samples[0].group))
+        attempt(partial(check_inclusion, config, samples[0]))
     warn_of_borrowed(config.data)
     manifest = None if problems else attempt(lambda: make_manifest(config))
     if samples is None or manifest is None:
         raise InputError(problems)
     return Plan(samples[0], manifest, samples[1])
+
+
+def reference_checkpoints(config: Config) -> dict[str, Path]:
+    """The references' weights, by field."""
+    if config.references is None:
+        return {}
+    return {f"references.checkpoints[{i}]": file for i, file in enumerate(config.references.checkpoints)}
+
+
+@contextmanager
+def weights_of(field: str) -> Iterator[None]:
+    """Say that what is wrong with a checkpoint is wrong with that of `field`."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(line.replace("model.checkpoint", field) for line in error.problems) from error
+
+
+def _check_whole_reference(file: Path, field: str) -> None:
+    with weights_of(field):
+        check_whole(file)
+
+
+def check_inclusion(config: Config, selection: Selection) -> None:
+    """Refuse an inclusion file that does not say of every reference and sample what it must.
+
+    Raises:
+        InputError: it does not.
+    """
+    if config.references:
+        read_inclusion(
+            config.references.inclusion, len(config.references.checkpoints), selection.split, selection.sample_index
+        )
 
 
 def warn_of_borrowed(data: DataConfig) -> None:

@@ -283,7 +283,7 @@ def test_workers_give_what_this_process_does_and_the_configuration_its_parameter
         here = result_of(name, made, **{key: values[0] for key, values in params.get(name, {}).items()})
         assert np.array_equal(result.scores, here.scores, equal_nan=True)
         assert np.array_equal(result.predicted, here.predicted)
-    with pytest.raises(ValueError, match=r"params\.nu0 must be one number above 0, got \[4, 5\]"):
+    with pytest.raises(ValueError, match=r"params\.nu0: must be one number above 0, got \[4, 5\]"):
         AttackConfig(methods=({"method": "lira_bayes", "params": {"nu0": [4, 5]}},))
 
 

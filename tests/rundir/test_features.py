@@ -16,9 +16,10 @@ from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
 from mia_batch.files import in_use
 from mia_batch.inputs import STATISTICS
-from mia_batch.rundir.features import FeatureStore, block_dtype, contiguous_runs, features_progress, read_features
+from mia_batch.rundir.features import FeatureStore, block_dtype, features_progress, read_features
 from mia_batch.rundir.hdf5 import check_room
 from mia_batch.rundir.results import read_attack, write_attack
+from mia_batch.rundir.row_store import contiguous_runs
 
 N, C = 20, 3
 

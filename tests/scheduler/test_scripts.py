@@ -13,7 +13,7 @@ import pytest
 from mia_batch.files import shipped
 
 SLURM = shipped("slurm")
-STAGES = ["prepare", "extract", "import", "attack", "reduce"]
+STAGES = ["prepare", "extract", "references", "import", "attack", "reduce"]
 SCRIPTS = [*STAGES, "nightly"]
 SLURM_SAYS = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "j", "SLURM_JOB_NODELIST": "n"}
 
@@ -99,6 +99,15 @@ def test_a_word_needs_its_sign_and_its_stage(tmp_path: Path) -> None:
         done = run_script(tmp_path, stage, "c", "d", word, *SHOW)
         assert (done.returncode, done.stderr) == (2, f"{stage}.sbatch: no such word: {word}\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_task_of_an_array_does_its_own_reference(tmp_path: Path) -> None:
+    log = tmp_path / "d/logs/references-1_4.log"
+    assert run_script(tmp_path, "references", "c", "d", *SHOW, SLURM_ARRAY_TASK_ID="4").returncode == 0
+    assert "<--only>\n<4>" in log.read_text()
+    (tmp_path / "list").write_text("w\0d\0" * 5)
+    assert run_script(tmp_path, "references", "c", "o", "list=list", *SHOW, SLURM_ARRAY_TASK_ID="4").returncode == 0
+    assert "--only" not in log.read_text().split("<--checkpoint>")[1]
 
 
 # --- one source ------------------------------------------------------------------------------------------------------
@@ -209,9 +218,9 @@ def test_only_what_was_stopped_goes_back_to_the_queue(tmp_path: Path, stage: str
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_extract_asks_for_a_lost_node_and_not_after_a_verdict(tmp_path: Path, stage: str) -> None:
+def test_only_what_has_ranks_asks_for_a_lost_node_and_not_after_a_verdict(tmp_path: Path, stage: str) -> None:
     (tmp_path / "lost").touch()
-    assert queues_again(tmp_path, stage, "exit 5") == (stage == "extract")
+    assert queues_again(tmp_path, stage, "exit 5") == (stage in ("extract", "references"))
     for final in (0, 1, 2, 3, 4):
         assert not queues_again(tmp_path, stage, f"exit {final}")
 

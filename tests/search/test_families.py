@@ -439,13 +439,14 @@ class TestRefit:
         assert np.array_equal(scored.predicted, stock.predict(X[200:]))
 
 
-@pytest.mark.parametrize("method", ["lr", "knn", "mlp", "rf"])
+@pytest.mark.parametrize("method", ["lr", "knn", "mlp", "rf", "hgb"])
 def test_every_candidate_is_in_one_family(method: str) -> None:
     grids: dict[str, dict[str, Any]] = {
         "lr": {"C": (0.1, 1.0), "solver": ("lbfgs", "saga"), "class_weight": (None, "balanced")},
         "knn": {"n_neighbors": (1, 90), "weights": ("uniform", "distance"), "p": (1, 2)},
         "mlp": {"solver": ("adam", "sgd"), "alpha": (1e-4, 1.0), "learning_rate_init": (1e-3, 1e-2)},
         "rf": {"max_depth": (1, None), "max_leaf_nodes": (3, 5), "min_samples_leaf": (1, 2)},
+        "hgb": {"learning_rate": (0.05, 0.1), "max_leaf_nodes": (15, 31)},
     }
     grid = grids[method]
     families = search_families(method, numbered(grid), seed=1, n_fit=100, n_features=5)

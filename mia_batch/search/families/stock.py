@@ -18,7 +18,7 @@ from mia_batch.search.families.base import Family, fold_result
 from mia_batch.search.tasks import FIT_ERRORS
 
 # Of one core, per row and feature, with MORE_FEATURES added to the features; only the proportions matter.
-SECONDS_PER_VALUE = {"lr": 1e-7, "knn": 3e-7, "mlp": 1.2e-5, "rf": 2e-5}
+SECONDS_PER_VALUE = {"lr": 1e-7, "knn": 3e-7, "mlp": 1.2e-5, "rf": 2e-5, "hgb": 1e-6}
 MORE_FEATURES = 16
 
 

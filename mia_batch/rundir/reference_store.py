@@ -1,0 +1,248 @@
+"""The outputs of reference models: one HDF5 file each, in a folder that any number of audits share.
+
+A file's name is its key, the digest of all that its content depends on. Its samples stand in an order that no target
+decides, by split and index, and it does not say who is a member of what: it serves every target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.errors import InputError
+from mia_batch.files import in_use, not_written, sync_directory
+from mia_batch.inputs import HASH_BYTES
+from mia_batch.rundir.hdf5 import check_schema, get_attr, reading
+from mia_batch.rundir.identity import reference_digest
+from mia_batch.rundir.manifest import Manifest
+from mia_batch.rundir.paths import ReferencePaths
+from mia_batch.rundir.row_store import RowStore, as_bytes
+from mia_batch.signals import SIGNALS
+
+SCHEMA = 1
+KINDS = {"float32": "<f4", "float16": "<f2"}  # of logits
+FILE = re.compile(r"(\.*)([0-9a-f]{64})\.(h5|launch)(\.\d+\.tmp)?")  # the last of a process that was killed
+BLOCK_VALUES = 1 << 21  # logits that are read at a time
+FOLDER_MODE, FILE_MODE = 0o2770, 0o660  # of a store that a group of users shares
+
+
+@dataclass(frozen=True)
+class StoredSamples:
+    """The samples of an audit, as a store has them.
+
+    Attributes:
+        split: of each, in the audit's order, (n_samples,).
+        sample_index: position in its split, (n_samples,).
+        label: true class, (n_samples,).
+    """
+
+    split: NDArray[np.str_]
+    sample_index: NDArray[np.int64]
+    label: NDArray[np.int32]
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """The audit's rows in the order of the store, (n_samples,)."""
+        return np.lexsort((self.sample_index, self.split))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of which they are, whatever their order."""
+        names, counts = np.unique(self.split, return_counts=True)
+        found = hashlib.sha256(json.dumps([names.tolist(), counts.tolist()]).encode())
+        for column, kind in ((self.sample_index, "<i8"), (self.label, "<i4")):
+            found.update(column[self.order].astype(kind).tobytes())
+        return found.hexdigest()
+
+
+def reference_fields(manifest: Manifest) -> list[str]:
+    """Whose outputs an audit wants of its store: every reference's and, where it asks several queries, its own.
+
+    Each is a field of the manifest's digests.
+    """
+    section = manifest.config["references"]
+    fields = [f"references.checkpoints[{i}]" for i in range(len(section["checkpoints"]))]
+    return fields + ([] if section["queries"] is None else ["model.checkpoint"])
+
+
+def reference_paths(manifest: Manifest, samples: StoredSamples) -> dict[str, ReferencePaths]:
+    """Where the outputs of each of `reference_fields` are, or will be."""
+    store = Path(manifest.config["references"]["store"])
+    return {
+        field: ReferencePaths(store, reference_digest(manifest, field, samples.digest))
+        for field in reference_fields(manifest)
+    }
+
+
+def row_dtype(n_classes: int, *, n_queries: int, logits: str) -> np.dtype[Any]:
+    """What a rank sends per row: row number, content of the input, logits of each query; `logits` of `KINDS`."""
+    return np.dtype([
+        ("row", "<i8"), ("content", "u1", (HASH_BYTES,)), ("logits", KINDS[logits], (n_queries, n_classes)),
+    ])
+
+
+class ReferenceStore(RowStore):
+    """The outputs of one reference while they are computed."""
+
+    kind, schema, schemas = "reference", SCHEMA, (SCHEMA,)
+
+    @classmethod
+    def create(
+        cls, paths: ReferencePaths, samples: StoredSamples, sent: np.dtype[Any], attrs: Mapping[str, Any],
+        group: str | None = None,
+    ) -> ReferenceStore:
+        """Make the partial file with no row done; `sent` as of `row_dtype`, `group` as of `share`."""
+        order = samples.order
+        known = {
+            "sample_index": samples.sample_index[order].astype("<i8"), "label": samples.label[order].astype("<i4"),
+            "split": as_bytes(samples.split[order]),
+        }
+        store = cls.make(paths.partial, known, sent, {"key": paths.key, **attrs})
+        share(paths.partial, group)
+        return store
+
+    def finish(self, paths: ReferencePaths) -> None:
+        """Give the complete file its name."""
+        self.close()
+        os.replace(paths.partial, paths.outputs)
+        sync_directory(paths.outputs.parent)
+        paths.launch.unlink(missing_ok=True)
+
+
+def make_store(folder: Path, group: str | None) -> None:
+    """Make the folder of a store, for its owner or for a group of users.
+
+    Raises:
+        InputError: it cannot be made or written, or there is no such group.
+    """
+    try:
+        new = not folder.is_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(folder, error, "references.store: must be a folder that can be written") from error
+    if new:
+        share(folder, group)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: references.store: must be a folder that can be written, got one that cannot")
+
+
+def share(path: Path, group: str | None) -> None:
+    """Let a group of users read and write a file or folder, if it is ours; without one, only its owner may.
+
+    Raises:
+        InputError: there is no such group, or its owner is not in it.
+    """
+    if group is None or path.stat().st_uid != os.geteuid():
+        return
+    try:
+        shutil.chown(path, group=group)
+        path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
+    except (LookupError, OSError) as error:
+        rule = "must be a group of users that you are in"
+        raise InputError(f"references.group: {rule}, got {group!r}: {error}") from error
+
+
+def rows_done(paths: ReferencePaths) -> tuple[int, bool]:
+    """Rows of a partial file that are done, and whether a process writes it; (0, False) without one.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not paths.partial.exists():
+        return 0, False
+    with reading(paths.partial), h5py.File(paths.partial, "r", locking=False) as file:
+        check_schema(file, paths.partial, ReferenceStore.kind, ReferenceStore.schemas)
+        return int(file["done"][:].sum()), in_use(paths.partial)
+
+
+def read_phi(
+    found: Sequence[ReferencePaths], samples: StoredSamples, content: NDArray[np.uint8] | None
+) -> NDArray[np.float64]:
+    """The signal `confidence` of complete references, for the samples of an audit in its order.
+
+    Logits are read in blocks, so that no more than some megabytes of them are in memory.
+
+    Args:
+        found: of K references.
+        samples: n_samples.
+        content: hash of each input, (n_samples, HASH_BYTES), which must be those that the references were given; None
+            where it is not known.
+
+    Returns:
+        float64 (n_samples, n_queries, K).
+
+    Raises:
+        InputError: a file cannot be read, or is of other samples or inputs.
+    """
+    phi: NDArray[np.float64] | None = None
+    for k, paths in enumerate(found):
+        with reading(paths.outputs), h5py.File(paths.outputs, "r") as file:
+            logits = _checked(file, paths, samples, content)
+            if phi is None:
+                phi = np.empty((len(samples.order), logits.shape[1], len(found)))
+            _fill(phi[:, :, k], logits, samples)
+    assert phi is not None
+    return phi
+
+
+def _checked(
+    file: h5py.File, paths: ReferencePaths, samples: StoredSamples, content: NDArray[np.uint8] | None
+) -> h5py.Dataset:
+    """The logits of a file, if it is what its name says."""
+    check_schema(file, paths.outputs, ReferenceStore.kind, ReferenceStore.schemas)
+    order, key = samples.order, get_attr(file, "key")
+    if key != paths.key or not file["done"][:].all():
+        raise InputError(f"{paths.outputs}: must hold all rows of its own key, got those of {key}; remove it")
+    same = [np.array_equal(file[name][:], getattr(samples, name)[order]) for name in ("sample_index", "label")]
+    if not all(same):
+        raise InputError(f"{paths.outputs}: must be of the audit's samples, got others; remove it")
+    if content is not None:
+        other = np.flatnonzero((file["content"][:] != content[order]).any(axis=1))
+        if len(other):
+            row = order[other[0]]
+            rule = f"{samples.split[row]} sample {samples.sample_index[row]} must be what it was for this reference"
+            raise InputError(f"{paths.outputs}: {rule}, got {len(other)} that are not; remove it")
+    return file["logits"]
+
+
+def _fill(phi: NDArray[np.float64], logits: h5py.Dataset, samples: StoredSamples) -> None:
+    n_rows, n_queries, n_classes = logits.shape
+    step = max(1, BLOCK_VALUES // (n_queries * n_classes))
+    for first in range(0, n_rows, step):
+        rows = samples.order[first : first + step]
+        block = logits[first : first + step].reshape(-1, n_classes)
+        found = SIGNALS["confidence"][0](block, np.repeat(samples.label[rows], n_queries))
+        phi[rows] = found.reshape(-1, n_queries)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of a store: whose outputs, and whether they are complete."""
+
+    path: Path
+    key: str
+    complete: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self.path.stat().st_size
+
+
+def files_in(store: Path) -> list[Stored]:
+    """The files of a store, by key; nothing else that lies there."""
+    names = sorted(store.iterdir()) if store.is_dir() else []
+    found = [(path, match) for path in names if (match := FILE.fullmatch(path.name))]
+    return [Stored(path, match[2], not match[1]) for path, match in found]

@@ -1,0 +1,83 @@
+"""What references tell of the samples of an audit, as attacks take it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.attacks.base import REFERENCE_COLUMNS
+from mia_batch.attacks.inclusion import inclusion_problem, is_complement_of_target
+from mia_batch.attacks.registry import ATTACKS
+from mia_batch.data.digests import refuse_twins
+from mia_batch.data.inclusion import read_inclusion
+from mia_batch.errors import InputError
+from mia_batch.rundir.features import Features
+from mia_batch.rundir.manifest import Manifest
+from mia_batch.rundir.paths import ReferencePaths
+from mia_batch.rundir.reference_store import StoredSamples, read_phi, reference_paths
+from mia_batch.settings.schema import Config
+from mia_batch.signals import SIGNALS
+from mia_batch.stages.plan import reference_checkpoints
+
+log = logging.getLogger(__name__)
+
+
+def reference_columns(
+    config: Config, manifest: Manifest, features: Features, methods: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """The columns `REFERENCE_COLUMNS` of the samples; none where no method needs them, or there are no references.
+
+    References that were trained on exactly the non-members are left out: what they say follows from the membership that
+    is to be found.
+
+    Args:
+        config: of the audit.
+        manifest: in force.
+        features: of the audit's samples.
+        methods: attacks that are to be made.
+
+    Raises:
+        InputError: outputs are missing or of other inputs, the inclusion file is not of these samples, or who was
+            trained on what betrays the target's members.
+    """
+    needed = any(not ATTACKS[method].needs.isdisjoint(REFERENCE_COLUMNS) for method in methods)
+    if config.references is None or not needed:
+        return {}
+    refuse_twins(manifest.digests, reference_checkpoints(config))
+    assert features.label is not None
+    samples = StoredSamples(features.split, features.sample_index, features.label)
+    found = reference_paths(manifest, samples)
+    _refuse_missing(found)
+    weights = list(reference_checkpoints(config))
+    included = read_inclusion(config.references.inclusion, len(weights), features.split, features.sample_index)
+    kept = np.flatnonzero(~is_complement_of_target(included, features.member))
+    log.info("references: %d of %d; the others are the target's complement", len(kept), len(weights))
+    if not len(kept):
+        return {}
+    included = np.ascontiguousarray(included[:, kept])
+    problem = inclusion_problem(included, member=features.member, names=[weights[k] for k in kept])
+    if problem:
+        raise InputError(f"{config.references.inclusion}: references.inclusion: must not betray members: {problem}")
+    phi = read_phi([found[weights[k]] for k in kept], samples, features.content)
+    return {"query_phi": _own_phi(found, samples, features), "reference_phi": phi, "reference_in": included}
+
+
+def _refuse_missing(found: Mapping[str, ReferencePaths]) -> None:
+    missing = [field for field, paths in found.items() if not paths.outputs.exists()]
+    if missing:
+        n = len(found) - len(missing)
+        raise InputError(f"{missing[0]}: outputs must be in the store, got {n} of {len(found)}; run references first")
+
+
+def _own_phi(
+    found: Mapping[str, ReferencePaths], samples: StoredSamples, features: Features
+) -> NDArray[np.float64]:
+    """The target's, (n_samples, n_queries): one query is that of features.h5."""
+    if "model.checkpoint" in found:
+        return read_phi([found["model.checkpoint"]], samples, features.content)[:, :, 0]
+    assert features.logits is not None
+    return SIGNALS["confidence"][0](features.logits, samples.label)[:, None]
