@@ -27,6 +27,7 @@ COMMANDS = {
     "references": "whose outputs a store of references has, and what no config names",
     "doctor": "what this node offers, and what will be slow or fail",
     "schema": "print the JSON schema of a config, a site file or summary.json",
+    "shadows": "train reference models, each on a random half of the samples",
     "demo": "train a small network on handwritten digits and audit it",
 }
 EXAMPLES = (

@@ -52,6 +52,9 @@ fi
 if [[ $stage == references && ${SLURM_ARRAY_TASK_ID-} ]] && ((${#runs[@]} == 0)); then
   options+=(--only "$SLURM_ARRAY_TASK_ID")
 fi
+if [[ $stage == shadows ]]; then
+  options+=(--only "${SLURM_ARRAY_TASK_ID:?shadows wants an array: sbatch --array=0-3 for four models}")
+fi
 
 # The log is in DIR, whoever queued this and with whatever --output; prepare has no run's directory to put it in.
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}

@@ -35,6 +35,11 @@ class ClassifierAttack:
     name: str
     needs = frozenset({"member", "features"})
 
+    @property
+    def method(self) -> str:
+        """The classifier, as a stack has it too."""
+        return self.name
+
     def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
         """What is wrong with a grid."""
         return check_grid(self.name, params)

@@ -26,3 +26,9 @@ ATTACKS: dict[str, Attack] = {
 # Made in every audit beside its attacks. They know nothing of the model: no configuration names them, no gate judges
 # them, no table has them.
 CHECKS: dict[str, Attack] = {BLIND: BlindAttack()}
+
+
+def classifier_of(name: str) -> str | None:
+    """The classifier, of `search.estimators.METHODS`, whose grid an attack searches; None of one that searches none."""
+    method: str | None = getattr(ATTACKS[name], "method", None)
+    return method

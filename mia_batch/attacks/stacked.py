@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
+from mia_batch.attacks.base import REFERENCE_COLUMNS, AttackResult, AttackSettings, result_over_all_rows
 from mia_batch.attacks.bayesian import lira_bayes
 from mia_batch.attacks.differences import calibration, squared_difference
 from mia_batch.attacks.inclusion import complements
@@ -34,6 +34,7 @@ Rows = NDArray[np.int64]
 
 STACK, NULL = "stack", "stack_null"  # matrices of samples
 LEAST_UNITS = 3  # pairs, or references that have no complement: one plays the target, two remain
+N_FEATURES = 14
 MOST_WAYS = 16  # to leave a unit out that score the target
 NULL_GRID: dict[str, Sequence[Any]] = {"C": (1.0,)}
 NULL_Z = 4.0  # standard deviations above chance of an accuracy on permuted inclusion: 1 in 30,000
@@ -57,7 +58,7 @@ def units(reference_in: NDArray[np.int8]) -> list[list[int]]:
 
 
 def stack_features(references: References) -> Floats:
-    """Of each sample what a target and its references say, (n_samples, n_features), all finite.
+    """Of each sample what a target and its references say, (n_samples, N_FEATURES), all finite.
 
     The target's phi and loss; mean, median and standard deviation of IN and of OUT; the scores of single attacks; the
     mean of the class's OUT. How many references are on a side is left out: it tells how they were drawn.
@@ -116,7 +117,7 @@ def stack_rows(
         at most `MOST_WAYS`, n_samples each, so that its features come from as many references as theirs.
     """
     rng, n, left_out = np.random.default_rng(seed), len(references.target), units(references.inside)
-    n_rows = n if max_rows is None else min(n, max(cv, max_rows // references.n_references))
+    n_rows = _rows_of_each(n, references.n_references, cv, max_rows)
     features, labels, of_sample = [], [], []
     for unit in left_out:
         others = [k for k in range(references.n_references) if k not in unit]
@@ -136,6 +137,37 @@ def stack_rows(
         np.arange(n_fit), _folds(np.concatenate(of_sample), n, cv, rng, group), np.arange(n_fit, len(X)),
     )  # fmt: skip
     return OwnRows(X, y, split)
+
+
+def stack_columns(
+    references: References, *, cv: int, max_rows: int | None, seed: int, group: Rows | None = None
+) -> dict[str, OwnRows]:
+    """`STACK`, and `NULL` of permuted inclusion; none where too few references can play the target.
+
+    Arguments as of `stack_rows`.
+    """
+    if len(units(references.inside)) < LEAST_UNITS:
+        return {}
+    both = {STACK: references, NULL: permuted(references, seed=seed)}
+    return {
+        name: stack_rows(each, cv=cv, max_rows=max_rows, seed=seed, group=group) for name, each in both.items()
+    }  # fmt: skip
+
+
+def stack_shapes(n_samples: int, n_references: int, *, cv: int, max_rows: int | None) -> dict[str, OwnRows]:
+    """What `stack_columns` makes at most, without memory for it."""
+    if n_references < LEAST_UNITS:
+        return {}
+    n_fit = n_references * _rows_of_each(n_samples, n_references, cv, max_rows)
+    n_rows = n_fit + min(n_references, MOST_WAYS) * n_samples
+    X, y = np.broadcast_to(np.zeros((1, 1)), (n_rows, N_FEATURES)), np.broadcast_to(np.int8(0), n_rows)
+    split = Split(np.arange(n_fit), np.arange(n_fit, dtype=np.int32) % cv, np.arange(n_fit, n_rows))
+    return dict.fromkeys((STACK, NULL), OwnRows(X, y, split))
+
+
+def _rows_of_each(n_samples: int, n_references: int, cv: int, max_rows: int | None) -> int:
+    """How many samples' rows of a reference that plays the target fit."""
+    return n_samples if max_rows is None else min(n_samples, max(cv, max_rows // n_references))
 
 
 def permuted(references: References, *, seed: int) -> References:
@@ -177,7 +209,7 @@ class StackedAttack:
 
     name: str
     method: str  # of search.estimators.METHODS
-    needs = frozenset({"member", STACK, NULL})
+    needs = frozenset({"member", *REFERENCE_COLUMNS, STACK, NULL})
 
     def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
         """What is wrong with a grid."""

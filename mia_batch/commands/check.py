@@ -240,9 +240,10 @@ def _bytes(count: int) -> str:
 
 
 def _method_line(method: MethodConfig, config: Config) -> str:
-    from mia_batch.search.estimators import METHODS, n_candidates  # scikit-learn takes a second
+    from mia_batch.attacks.registry import classifier_of  # scikit-learn takes a second
+    from mia_batch.search.estimators import n_candidates
 
-    if method.method not in METHODS:
+    if classifier_of(method.method) is None:
         return f"{method.method}: no grid to search"
     candidates = n_candidates(method.params)
     if config.attack.search == "halving":

@@ -86,13 +86,20 @@ def select(data: DataConfig, source: Source) -> Selection:
     return replace(selection, group=declared_groups(data, [*sides[0], *sides[1]], source))
 
 
-def contents(selection: Selection, source: Source) -> np.ndarray:
-    """Hash of each sample's input, uint8 (N, HASH_BYTES), as extract stores it."""
+def contents(selection: Selection, source: Source, form: Form | None = None) -> np.ndarray:
+    """Hash of each sample's input, uint8 (N, HASH_BYTES), as extract stores it.
+
+    Args:
+        selection: the samples.
+        source: of the selection.
+        form: what every sample must have; None for what the first of each block of them has.
+    """
+    together = HASHED_TOGETHER if isinstance(source, RecordSource) else READ_TOGETHER
     found = np.empty((len(selection), HASH_BYTES), np.uint8)
     for split in np.unique(selection.split):
         rows = np.flatnonzero(selection.split == split)
-        for part in np.array_split(rows, -(-len(rows) // HASHED_TOGETHER)):
-            found[part] = content_of(source.read(str(split), selection.sample_index[part])[0])
+        for part in np.array_split(rows, -(-len(rows) // together)):
+            found[part] = content_of(source.read(str(split), selection.sample_index[part], form)[0])
     return found
 
 

@@ -151,8 +151,8 @@ class Trainer:
             where = f"{self.selection.split[wrong[0]]} sample {self.selection.sample_index[wrong[0]]}"
             raise InputError(f"{where}: label must be in [0, {width}), got {self.selection.label[wrong[0]]}")
 
-    def _inputs(self, rows: np.ndarray, epoch: int | None = None) -> Arrays:
-        inputs = read_inputs(self.source, self.selection, rows, self.form)
+    def _inputs(self, rows: np.ndarray, epoch: int | None = None, selection: Selection | None = None) -> Arrays:
+        inputs = read_inputs(self.source, selection or self.selection, rows, self.form)
         if not self.config.data.is_image:
             inputs = self.form.stack(inputs)
         elif self.config.data.augment_members and epoch is not None:
@@ -201,12 +201,20 @@ class Trainer:
 
     def accuracy(self) -> float:
         """Share of the members that the network gets right, without augmentation."""
+        return self._accuracy(self.selection)
+
+    def test_accuracy(self) -> float:
+        """Share of the non-members that it gets right, which no step of the training reads."""
+        return self._accuracy(nonmembers_of(self.config, self.source))
+
+    def _accuracy(self, selection: Selection) -> float:
         predictor = Predictor(self.network, self.batch_size, output=self.output)
         right = 0
-        for first in range(0, len(self.selection), self.batch_size):
-            rows = np.arange(first, min(first + self.batch_size, len(self.selection)))
-            right += int((predictor.logits(self._inputs(rows)).argmax(axis=1) == self.selection.label[rows]).sum())
-        return right / len(self.selection)
+        for first in range(0, len(selection), self.batch_size):
+            rows = np.arange(first, min(first + self.batch_size, len(selection)))
+            logits = predictor.logits(self._inputs(rows, selection=selection))
+            right += int((logits.argmax(axis=1) == selection.label[rows]).sum())
+        return right / len(selection)
 
     def save(self, path: Path, identity: str) -> None:
         """Put weights, optimizer and place in the training at `path`, whole or not at all."""
@@ -237,6 +245,11 @@ class Trainer:
 def members_of(config: Config, source: Source) -> Selection:
     """The members of a configuration; its non-members' files need not be there yet."""
     return gather(select_side(config.data.members, "data.members", source), [], source)
+
+
+def nonmembers_of(config: Config, source: Source) -> Selection:
+    """The non-members of a configuration."""
+    return gather([], select_side(config.data.nonmembers, "data.nonmembers", source), source)
 
 
 def form_to_train(data: DataConfig, source: Source, members: Selection) -> Form:

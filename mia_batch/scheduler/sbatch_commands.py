@@ -20,10 +20,12 @@ class Request:
         config: the configuration's file, absolute.
         out: where the jobs' logs go: the run directory, or the directory that holds many of them.
         words: for every script, after CONFIG, DIR and the site's words.
-        stages: the ones of STAGES that are not done, perhaps after "prepare".
+        stages: the ones of STAGES that are not done, perhaps after "prepare" or "shadows".
         methods: attacks, one task of the attack stage's array each; empty: each task does all of them.
         n_tasks: checkpoints in the array, or 0 for a single run.
         prepared: where the array's data goes, for "prepare".
+        models: numbers of the reference models to train, for "shadows".
+        shadows: their folder.
     """
 
     config: Path
@@ -34,6 +36,8 @@ class Request:
     methods: tuple[str, ...] = ()
     n_tasks: int = 0
     prepared: Path | None = None
+    models: tuple[int, ...] = ()
+    shadows: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,33 @@ def _options(request: Request, stage: str) -> list[str]:
 def _array(request: Request, stage: str) -> str | None:
     if stage == "prepare":
         return None
+    if stage == "shadows":
+        return f"{_ranges(request.models)}%{request.site.at_once}"
     if request.n_tasks:
         return f"0-{request.n_tasks - 1}" + (f"%{request.site.at_once}" if stage in ON_RANKS else "")
     return f"0-{len(request.methods) - 1}" if stage == "attack" and request.methods else None
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as --array takes them: 0-3,7."""
+    starts = [n for n in numbers if n - 1 not in numbers]
+    ends = [n for n in numbers if n + 1 not in numbers]
+    ranges = zip(starts, ends, strict=True)
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def _folder(request: Request, stage: str) -> Path:
+    """DIR of a stage's script."""
+    own = {"prepare": request.prepared, "shadows": request.shadows}.get(stage)
+    return own or request.out
 
 
 def _log_pattern(request: Request, stage: str) -> str:
     # The tasks of many checkpoints share one file: it has what they print before their own run directory is there.
     many = _array(request, stage) is not None and request.n_tasks > 0
     name = f"{stage}-%A.log" if many else f"{stage}-%A_%a.log" if _array(request, stage) else f"{stage}-%j.log"
-    return str(RunPaths(request.out).logs).replace("%", "%%") + f"/{name}"
+    folder = _folder(request, stage) if stage == "shadows" else request.out
+    return str(RunPaths(folder).logs).replace("%", "%%") + f"/{name}"
 
 
 def _script(request: Request, stage: str) -> list[str]:
@@ -104,8 +125,7 @@ def _script(request: Request, stage: str) -> list[str]:
     if stage == "extract" and request.prepared:
         words.append(f"prepared={request.prepared}")
     script = str(shipped("slurm") / f"{stage}.sbatch")
-    out = request.prepared if stage == "prepare" else request.out
-    return [script, str(request.config), str(out), *words, "--", *request.site.command(stage)]
+    return [script, str(request.config), str(_folder(request, stage)), *words, "--", *request.site.command(stage)]
 
 
 def shell_lines(steps: Sequence[Step]) -> list[str]:

@@ -73,7 +73,8 @@ class Site(_Strict):
         container: words before python, such as [apptainer, exec, image.sif].
         python: the interpreter that has mia_batch.
         launcher: starts one rank per task, such as mpirun or srun --mpi=pmix.
-        at_once: of an array over many checkpoints, how many are extracted at the same time.
+        at_once: of an array over many checkpoints, how many are extracted at the same time; of references, trained.
+        shadows: trains reference models, one process for each.
         prepare: reads a user's source once, before an array.
         extract: runs the network, also with the weights of references, one MPI rank per task.
         attack: fits the attacks, one task each.
@@ -89,6 +90,7 @@ class Site(_Strict):
     python: Word = "python3"
     launcher: Annotated[Words, Field(min_length=1)] = ("mpirun",)
     at_once: Count = 4
+    shadows: StageSite = StageSite()
     prepare: StageSite = StageSite()
     extract: StageSite = StageSite()
     attack: StageSite = StageSite()

@@ -76,9 +76,18 @@ def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
 
 
 def submit_run(
-    config: Config, out: Path, site: Site, *, words: Sequence[str] = (), dry_run: bool = False
+    config: Config, out: Path, site: Site, *, words: Sequence[str] = (), models: Sequence[int] = (),
+    dry_run: bool = False,
 ) -> Submission:
     """Queue what is still to be done of one run and record the jobs in its jobs.json; a dry run does neither.
+
+    Args:
+        config: the configuration.
+        out: directory of the run.
+        site: where it runs.
+        words: for every script.
+        models: numbers of the reference models to train before, of the plan that is there.
+        dry_run: queue nothing.
 
     Raises:
         InputError: the directory holds another run, or one whose jobs are still queued.
@@ -94,12 +103,17 @@ def submit_run(
     else:
         found = _estimates_of_import(config, site, left.stages)
     words = (*words, *_changed(config))
-    steps = plan_chain(Request(config.path, paths.root, site, words, left.stages, left.attacks))
+    stages = (*(["shadows"] if models else []), *left.stages)
+    request = Request(
+        config.path, paths.root, site, words, stages, left.attacks, models=tuple(models), shadows=paths.shadows
+    )
+    steps = plan_chain(request)
     if dry_run:
         return Submission(steps, estimates=found)
     refuse_active([paths])  # before the directory becomes this run's: they may be of the one before
     claim(paths, manifest)
-    paths.logs.mkdir(exist_ok=True)
+    for logs in [paths.logs, *([RunPaths(paths.shadows).logs] if models else [])]:
+        logs.mkdir(exist_ok=True)
     with queued(steps) as job_ids:
         attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(left.attacks)}
         record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)

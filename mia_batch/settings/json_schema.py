@@ -195,10 +195,13 @@ def _tell_methods(parts: Json) -> None:
     import sklearn
 
     from mia_batch.attacks.references import ON_REFERENCES
-    from mia_batch.attacks.registry import ATTACKS
+    from mia_batch.attacks.registry import ATTACKS, classifier_of
     from mia_batch.search.estimators import METHODS
 
-    taken: dict[str, Sequence[str]] = {name: METHODS[name].parameters if name in METHODS else () for name in ATTACKS}
+    searched = {name: classifier_of(name) for name in ATTACKS}
+    taken: dict[str, Sequence[str]] = {
+        name: METHODS[method].parameters if method else () for name, method in searched.items()
+    }
     taken |= {attack.name: tuple(attack.all_parameters) for attack in ON_REFERENCES}
     method = parts["MethodConfig"]
     method["properties"]["method"]["enum"] = list(ATTACKS)

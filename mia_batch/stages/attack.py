@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
-from mia_batch.attacks.base import BLIND, AttackResult, AttackSettings, not_evaluable
+from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS, AttackResult, AttackSettings, not_evaluable
 from mia_batch.attacks.blind import blind_rows
 from mia_batch.attacks.features import feature_rows
 from mia_batch.attacks.grouping import group_codes, twins
 from mia_batch.attacks.registry import ATTACKS, CHECKS
+from mia_batch.attacks.sides import References
 from mia_batch.attacks.split import check_arrays
+from mia_batch.attacks.stacked import STACK, stack_columns
 from mia_batch.errors import InputError, did_you_mean
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.resources import available_cpus
@@ -35,7 +37,7 @@ from mia_batch.rundir.manifest import Manifest, launch
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.results import write_attack
 from mia_batch.rundir.state import accepted_marks, attack_statuses, left_to_do
-from mia_batch.samples import Samples, Split
+from mia_batch.samples import OwnRows, Samples, Split
 from mia_batch.search.order_of_work import Journal as TaskJournal
 from mia_batch.search.order_of_work import OrderOfWork, Stopped, do_all
 from mia_batch.search.tasks import CannotEvaluate, Done
@@ -209,16 +211,29 @@ def samples_of(
         InputError: as of `make_columns` and `make_samples`.
     """
     known = features.content is not None or features.group is not None
+    group = group_codes(features.content, features.group, len(features.member)) if known else None
     return make_samples(
-        features.member, settings,
-        group=group_codes(features.content, features.group, len(features.member)) if known else None,
+        features.member, settings, group=group,
         left_out=twins(features.content, features.member) if features.content is not None else None,
         blind=None if BLIND not in checks or features.label is None else blind_rows(
             features.label, features.statistics
         ),
         **make_columns(features, settings),
         **(of_references or {}),
+        **stack_of(of_references or {}, features, settings, group),
     )
+
+
+def stack_of(
+    of_references: Mapping[str, NDArray[Any]], features: Features, settings: AttackConfig,
+    group: NDArray[np.int64] | None,
+) -> dict[str, OwnRows]:
+    """The rows of stacked references, where an attack needs them and there are references enough."""
+    if not of_references or STACK not in needed_columns(settings):
+        return {}
+    phi, others, inside = (of_references[name] for name in REFERENCE_COLUMNS)
+    references = References(phi, others, inside, features.label)
+    return stack_columns(references, cv=settings.cv, max_rows=settings.max_rows, seed=settings.seed, group=group)
 
 
 def samples_that_fit(features: Features, settings: AttackConfig, split: Split) -> Samples:

@@ -23,7 +23,7 @@ from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.rundir.identity import network_identity
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
-from mia_batch.samples import Samples, Split
+from mia_batch.samples import OwnRows, Samples, Split
 from mia_batch.settings.schema import AttackConfig, Config, ReferencesConfig
 
 # Measured with 8,000 to 100,000 rows of 10 classes on one core of an AMD EPYC, as were the costs of the search's tasks.
@@ -205,6 +205,16 @@ def reference_shapes(attack: AttackConfig, references: ReferencesConfig | None) 
     return dict(zip(REFERENCE_COLUMNS, [(n_queries,), (n_queries, n), (n,)], strict=True))
 
 
+def stack_alone(attack: AttackConfig, references: ReferencesConfig | None, n_samples: int) -> dict[str, OwnRows]:
+    """The rows of stacked references, without memory for them."""
+    from mia_batch.attacks.stacked import STACK, stack_shapes
+    from mia_batch.stages.attack_settings import needed_columns
+
+    if references is None or STACK not in needed_columns(attack):
+        return {}
+    return stack_shapes(n_samples, len(references.checkpoints), cv=attack.cv, max_rows=attack.max_rows)
+
+
 def shapes_alone(
     member: Rows, splits: Sequence[Split], widths: Mapping[str, int], *, n_classes: int
 ) -> Samples:
@@ -250,6 +260,7 @@ def attack_estimate(
     samples = shapes_alone(member, splits, widths, n_classes=n_classes)
     for name, shape in reference_shapes(attack, references).items():  # half of the references in, half out
         samples.columns[name] = np.broadcast_to(np.arange(shape[-1], dtype=np.int8) % 2, (len(member), *shape))
+    samples.columns.update(stack_alone(attack, references, len(member)))
     tasks = _tasks(attack, samples)
     jobs = list(tasks.values()) if alone else [[task for each in tasks.values() for task in each]]
     shared, each = memory_of(samples, [task for its in jobs for task in its])

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.identity import CONTENT, differences
 from mia_batch.rundir.manifest import launch, versions
 from mia_batch.settings.loading import load_config, named_in
-from mia_batch.settings.schema import Config, factory_file
+from mia_batch.settings.schema import Config, DataConfig, factory_file
 
 if TYPE_CHECKING:  # MindSpore takes seconds to import: only for a configuration that is right
     from mia_batch.network.train import Ranks, Trainer
@@ -53,8 +53,16 @@ class Files:
 LOGITS = "logits"  # what every network gave that had no say in it
 
 
-def training_identity(config: Config, selection: Selection) -> dict[str, Any]:
-    """What must be equal for two trainings to be the same, as a flat mapping."""
+def training_identity(
+    config: Config, selection: Selection, digests: Callable[[DataConfig], Mapping[str, str]] = data_digests
+) -> dict[str, Any]:
+    """What must be equal for two trainings to be the same, as a flat mapping.
+
+    Args:
+        config: the configuration.
+        selection: its members.
+        digests: SHA-256 of the files of their splits.
+    """
     resolved = config.resolved()
     members = hashlib.sha256()
     for column in (selection.sample_index, selection.label, selection.split):
@@ -72,7 +80,7 @@ def training_identity(config: Config, selection: Selection) -> dict[str, Any]:
         **{f"data.kwargs.{key}": value for key, value in resolved["data"]["kwargs"].items()},
         **_of_other_inputs(config),
         "SHA-256 of the members": members.hexdigest(),
-        **{f"SHA-256 of {name}": digest for name, digest in data_digests(only_members).items()},
+        **{f"SHA-256 of {name}": digest for name, digest in digests(only_members).items()},
     }
 
 
@@ -110,13 +118,14 @@ def already_trained(files: Files, identity: Mapping[str, Any]) -> bool:
     return True
 
 
-def train(config: Config, stop: StopRequest, ranks: Ranks) -> int:
+def train(config: Config, stop: StopRequest, ranks: Ranks, *, test: bool = False) -> int:
     """Train, or go on with it, and put the checkpoint and its provenance in place.
 
     Args:
         config: the configuration.
         stop: looked at before every step, by several ranks together after every epoch; then the state is saved.
         ranks: from `connect_ranks`; only rank 0 writes.
+        test: also measure the accuracy on the non-members, after the last step.
 
     Returns:
         The epochs that are done: fewer than configured where `stop` came first.
@@ -140,10 +149,11 @@ def train(config: Config, stop: StopRequest, ranks: Ranks) -> int:
     started = time.perf_counter()
     if not _run_epochs(trainer, files.state, key, stop):
         return trainer.epoch
-    accuracy = trainer.accuracy()
+    accuracy = {"accuracy": trainer.accuracy()} | ({"test_accuracy": trainer.test_accuracy()} if test else {})
     if ranks.rank == 0:
-        _finish(trainer, files, identity, {"accuracy": accuracy, "seconds": round(time.perf_counter() - started, 3)})
-    log.info("trained %d epochs, accuracy on the members %.4f: %s", trainer.epoch, accuracy, files.checkpoint)
+        _finish(trainer, files, identity, {**accuracy, "seconds": round(time.perf_counter() - started, 3)})
+    on_members = accuracy["accuracy"]
+    log.info("trained %d epochs, accuracy on the members %.4f: %s", trainer.epoch, on_members, files.checkpoint)
     return trainer.epoch
 
 
@@ -194,7 +204,11 @@ def _finish(trainer: Trainer, files: Files, identity: Mapping[str, Any], results
 
 def run_train_stage(args: argparse.Namespace, stop: StopRequest) -> int:
     """The whole stage; returns the exit code."""
-    config = load_config(args.config, need=("data",), changes=args.changes)
+    return train_here(load_config(args.config, need=("data",), changes=args.changes), stop)
+
+
+def train_here(config: Config, stop: StopRequest, *, test: bool = False) -> int:
+    """Connect the ranks and `train`; returns the exit code."""
     from mia_batch.network.placement import place, set_up  # MindSpore
     from mia_batch.network.train import connect_ranks
 
@@ -209,7 +223,7 @@ def run_train_stage(args: argparse.Namespace, stop: StopRequest) -> int:
             if launched_first():  # all ranks have found the same
                 raise
             return BAD_INPUT
-        epochs = train(config, stop, ranks)
+        epochs = train(config, stop, ranks, test=test)
     if epochs < config.train.epochs:
         log.warning(
             "stopped by signal %s in epoch %d of %d, state saved; the same command goes on from there",

@@ -13,17 +13,24 @@ from mia_batch.attacks.sides import References
 from mia_batch.attacks.split import make_splits
 from mia_batch.attacks.stacked import (
     MOST_WAYS,
+    N_FEATURES,
     NULL,
     STACK,
     STACKED,
     permuted,
+    stack_columns,
     stack_features,
     stack_rows,
+    stack_shapes,
     units,
 )
 from mia_batch.metrics.ranking import auc
+from mia_batch.rundir.features import Features
 from mia_batch.samples import OwnRows, Part, Samples, Split
 from mia_batch.search.tasks import CannotEvaluate
+from mia_batch.settings.schema import AttackConfig
+from mia_batch.stages.attack import run_attacks
+from mia_batch.stages.attack import samples_of as samples_of_stage
 
 BY_NAME = {attack.name: attack for attack in STACKED}
 LR = AttackSettings({"C": [1.0]})
@@ -179,3 +186,39 @@ def test_own_rows_travel_as_arrays() -> None:
         assert np.array_equal(one.split.fold_of, other.split.fold_of)
     with pytest.raises(ValueError, match="own rows: must have shapes"):
         OwnRows(np.zeros((3, 2)), np.zeros(2, np.int8), Split(np.arange(1), np.zeros(1, np.int32), np.arange(1, 3)))
+
+
+def test_shapes_for_estimates_are_those_of_the_rows() -> None:
+    """References without complements; with pairs there are fewer ways."""
+    rng = np.random.default_rng(0)
+    inside = (rng.random((90, 5)) < 0.5).astype(np.int8)
+    references = References(rng.normal(size=(90, 1)), rng.normal(size=(90, 1, 5)), inside)
+    made, told = (
+        stack_columns(references, cv=3, max_rows=200, seed=1), stack_shapes(90, 5, cv=3, max_rows=200)
+    )  # fmt: skip
+    for name in (STACK, NULL):
+        assert made[name].X.shape == told[name].X.shape == (5 * 40 + 5 * 90, N_FEATURES)
+        assert len(made[name].split.fit) == len(told[name].split.fit)
+    assert stack_columns(References(references.target, references.others[:, :, :2], inside[:, :2]), cv=3, max_rows=9,
+                         seed=1) == stack_shapes(90, 2, cv=3, max_rows=9) == {}  # fmt: skip
+
+
+@pytest.mark.parametrize("n_pairs", [2, 3])
+def test_the_stage_makes_the_rows_and_says_where_references_are_too_few(n_pairs: int) -> None:
+    references, member = drawn(200, n_pairs, leak=2.0)
+    rng, n = np.random.default_rng(0), len(member)
+    features = Features(
+        np.arange(n), np.repeat("train", n), np.asarray(references.label, dtype=np.int32), member,
+        rng.normal(size=(n, 3)).astype(np.float32), rng.random(n), {},
+    )  # fmt: skip
+    attack = AttackConfig(methods=({"method": "stack_lr", "params": {"C": [0.1, 1.0]}}, {"method": "calibration"}))
+    columns = {"query_phi": references.target, "reference_phi": references.others, "reference_in": references.inside}
+    samples = samples_of_stage(features, attack, [], columns)
+    results = run_attacks(samples, attack, n_jobs=2)
+    assert results["calibration"].evaluated.all()
+    if n_pairs == 2:
+        assert results["stack_lr"].not_run
+        assert "reference models enough for one of them, or a pair, to play" in results["stack_lr"].reason
+        return
+    here = result_of("stack_lr", samples, AttackSettings({"C": [0.1, 1.0]}))
+    assert np.allclose(results["stack_lr"].scores, here.scores, rtol=1e-6, atol=0)  # with one thread, not with all

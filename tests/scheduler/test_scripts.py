@@ -13,16 +13,22 @@ import pytest
 from mia_batch.files import shipped
 
 SLURM = shipped("slurm")
-STAGES = ["prepare", "extract", "references", "import", "attack", "reduce"]
+STAGES = ["shadows", "prepare", "extract", "references", "import", "attack", "reduce"]
 SCRIPTS = [*STAGES, "nightly"]
 SLURM_SAYS = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "j", "SLURM_JOB_NODELIST": "n"}
+TASK = {"shadows": {"SLURM_ARRAY_TASK_ID": "0"}}  # of stages that are arrays always
 
 
 def run_script(folder: Path, stage: str, *argv: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a batch script in `folder` as bash would, with `printf` in the place of Python."""
-    env = {**os.environ, **SLURM_SAYS, **environ}
+    env = {**os.environ, **SLURM_SAYS, **TASK.get(stage, {}), **environ}
     command = ["bash", str(SLURM / f"{stage}.sbatch"), *map(str, argv)]
     return subprocess.run(command, text=True, capture_output=True, check=False, env=env, cwd=folder)
+
+
+def log_of(run: Path, stage: str) -> Path:
+    """The log of `run_script`."""
+    return run / "logs" / (f"{stage}-1_0.log" if stage in TASK else f"{stage}-1.log")
 
 
 SHOW = ("--", "printf", "<%s>\n")
@@ -53,6 +59,17 @@ def test_a_task_of_an_array_takes_its_own_run_or_method(tmp_path: Path) -> None:
     assert (tmp_path / "d/logs/attack-7_1.log").read_text().endswith("<--out>\n<d>\n<--method>\n<rf>\n")
     shown = run_script(tmp_path, "prepare", "c", "d", f"list={tmp_path / 'list'}", *SHOW).stdout
     assert shown.endswith(f"<--out>\n<d>\n<--checkpoint>\n<{first}.ckpt>\n")
+
+
+def test_a_task_of_shadows_trains_the_model_of_its_number(tmp_path: Path) -> None:
+    task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "12"}
+    run_script(tmp_path, "shadows", "c", "d", "set=train.epochs=2", *SHOW, **task)
+    said = (tmp_path / "d/logs/shadows-7_12.log").read_text()
+    assert said.endswith("<mia_batch.jobs.shadows>\n<c>\n<--out>\n<d>\n<--set>\n<train.epochs=2>\n<--only>\n<12>\n")
+    alone = run_script(tmp_path, "shadows", "c", "e", *SHOW, SLURM_ARRAY_TASK_ID="")
+    assert alone.returncode != 0
+    assert "wants an array: sbatch --array=0-3" in alone.stderr
+    assert not (tmp_path / "e").exists()
 
 
 @pytest.mark.parametrize("stage", ["extract", "attack", "reduce"])
@@ -145,13 +162,14 @@ def test_what_a_script_writes_is_its_owners_alone(tmp_path: Path, stage: str) ->
     (tmp_path / "setup").write_text("umask 022\n")
     out, run = tmp_path / "slurm-1.out", tmp_path / "a" / "run"
     out.touch(mode=0o644)
-    env = {**os.environ, **SLURM_SAYS, "SLURM_JOB_USER": "u", "PATH": f"{stubs(tmp_path)}:{os.environ['PATH']}"}
+    user = {"SLURM_JOB_USER": "u", "PATH": f"{stubs(tmp_path)}:{os.environ['PATH']}"}
+    env = {**os.environ, **SLURM_SAYS, **TASK.get(stage, {}), **user}
     arguments = ["c", str(run), *(["r"] if stage == "nightly" else []), f"source={tmp_path / 'setup'}"]
     python = ["--", "sh", "-c", 'umask; echo "safe=$PYTHONSAFEPATH"; touch written']
     with out.open("a") as log:
         command = ["bash", str(SLURM / f"{stage}.sbatch"), *arguments, *python]
         subprocess.run(command, stdout=log, stderr=log, env=env, cwd=tmp_path, check=True, umask=0o022)
-    own = run / f"logs/{stage}-1.log"
+    own = log_of(run, stage)
     said = own.read_text() if own.exists() else out.read_text()
     assert said.endswith("0077\nsafe=1\n")
     assert own.exists() == (stage not in ("prepare", "nightly"))
@@ -172,7 +190,7 @@ def test_a_script_imports_nothing_from_the_working_directory(tmp_path: Path, sta
     env = {"SLURM_JOB_USER": "u", "PATH": f"{stubs(tmp_path)}:{os.environ['PATH']}", "PYTHONPATH": pythonpath}
     done = run_script(tmp_path, stage, "no config", "run", *words, "--", sys.executable, **env)
     assert done.returncode == 2
-    log = tmp_path / f"run/logs/{stage}-1.log"
+    log = log_of(tmp_path / "run", stage)
     assert "mia-batch: " in (log.read_text() if log.exists() else done.stderr)
     assert not (tmp_path / "imported").exists()
 

@@ -25,6 +25,7 @@ from mia_batch.scheduler.sbatch_commands import Request, plan_chain, shell_lines
 from mia_batch.scheduler.site import Site, find_site, load_site
 from mia_batch.scheduler.submission import find_checkpoints, name_runs
 from mia_batch.settings.loading import load_config
+from mia_batch.stages import shadows as shadows_stage
 
 SITES = sorted((shipped("configs") / "sites").glob("*.yaml"))
 SLURM = shipped("slurm")
@@ -96,6 +97,18 @@ def test_a_users_data_is_prepared_before_the_array() -> None:
     assert prepare[-5:] == ["/c.yaml", "/runs/.arrays/x", "list=/l", "--", "python3"]
     assert not any(word.startswith("--array") for word in prepare)
     assert {"--dependency=afterok:7", "--array=0-1%4", "prepared=/runs/.arrays/x", "/runs"} <= set(extract)
+
+
+def test_reference_models_are_trained_before_the_audit_a_task_for_each() -> None:
+    request = Request(
+        Path("/c.yaml"), Path("/50%"), Site(at_once=3), words=("set=a=1",), stages=("shadows", "extract"),
+        models=(0, 1, 2, 5, 7, 8), shadows=Path("/50%/shadows"),
+    )  # fmt: skip
+    shadows, extract = (step.command({"shadows": "7"}) for step in plan_chain(request))
+    assert {"--array=0-2,5,7-8%3", "--output=/50%%/shadows/logs/shadows-%A_%a.log"} <= set(shadows)
+    assert shadows[-5:] == ["/c.yaml", "/50%/shadows", "set=a=1", "--", "python3"]
+    assert shadows[-6] == f"{SLURM}/shadows.sbatch"
+    assert {"--dependency=afterok:7", "/50%"} <= set(extract)
 
 
 def test_a_finished_stage_is_waited_for_by_nobody() -> None:
@@ -366,6 +379,47 @@ def submit_one(config: Path, out: Path, *words: str) -> int:
     parser = argparse.ArgumentParser()
     submit.add_arguments(parser)
     return submit.run(parser.parse_args([str(config), "--out", str(out), *words]))
+
+
+def test_shadows_are_planned_once_and_queued_until_they_are_trained(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "net.ckpt").write_bytes(one_entry(b"w"))
+    out = tmp_path / "run"
+    assert submit_one(write_config(), out, "--shadows", "4", "--dry-run") == 0
+    assert "shadows=$(sbatch --parsable" in capsys.readouterr().out
+    assert not out.exists()
+    assert submit_one(write_config(), out, "--shadows", "4") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "shadows  job 1"
+    assert said[-1] == f'  inclusion: "{out}/shadows/plan.npz"'
+    (shadows, *audit) = calls.read_text().splitlines()
+    assert "--array=0-3%4" in shadows
+    assert [line.partition("mia-")[2].split()[0] for line in audit] == ["extract", "attack", "reduce"]
+    assert "--dependency=afterok:1" in audit[0]
+    assert latest_jobs(RunPaths(out))["shadows"] == "1"
+
+    finish(RunPaths(out), in_force(RunPaths(out)))
+    monkeypatch.setattr(submission, "refuse_active", lambda _: None)
+    monkeypatch.setattr(shadows_stage.Trained, "__contains__", lambda self, number: number in (0, 3))
+    capsys.readouterr()
+    assert submit_one(write_config(), out, "--shadows", "6", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"jobs": {"shadows": 5}, "runs": [str(out)]}
+    assert "--array=1-2,4-5%4" in calls.read_text().splitlines()[-1]
+    monkeypatch.setattr(shadows_stage.Trained, "__contains__", lambda self, number: True)
+    assert submit_one(write_config(), out, "--shadows", "6", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"jobs": {}, "runs": []}
+
+
+@pytest.mark.parametrize(("count", "got"), [("3", "3"), ("0", "0")])
+def test_a_count_that_makes_no_pairs_queues_nothing(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, count: str, got: str
+) -> None:
+    with pytest.raises(InputError, match=f"must be an even number from 2 to 1000, as models come in pairs, got {got}"):
+        submit_one(write_config(), tmp_path / "run", "--shadows", count)
+    assert not calls.exists()
+    assert not (tmp_path / "run").exists()
 
 
 CHANGES = ("attack.seed=2", "attack.methods[0].params.C=[1, 10]", "data.members={split: train, num_samples: 80}")

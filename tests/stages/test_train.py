@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import yaml
 from running import REPO, one_line, run_job
+from trainings import NETWORK, write_config, write_training
 
 ms = pytest.importorskip("mindspore")
 
@@ -36,20 +37,6 @@ from mia_batch.settings.loading import load_config  # noqa: E402
 from mia_batch.settings.schema import Config, TrainConfig  # noqa: E402
 from mia_batch.stages import train  # noqa: E402
 from mia_batch.stages.train import Files  # noqa: E402
-
-NETWORK = '''
-from mindspore import nn
-class Small(nn.Cell):
-    def __init__(self, classes):
-        super().__init__()
-        self.layers = nn.SequentialCell([nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2, 2)])
-        self.flatten = nn.Flatten()
-        self.classifier = nn.Dense(8 * 16, classes)
-    def construct(self, x):
-        return self.classifier(self.flatten(self.layers(x)))
-def build(classes=5): return Small(classes)
-'''
-
 
 ONE = '''
 def build(num_classes): return nn.SequentialCell(Small(num_classes), nn.%s())
@@ -73,27 +60,7 @@ def run_train(config: Path) -> int:
 
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
-    (tmp_path / "net.py").write_text(NETWORK)
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        records = rng.integers(0, 256, (42, 3074), dtype=np.uint8)
-        records[:, 0], records[:, 1] = 0, rng.integers(0, 5, 42)
-        records.tofile(tmp_path / f"{split}.bin")
-    return write_config(tmp_path)
-
-
-def write_config(folder: Path, name: str = "config.yaml", **sections: dict[str, Any]) -> Path:
-    content: dict[str, Any] = {
-        "model": {"factory": "net.py:build", "checkpoint": "out/net.ckpt"},
-        "data": {"source": "cifar100", "path": ".", "image_size": [8, 8], "members": {"split": "train"},
-                 "nonmembers": {"split": "test"}},
-        "attack": {"methods": [{"method": "lr", "params": {"C": [1.0]}}]},
-        "train": {"epochs": 12, "batch_size": 10, "learning_rate": 0.05, "weight_decay": 0.0},
-    }
-    for section, changes in sections.items():
-        content[section] |= changes
-    (folder / name).write_text(yaml.safe_dump(content))
-    return folder / name
+    return write_training(tmp_path)
 
 
 def load(path: Path) -> Config:

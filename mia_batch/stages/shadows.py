@@ -1,0 +1,287 @@
+"""Reference models: which is trained on which samples, written once, and the training of each."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_batch.attacks.grouping import group_codes
+from mia_batch.attacks.reference_plan import plan_references
+from mia_batch.data.digests import data_digests
+from mia_batch.data.selection import Selection, contents, first_form, select
+from mia_batch.data.sources import Source, open_source
+from mia_batch.errors import InputError
+from mia_batch.mpi.launcher import launched_first
+from mia_batch.network.datasets import open_dataset
+from mia_batch.process.stop import StopRequest
+from mia_batch.rundir.identity import CONTENT, differences
+from mia_batch.rundir.manifest import versions
+from mia_batch.rundir.shadows import (
+    ShadowPaths,
+    ShadowPlan,
+    read_plan,
+    read_record,
+    recorded_plan,
+    trained_here,
+    write_indices,
+    write_plan,
+)
+from mia_batch.settings.loading import load_config, named_in
+from mia_batch.settings.schema import Config, DataConfig, SampleBlock
+from mia_batch.stages.arguments import named_folder
+from mia_batch.stages.train import Files, already_trained, train_here, training_identity
+
+log = logging.getLogger(__name__)
+
+SEED = 1
+MOST = 1000  # names of checkpoints have three digits
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The samples that references are trained on or not: an audit's members and non-members, in no side's order.
+
+    Attributes:
+        data: the section of the config, with all of them as members.
+        source: of the samples.
+        selection: ascending by split and index.
+    """
+
+    data: DataConfig
+    source: Source
+    selection: Selection
+
+    def __len__(self) -> int:
+        return len(self.selection)
+
+    def units(self) -> NDArray[np.int64]:
+        """Number of what is trained on together, (M,): a declared group, equal inputs, or a chain of them."""
+        form = None if self.data.pad is None else first_form(self.source, self.selection).of_any_length()
+        return group_codes(contents(self.selection, self.source, form), self.selection.group, len(self))
+
+
+def pool_of(config: Config) -> Pool:
+    """The pool of a configuration.
+
+    Raises:
+        InputError: the members and non-members cannot be chosen.
+    """
+    data = config.data
+    source = open_source(data, open_dataset)
+    chosen = select(data, source)
+    order = np.lexsort((chosen.sample_index, chosen.split))
+    selection = Selection(*(getattr(chosen, field.name)[order] for field in fields(chosen)))
+    return Pool(data.model_copy(update={"members": data.members + data.nonmembers}), source, selection)
+
+
+def plan_identity(config: Config, pool: Pool) -> dict[str, Any]:
+    """What must be equal for two plans to be of the same models: their training, but for seeds, and the pool."""
+    found = training_identity(config.model_copy(update={"data": pool.data}), pool.selection)
+    samples = found.pop(f"{CONTENT}the members")
+    del found["train.seed"]
+    if config.data.group is not None:
+        codes = group_codes(None, pool.selection.group, len(pool))
+        found[f"{CONTENT}data.group"] = hashlib.sha256(codes.tobytes()).hexdigest()
+    return {f"{CONTENT}members and non-members": samples, **found}
+
+
+def models_to_train(
+    config: Config, paths: ShadowPaths, count: int, seed: int | None = None, *, dry_run: bool = False
+) -> tuple[ShadowPlan, list[int]]:
+    """`claim_plan`, and the numbers of the models that are not trained.
+
+    Raises:
+        InputError: as of `claim_plan`, or where a checkpoint's name is taken.
+    """
+    check_count(count)
+    with named_in(config.path):
+        pool = pool_of(config)
+        plan = claim_plan(config, paths, pool, count, seed, dry_run=dry_run)
+    warn_of_names(config)
+    trained = Trained(config, paths, pool, plan)
+    return plan, [number for number in range(count) if number not in trained]
+
+
+def claim_plan(
+    config: Config, paths: ShadowPaths, pool: Pool, count: int, seed: int | None, *, dry_run: bool = False
+) -> ShadowPlan:
+    """The plan of a folder: the one that is there, perhaps with more models now, or a new one.
+
+    Args:
+        config: the configuration.
+        paths: of the folder, which is made.
+        pool: of the configuration.
+        count: K.
+        seed: of the coins; None for that of the plan that is there, else 1.
+        dry_run: write nothing.
+
+    Raises:
+        InputError: the folder is of another configuration, seed or a larger count, or the pool is too small.
+    """
+    check_count(count)
+    record = read_record(paths)
+    identity = plan_identity(config, pool)
+    if record is not None:
+        refuse_other(paths, record, identity, count, seed)
+        plan = recorded_plan(paths, record)
+        if record["count"] == count:
+            return plan
+        more = drawn(pool, count, record["seed"])
+        plan = ShadowPlan(plan.models.extended(more.models), plan.split, plan.sample_index)
+        kept = {key: value for key, value in record.items() if key not in ("schema", "count", "sha256")}
+        return plan if dry_run else write_plan(paths, plan, kept)
+    seed = SEED if seed is None else seed
+    plan = drawn(pool, count, seed)
+    if paths.plan.exists() and read_plan(paths).digest() != plan.digest():
+        raise InputError(f"{paths.plan}: must not be there without {paths.record.name}; train to another --out")
+    made_from = {"seed": seed, "samples": len(pool), "identity": identity, "versions": versions()}
+    return plan if dry_run else write_plan(paths, plan, made_from)
+
+
+def check_count(count: int) -> None:
+    """Refuse a number of models that makes no pairs, or has no names."""
+    if count % 2 or not 2 <= count <= MOST:
+        raise InputError(f"--count: must be an even number from 2 to {MOST}, as models come in pairs, got {count}")
+
+
+def refuse_other(
+    paths: ShadowPaths, record: Mapping[str, Any], identity: Mapping[str, Any], count: int = MOST,
+    seed: int | None = None,
+) -> None:
+    """Refuse a folder whose plan is of another configuration, seed or a larger count."""
+    advice = "choose another --out"
+    different = differences(record["identity"], identity)
+    if seed not in (None, record["seed"]):
+        different.append(f"--seed was {record['seed']} and is now {seed}")
+    if count < record["count"]:
+        different.append(f"--count was {record['count']} and is now {count}, which may be larger alone")
+    if different:
+        raise InputError([f"{paths.root}: --out: holds other models: {phrase}; {advice}" for phrase in different])
+
+
+def drawn(pool: Pool, count: int, seed: int) -> ShadowPlan:
+    """A new plan.
+
+    Raises:
+        InputError: a model of it would have no samples.
+    """
+    models = plan_references(pool.units(), count, seed)
+    empty = np.flatnonzero(~models.included.any(axis=1))
+    if len(empty):
+        rule = "must be enough that each model has some"
+        raise InputError(f"data.members: members and non-members {rule}, got none for model {empty[0]} of {len(pool)}")
+    return ShadowPlan(models, pool.selection.split, pool.selection.sample_index)
+
+
+def shadow_config(config: Config, paths: ShadowPaths, plan: ShadowPlan, number: int) -> Config:
+    """The configuration by which a model is trained: its samples are the members, all others the non-members."""
+    sides = {"members": _blocks(paths, plan, number), "nonmembers": _blocks(paths, plan, number ^ 1)}
+    return config.model_copy(update={
+        "model": config.model.model_copy(update={"checkpoint": paths.checkpoint(number)}),
+        "data": config.data.model_copy(update=sides),
+        "train": config.train.model_copy(update={"seed": int(plan.models.seeds[number])}),
+    })  # fmt: skip
+
+
+def _blocks(paths: ShadowPaths, plan: ShadowPlan, number: int) -> tuple[SampleBlock, ...]:
+    splits = np.unique(plan.split[plan.models.included[number]])
+    numbers = np.searchsorted(np.unique(plan.split), splits)
+    files = (paths.indices(number, place) for place in numbers)
+    return tuple(SampleBlock(split=str(split), indices=file) for split, file in zip(splits, files, strict=True))
+
+
+def write_samples(paths: ShadowPaths, plan: ShadowPlan, number: int) -> None:
+    """Put the index files in place that `shadow_config` names."""
+    paths.create()
+    for model in (number, number ^ 1):
+        for block in _blocks(paths, plan, model):
+            assert block.indices is not None
+            chosen = plan.models.included[model] & (plan.split == block.split)
+            write_indices(block.indices, plan.sample_index[chosen])
+
+
+class Trained:
+    """Which models are trained already; files of data are read once for all of them."""
+
+    def __init__(self, config: Config, paths: ShadowPaths, pool: Pool, plan: ShadowPlan) -> None:
+        self.config, self.paths, self.pool, self.plan = config, paths, pool, plan
+        self._digests: dict[tuple[str, ...], Mapping[str, str]] = {}
+
+    def __contains__(self, number: int) -> bool:
+        """Whether a model is.
+
+        Raises:
+            InputError: another file is there, which is never overwritten.
+        """
+        config = shadow_config(self.config, self.paths, self.plan, number)
+        files = Files(config.model.checkpoint)
+        if not files.checkpoint.exists():
+            return False
+        chosen = self.plan.models.included[number]
+        members = Selection(*(getattr(self.pool.selection, field.name)[chosen] for field in fields(Selection)))
+        return already_trained(files, training_identity(config, members, self._data_digests))
+
+    def _data_digests(self, data: DataConfig) -> Mapping[str, str]:
+        splits = tuple(data.splits())
+        if splits not in self._digests:
+            self._digests[splits] = data_digests(data)
+        return self._digests[splits]
+
+
+def result_line(paths: ShadowPaths, plan: ShadowPlan, number: int) -> str:
+    """What became of a model, from what is beside its checkpoint."""
+    files = Files(paths.checkpoint(number))
+    found = json.loads(files.provenance.read_text(encoding="utf-8"))
+    n_own, n_all = int(plan.models.included[number].sum()), plan.models.included.shape[1]
+    return (
+        f"{files.checkpoint.name}: accuracy {found['accuracy']:.4f} on the {n_own} samples it was trained on, "
+        f"{found.get('test_accuracy', np.nan):.4f} on the other {n_all - n_own}"
+    )
+
+
+def config_lines(paths: ShadowPaths, count: int) -> list[str]:
+    """The section of a config that names the models."""
+    every = [str(paths.root / "shadow_???.ckpt")]
+    if glob.has_magic(str(paths.root)):  # what would be read as a pattern
+        every = [str(paths.checkpoint(number)) for number in range(count)]
+    quoted = ", ".join(json.dumps(name, ensure_ascii=False) for name in every)
+    inclusion = json.dumps(str(paths.plan), ensure_ascii=False)
+    return ["references:", f"  checkpoints: [{quoted}]", f"  inclusion: {inclusion}"]
+
+
+def warn_of_names(config: Config) -> None:
+    """Say where the audited checkpoint has other names than those that training writes."""
+    for key in ("prefix", "rename"):
+        if getattr(config.model, key) is not None:
+            log.warning("model.%s: is of the audited checkpoint; models trained here have the network's own names", key)
+
+
+def run_shadow_stage(args: argparse.Namespace, stop: StopRequest) -> int:
+    """Train one model of a plan that is there; returns the exit code."""
+    config = load_config(args.config, need=("data",), changes=args.changes)
+    paths = ShadowPaths(named_folder("--out", args.out))
+    if args.quiet:
+        logging.getLogger("mia_batch.stages.train").setLevel(logging.WARNING)
+    with named_in(config.path):
+        record = read_record(paths)
+        if record is None:
+            raise InputError(f"{paths.record}: must be there; mia-batch shadows plans before it trains")
+        refuse_other(paths, record, plan_identity(config, pool_of(config)))
+        plan = recorded_plan(paths, record)
+    if not 0 <= args.only < plan.models.n_references:
+        raise InputError(f"--only: must be from 0 to {plan.models.n_references - 1}, got {args.only}")
+    own = shadow_config(config, paths, plan, args.only)
+    if not launched_first():  # its files and its lock are for the first of several ranks alone
+        return train_here(own, stop, test=True)
+    with trained_here(paths, args.only):
+        write_samples(paths, plan, args.only)
+        return train_here(own, stop, test=True)

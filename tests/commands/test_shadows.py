@@ -1,0 +1,108 @@
+"""`mia-batch shadows` as a user starts it, killed, stopped, and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import REPO, one_line
+from trainings import write_config, write_training
+
+pytest.importorskip("mindspore")
+
+FILES = ["plan.json", "plan.npz", "samples", "shadow_000.ckpt", "shadow_000.ckpt.json", "shadow_001.ckpt",
+         "shadow_001.ckpt.json"]  # fmt: skip
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    write_training(tmp_path)
+    return write_config(tmp_path, train={"epochs": 60, "checkpoint_every": 1})
+
+
+def command(config: Path, out: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", "mia_batch.cli", "shadows", str(config), "--out", str(config.parent / out), *options]
+
+
+def run(config: Path, out: str, *options: str) -> subprocess.CompletedProcess[str]:
+    words = command(config, out, "--count", "2", *options)
+    return subprocess.run(words, capture_output=True, text=True, env=environ(), timeout=300)
+
+
+def environ() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(REPO)}
+
+
+def start(config: Path, out: str) -> subprocess.Popen[str]:
+    words = command(config, out, "--count", "2", "--verbose")
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environ())
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"it ended without {words!r}")
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+@pytest.mark.slow
+def test_kills_and_stops_change_no_bit_and_the_next_call_does_nothing(config_file: Path) -> None:
+    assert run(config_file, "unbroken").returncode == 0
+    broken = config_file.parent / "broken"
+    with start(config_file, "broken") as process:
+        wait_for(process, "shadow 0 I epoch 5/60")
+        process.kill()
+    # A child ends with its parent; the next call is refused while it holds the model's lock.
+    deadline = time.monotonic() + 30
+    while (state := broken / "shadow_000.training.ckpt").exists() and time.monotonic() < deadline:
+        before = state.stat().st_mtime_ns
+        time.sleep(1)
+        if state.exists() and state.stat().st_mtime_ns == before:
+            break
+    assert not (broken / "shadow_000.ckpt").exists()
+    with start(config_file, "broken") as process:
+        wait_for(process, "shadow 1 I epoch 5/60")
+        process.send_signal(signal.SIGUSR1)
+        assert process.stderr
+        rest = process.stderr.read()
+    assert process.returncode == 75, rest
+    assert "stopped at model 1, state saved; the same command goes on from there" in rest
+    ended = run(config_file, "broken")
+    assert ended.returncode == 0, ended.stderr
+    progress = [line.partition(" I ")[2] for line in ended.stderr.splitlines() if " of 2: " in line]
+    assert [line.partition(": accuracy")[0] for line in progress] == ["2 of 2: shadow_001.ckpt"]
+    assert visible(broken) == visible(config_file.parent / "unbroken") == FILES
+    for name in ("plan.npz", "plan.json", "shadow_000.ckpt", "shadow_001.ckpt"):
+        assert (broken / name).read_bytes() == (config_file.parent / "unbroken" / name).read_bytes(), name
+
+    marks = {path: path.stat().st_mtime_ns for path in broken.rglob("*")}
+    again = run(config_file, "broken")
+    assert (again.returncode, again.stdout) == (0, ended.stdout)
+    assert "nothing to do: all 2 models are trained" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in broken.rglob("*")} == marks
+    assert again.stdout.splitlines()[-3:] == [
+        "references:", f'  checkpoints: ["{broken}/shadow_???.ckpt"]', f'  inclusion: "{broken}/plan.npz"'
+    ]
+
+
+def test_wrong_words_are_one_line(config_file: Path) -> None:
+    assert "--seed: must be at least 0, got -1" in one_line(run(config_file, "out", "--seed=-1"))
+    line = one_line(run(config_file, "out", "--set", "data.members={split: trian}"))
+    assert "data.members: split must be one of train, test, got 'trian'; did you mean train?" in line
+    assert not (config_file.parent / "out").exists()
+
+
+def test_a_training_that_fails_ends_the_loop_with_its_line(config_file: Path) -> None:
+    done = run(config_file, "out", "--set", "train.learning_rate=1.0e+30")
+    assert "train.learning_rate: loss must stay finite" in one_line(done)
+    assert visible(config_file.parent / "out") == ["plan.json", "plan.npz", "samples"]
