@@ -128,8 +128,8 @@ def _hold(predictor: Predictor, images: NDArray[Any], field: str) -> None:
 def _logits(predictor: Predictor, images: NDArray[Any]) -> NDArray[np.float32]:
     try:
         return predictor.logits(images)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(map(_without_keys, error.problems)) from error
     except (ValueError, TypeError, RuntimeError) as error:  # in PYNATIVE mode they come when the output is read
         raise InputError(f"model: must take images of shape {images.shape}, got {one_line(error)}") from error
 
@@ -196,3 +196,9 @@ def _batch(images: NDArray[Any], labels: NDArray[Any], field: str) -> Batch:
         raise InputError(f"{field}: image must be numbers, got {images.dtype} of shape {images.shape}")
     as_floats = images.dtype.kind == "f" or images.dtype in (np.uint8, np.bool_)
     return np.ascontiguousarray(images.astype(np.float32) if as_floats else images), labels
+
+
+def _without_keys(line: str) -> str:
+    """A problem without the advice to write a key of a configuration, of which there is none here."""
+    said, advice, _ = line.partition("; write model.")
+    return f"{said}; wrap the network in one that gives the logits alone" if advice else line

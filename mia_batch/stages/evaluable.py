@@ -21,7 +21,8 @@ def look_at_model(config: Config, features: Features) -> Evaluability:
     weak, imported = config.gate.weak_model, features.imported
     if features.logits is None or features.label is None:
         model = evaluability_of_losses(features.loss, features.label, features.member, weak=weak)
-        return replace(model, tied=_tied(features, features.loss))
+        model = replace(model, tied=_tied(features, features.loss))
+        return _without_many_twins(model, config, features)
     declared = str(features.attrs.get("outputs")) if imported else config.model.output
     output = declared if declared in OUTPUTS else "logits"  # what a function gives
     model = evaluability(
@@ -29,10 +30,14 @@ def look_at_model(config: Config, features: Features) -> Evaluability:
     )
     # Rounded, as sums of the same numbers in another order are the same.
     model = replace(model, tied=_tied(features, np.round(signals.phi(features.logits, features.label), 9)))
+    return _without_many_twins(model, config, features)
+
+
+def _without_many_twins(model: Evaluability, config: Config, features: Features) -> Evaluability:
     if features.content is None:
         return model
     twin = twins(features.content, features.member)
-    fault = too_many_duplicates(twin, features.member, config.data.max_duplicates)
+    fault = too_many_duplicates(twin, features.member, config.data.max_duplicates, outputs=features.by_outputs)
     return replace(model, reasons=(*model.reasons, fault)) if fault else model
 
 

@@ -325,9 +325,13 @@ def _cautions(
     said += [low] if (low := low_accuracy(model)) else []
     said += model.labels
     said += [] if model.known or model.reasons else [UNKNOWN]
+    if features.by_outputs or (features.content is None and features.imported):
+        said += [IMPORTED]
     if features.content is None:
-        return [*said, IMPORTED if features.imported else NOT_KNOWN]
-    caution = duplicates_caution(twin, features.member, features.split, features.sample_index)
+        return said if features.imported else [*said, NOT_KNOWN]
+    caution = duplicates_caution(
+        twin, features.member, features.split, features.sample_index, outputs=features.by_outputs
+    )
     return [*said, caution] if caution else said
 
 
