@@ -142,11 +142,13 @@ def leak_sentence(first: FirstLeak | None, steps: tuple[Step, ...]) -> str:
     if first is None:
         unsure = sum(step.outcome == "inconclusive" for step in steps)
         return f"No audit found a leak{f'; {unsure} of {len(steps)} cannot say' if unsure else ''}."
-    said = f"First leak found: {first.step.name} ({first.step.run})."
+    best = first.step.balanced_accuracy
+    numbers = f", balanced accuracy {best.value:.4f} ({best.low:.4f} to {best.high:.4f})" if best else ""
+    said = f"First leak found: {first.step.name} ({first.step.run}){numbers}"
     if first.after is None:
-        return f"{said} No audit before it found none: when it began is not known."
+        return f"{said}; no audit before it found none, so that it may have begun at any time."
     between = f"; {first.n_inconclusive} between them cannot say" if first.n_inconclusive else ""
-    return f"{said} It began after {first.after.name} ({first.after.run}), the last that found none{between}."
+    return f"{said}; after {first.after.name} ({first.after.run}), the last that found none{between}."
 
 
 def _exposure_lines(found: Trajectory, exposure: tuple[PerSample, PerSample]) -> Iterator[str]:

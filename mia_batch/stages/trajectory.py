@@ -72,7 +72,7 @@ class Step:
 
 @dataclass(frozen=True)
 class FirstLeak:
-    """The first step whose audit found a leak; it began after `after`, the last before it that found none.
+    """The first step whose audit found a leak, and `after`, the last before it that found none.
 
     Attributes:
         step: of the leak.

@@ -53,8 +53,8 @@ def test_steps_in_order_with_verdicts_and_the_first_leak(tmp_path: Path, capsys:
         ["1", "9", "net-1_9.ckpt", "run9", "inconclusive", "rf", "0.6000", "0.5600-0.6400"],
         ["1", "10", "net-1_10.ckpt", "run10", "leak", "rf", "0.7500", "0.7100-0.7900"],
     ]
-    assert "First leak found: step 1 10 (run10). It began after step 1 3 (run3), the last that found none; 1 between" \
-        " them cannot say." in lines  # fmt: skip
+    assert "First leak found: step 1 10 (run10), balanced accuracy 0.7500 (0.7100 to 0.7900); after step 1 3 (run3), " \
+        "the last that found none; 1 between them cannot say." in lines  # fmt: skip
     assert "LT-IQR ranks training records by exposure; it is not a membership test." in lines
     assert lines[-1] == "Update attack: not run, because no sample arrived in between."
     found = read_object(capsys, tmp_path)
@@ -70,10 +70,10 @@ def test_steps_in_order_with_verdicts_and_the_first_leak(tmp_path: Path, capsys:
     [
         ((False, False), "No audit found a leak.", 0),
         ((False, "unknown"), "No audit found a leak; 1 of 2 cannot say.", 4),
-        ((True, False), "First leak found: step 1 1 (run1). No audit before it found none: when it began is not known.",
-         0),
-        ((False, True, False, True), "First leak found: step 1 2 (run2). It began after step 1 1 (run1), the last that "
-         "found none.", 3),
+        ((True, False), "First leak found: step 1 1 (run1), balanced accuracy 0.5500 (0.5100 to 0.5900); no audit "
+         "before it found none, so that it may have begun at any time.", 0),
+        ((False, True, False, True), "First leak found: step 1 2 (run2), balanced accuracy 0.5500 (0.5100 to 0.5900); "
+         "after step 1 1 (run1), the last that found none.", 3),
     ],
 )  # fmt: skip
 def test_where_the_leak_began(
