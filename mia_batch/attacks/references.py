@@ -22,8 +22,9 @@ from mia_batch.attacks.lira import lira, lira_fixed, lira_offline
 from mia_batch.attacks.proxy import pmia, pmia_class
 from mia_batch.attacks.ratio import GAMMA, log_ratio, log_ratio_offline, rmia_scores
 from mia_batch.attacks.sides import BLOCK_VALUES, References, Scores
-from mia_batch.attacks.thresholds import best_threshold, decision_task
+from mia_batch.attacks.thresholds import decision_task
 from mia_batch.errors import Problem
+from mia_batch.metrics.ranking import best_threshold
 from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, Samples, Split
 from mia_batch.search.tasks import Task
 

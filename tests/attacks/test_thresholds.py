@@ -17,7 +17,8 @@ from mia_batch.attacks.references import ON_REFERENCES
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.attacks.split import make_splits
 from mia_batch.attacks.stacked import STACKED
-from mia_batch.attacks.thresholds import MIN_OF_CLASS, best_threshold, class_thresholds
+from mia_batch.attacks.thresholds import MIN_OF_CLASS, class_thresholds
+from mia_batch.metrics.ranking import best_threshold
 from mia_batch.samples import Samples, Split
 
 THRESHOLDS = [f"threshold_{name}" for name in signals.NAMES if name != "correctness"]
