@@ -24,6 +24,7 @@ COMMANDS = {
     "submit": "queue an audit, or one for each of many checkpoints, on Slurm",
     "nightly": "queue the audits of new checkpoints",
     "history": "list the audits below a folder by training, oldest first",
+    "trajectory": "join the audits of one training by step: first leak, exposure of each record",
     "references": "whose outputs a store of references has, and what no config names",
     "doctor": "what this node offers, and what will be slow or fail",
     "schema": "print the JSON schema of a config, a site file or summary.json",

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
+from mia_batch.attacks.equal_outputs import row_keys, same_samples
 from mia_batch.data.forms import image_fault
+from mia_batch.data.outputs import MOST_LABELS
 from mia_batch.errors import InputError, one_line
 from mia_batch.inputs import NO_GROUP, Inputs, describe_inputs
 from mia_batch.rundir.features import IMPORTED, Features
+from mia_batch.rundir.features import OUTPUTS as BY_OUTPUTS
 
 NAMES = ("logits", "probabilities", "losses", "labels", "groups", "inputs")  # of a side, or of all samples
 BOTH = ("member", "nonmember")  # arguments of what is known of a side
@@ -83,8 +86,19 @@ def read_rows(given: Mapping[str, Any], member: Any, nonmember: Any) -> AuditRow
             f"{next(iter(columns))}: must be in member=... and nonmember=..., where these are the two sides, got both"
         )
     sides = [_checked(_side(value, name), f"{name}.") for name, value in zip(BOTH, (member, nonmember), strict=True)]
-    sizes = [len(side["loss"]) for side in sides]
-    return _rows(_joined(sides), np.repeat([1, 0], sizes).astype(np.int8))
+    joined, sizes = _joined(sides), [len(side["loss"]) for side in sides]
+    _refuse_same(*sides)
+    return _rows(joined, np.repeat([1, 0], sizes).astype(np.int8))
+
+
+def _refuse_same(member: Mapping[str, Any], nonmember: Mapping[str, Any]) -> None:
+    """Two sides of the same samples have nothing to tell apart."""
+    loss, other = member["loss"], nonmember["loss"]
+    if len(np.unique(loss)) < 2 or not np.array_equal(loss, other):  # outputs that are all equal say so by themselves
+        return
+    if all(np.array_equal(member[name], nonmember[name]) for name in ("logits", "labels") if name in member):
+        what = f"{member['output']} and labels" if "labels" in member else member["output"]
+        raise InputError(f"nonmember: must be other samples than member, got the same {what}")
 
 
 def _is_side(member: Any) -> bool:
@@ -144,9 +158,12 @@ def _losses(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
     if "labels" not in columns:
         return found
     labels = as_array(columns["labels"], f"{where}labels")
-    if labels.shape != loss.shape or labels.dtype.kind not in "iu" or (labels < 0).any():
-        rule = f"must be integers of shape ({len(loss)},), at least 0, to match losses"
+    if labels.shape != loss.shape or labels.dtype.kind not in "iu":
+        rule = f"must be integers of shape ({len(loss)},), to match losses"
         raise InputError(f"{where}labels: {rule}, got {labels.dtype} {labels.shape}")
+    if (wrong := np.flatnonzero((labels < 0) | (labels > MOST_LABELS))).size:
+        got = f"{labels[wrong[0]]} at sample {wrong[0]}"
+        raise InputError(f"{where}labels: must be in 0..{MOST_LABELS}, got {got}")
     return found | {"labels": labels.astype(np.int32)}
 
 
@@ -235,10 +252,17 @@ def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> AuditRows:
         raise InputError(f"member: must have shape ({n},) to match {columns['output']}, got ({len(member)},)")
     if not np.array_equal(np.unique(member), [0, 1]):
         raise InputError(f"member: must have both 0 and 1, got {np.unique(member).tolist()}")
+    logits, label = columns.get("logits"), columns.get("labels")
+    attrs = {"schema": IMPORTED, "outputs": KINDS[columns["output"]]}
+    if kept is None:
+        loss = columns["loss"]
+        content = same_samples(row_keys(loss if logits is None else logits, label), member, logits)
+        attrs |= {} if content is None else {"content": BY_OUTPUTS}
+    else:
+        content = np.ascontiguousarray(kept["content"])
     features = features_of(
-        member, columns["loss"], logits=columns.get("logits"), label=columns.get("labels"),
-        attrs={"schema": IMPORTED, "outputs": KINDS[columns["output"]]}, group=_codes(columns.get("groups"), n),
-        content=None if kept is None else np.ascontiguousarray(kept["content"]),
+        member, columns["loss"], logits=logits, label=label,
+        attrs=attrs, group=_codes(columns.get("groups"), n), content=content,
         statistics=None if kept is None else kept["statistics"].copy(),
     )  # fmt: skip
     return AuditRows(features, columns["output"])

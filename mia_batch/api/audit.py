@@ -48,7 +48,7 @@ def audit(
             together; -1 is none. `inputs`, n_samples arrays: equal ones are found by their hash; those on both sides
             are left out, and their statistics go into the baseline without the model. `weak_model=True`: the model is
             weak or untrained on purpose. Any key of a configuration's section `attack` (`seed`, `eval`, `cv`,
-            `features`, ...), and `nonmembers_used_for` of `data`.
+            `features`, ...), and `nonmembers_used_for` and `max_duplicates` of `data`.
 
     Returns:
         Verdict, metrics and summary.

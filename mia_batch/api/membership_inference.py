@@ -63,7 +63,7 @@ class MembershipInference:
             TypeError: `model` is no Model, or `n_jobs` no integer.
             InputError: a ValueError; `n_jobs` is neither -1 nor a positive integer.
         """
-        if isinstance(n_jobs, bool) or not isinstance(n_jobs, int):
+        if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer):
             raise TypeError(f"n_jobs: must be an integer, got {type(n_jobs).__name__}")
         self._model = _reader().check_model(model)
         self._n_jobs = n_cores(n_jobs)
@@ -99,6 +99,8 @@ class MembershipInference:
             sections = _sections(attack_config, self._n_jobs)
             read = self._read(dataset_train, dataset_test)
             features = read.features
+            if read.twin.all():
+                raise InputError("dataset_test: must give other samples than dataset_train, got the same inputs")
             assert features.logits is not None
             assert features.label is not None
             for reason in evaluability(features.logits, features.label, features.member).reasons:
@@ -169,6 +171,10 @@ class MembershipInference:
         sides = ((member, "members"), (~member, "non-members"))
         counted = " and ".join(f"{(seen & side).sum()} of {side.sum()} {word}" for side, word in sides)
         remain = " and ".join(f"{(left & side).sum()} {word}" for side, word in sides)
+        if read.twin.all():
+            raise InputError("dataset_test: must give other samples than dataset_train, got the same inputs")
+        if lost := [f"all {side.sum()} {word}" for side, word in sides if read.twin[side].all()]:
+            raise InputError(f"must have inputs that are on one side alone, got {lost[0]} on the other side too")
         if not all((left & side).any() for side, _ in sides):
             raise InputError(f"must have members and non-members that train has not seen, got {remain}")
         if seen.any():

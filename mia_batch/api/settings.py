@@ -17,7 +17,7 @@ from mia_batch.settings.schema import FROM_FILES, AttackConfig, Config, GateConf
 ATTACKS: dict[str, dict[str, list[Any]]] = {
     "correctness": {}, "threshold_loss": {}, "threshold_modified_entropy": {}, "lr": {"C": [0.01, 1.0, 100.0]},
 }
-OF_DATA = ("nonmembers_used_for",)
+OF_DATA = ("nonmembers_used_for", "max_duplicates")
 NOT_OPTIONS = ("methods", "backend", "scheduler")  # of the section `attack`
 OPTIONS = ("weak_model", *(key for key in AttackConfig.model_fields if key not in NOT_OPTIONS), *OF_DATA)
 
@@ -58,8 +58,9 @@ def make_config(attack: AttackConfig, gate: Any, *, weak_model: bool, **data: An
     raw = {"tutorial": True} if gate == "tutorial" else gate
     if raw is not None and not isinstance(raw, Mapping | GateConfig):
         raise InputError(f"gate: must be tutorial, or a mapping, got {raw!r}")
-    if not isinstance(weak_model, bool):
+    if not isinstance(weak_model, bool | np.bool_):
         raise InputError(f"weak_model: must be true or false, got {weak_model!r}")
+    weak_model = bool(weak_model)
     if isinstance(raw, GateConfig):
         section = raw.model_copy(update={"weak_model": weak_model or raw.weak_model})
     else:

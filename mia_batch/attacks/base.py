@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -119,3 +120,34 @@ def not_evaluable(method: str, member: NDArray[np.int8], reason: str, *, not_run
 
 def _nothing_scored(n: int) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int32]]:
     return np.full(n, np.nan), np.full(n, -1, dtype=np.int8), np.full(n, -1, dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of an attack: a number above `low` and at most `high`, or `low` itself if it is `closed`."""
+
+    default: float | None  # None: the attack finds it
+    low: float = 0.0
+    high: float = math.inf
+    closed: bool = False
+
+    def fault(self, values: Sequence[Any]) -> str:
+        """The rule, where the values of a configuration break it; else ""."""
+        value = values[0] if len(values) == 1 and type(values[0]) in (int, float) else math.nan
+        if self.low < value <= min(self.high, sys.float_info.max) or (self.closed and value == self.low):
+            return ""
+        most = f" and at most {self.high:g}" if math.isfinite(self.high) else ""
+        rule = f"in [{self.low:g}, {self.high:g}]" if self.closed else f"above {self.low:g}{most}"
+        return f"must be one number {rule}, got {list(values)}"
+
+
+def parameter_problems(
+    name: str, known: Mapping[str, Parameter], params: Mapping[str, Sequence[Any]]
+) -> list[Problem]:
+    """For `Attack.check` of an attack whose parameters have one value each."""
+    takes = ", ".join(known) or "no parameters"
+    found = {
+        f"params.{key}": known[key].fault(values) if key in known else f"is unknown: {name} takes {takes}"
+        for key, values in params.items()
+    }
+    return [(key, fault) for key, fault in found.items() if fault]

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
-from mia_batch.attacks.thresholds import best_threshold, decision_task, no_parameters
+from mia_batch.attacks.thresholds import decision_task, no_parameters
 from mia_batch.errors import Problem
+from mia_batch.metrics.ranking import best_threshold
 from mia_batch.samples import Samples, Split
 from mia_batch.search.tasks import Task
 

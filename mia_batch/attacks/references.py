@@ -6,8 +6,6 @@ queries; a decision by the threshold that is best on the fit rows; and which ref
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,42 +13,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
+from mia_batch.attacks.base import (
+    REFERENCE_COLUMNS,
+    AttackResult,
+    AttackSettings,
+    Parameter,
+    parameter_problems,
+    result_over_all_rows,
+)
 from mia_batch.attacks.bayesian import K0, NU0, lira_bayes
 from mia_batch.attacks.differences import attack_r, calibration, squared_difference
 from mia_batch.attacks.lira import lira, lira_fixed, lira_offline
 from mia_batch.attacks.proxy import pmia, pmia_class
 from mia_batch.attacks.ratio import GAMMA, log_ratio, log_ratio_offline, rmia_scores
 from mia_batch.attacks.sides import BLOCK_VALUES, References, Scores
-from mia_batch.attacks.thresholds import best_threshold, decision_task
+from mia_batch.attacks.thresholds import decision_task
 from mia_batch.errors import Problem
+from mia_batch.metrics.ranking import best_threshold
 from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, Samples, Split
 from mia_batch.search.tasks import Task
 
 Floats = NDArray[np.float64]
 
-COLUMNS = frozenset({"member", "query_phi", "reference_phi", "reference_in"})
+COLUMNS = frozenset({"member", *REFERENCE_COLUMNS})
 SECONDS_PER_VALUE = 1e-7  # of a reference's phi
 BYTES_PER_VALUE = 8 * 12  # of the target's phi, and of a block of references'
 BYTES_PER_OTHER = 12  # of a reference's phi: of those that proxies have, half of all, three copies
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of an attack: a number above `low` and at most `high`, or `low` itself if it is `closed`."""
-
-    default: float | None  # None: the attack finds it
-    low: float = 0.0
-    high: float = math.inf
-    closed: bool = False
-
-    def fault(self, values: Sequence[Any]) -> str:
-        """The rule, where the values of a configuration break it; else ""."""
-        value = values[0] if len(values) == 1 and type(values[0]) in (int, float) else math.nan
-        if self.low < value <= min(self.high, sys.float_info.max) or (self.closed and value == self.low):
-            return ""
-        rule = f"in [{self.low:g}, {self.high:g}]" if self.closed else f"above {self.low:g}"
-        return f"must be one number {rule}, got {list(values)}"
 
 
 @dataclass(frozen=True)
@@ -74,13 +62,7 @@ class ReferenceAttack:
 
     def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
         """Each parameter has one value in its range."""
-        known = self.all_parameters
-        takes = ", ".join(known) or "no parameters"
-        found = {
-            f"params.{key}": known[key].fault(values) if key in known else f"is unknown: {self.name} takes {takes}"
-            for key, values in params.items()
-        }
-        return [(key, fault) for key, fault in found.items() if fault]
+        return parameter_problems(self.name, self.all_parameters, params)
 
     @property
     def all_parameters(self) -> dict[str, Parameter]:

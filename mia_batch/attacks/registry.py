@@ -6,6 +6,7 @@ from mia_batch.attacks.base import BLIND, Attack
 from mia_batch.attacks.blind import BlindAttack
 from mia_batch.attacks.classifiers import HGB, KNN, LR, MLP, RF
 from mia_batch.attacks.population import ATTACK_P
+from mia_batch.attacks.quantile import QMIA
 from mia_batch.attacks.references import ON_REFERENCES
 from mia_batch.attacks.stacked import STACKED
 from mia_batch.attacks.thresholds import CORRECTNESS, ON_ALL, ON_CLASSES
@@ -20,6 +21,7 @@ ATTACKS: dict[str, Attack] = {
     "correctness": CORRECTNESS,
     **{attack.name: attack for attack in ON_CLASSES},
     "attack_p": ATTACK_P,
+    "qmia": QMIA,
     **{attack.name: attack for attack in ON_REFERENCES},
     **{attack.name: attack for attack in STACKED},
 }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult, AttackSettings, result_over_all_rows
 from mia_batch.errors import Problem
+from mia_batch.metrics.ranking import best_threshold
 from mia_batch.samples import Samples, Split
 from mia_batch.search.tasks import Task
 from mia_batch.signals import NAMES, SIGNALS
@@ -25,23 +26,6 @@ Floats = NDArray[np.float64]
 MIN_OF_CLASS = 10  # fit rows of either side that a class needs for a threshold of its own
 SECONDS_PER_ROW = 1e-6
 BYTES_PER_ROW = 100
-
-
-def best_threshold(scores: Floats, member: NDArray[np.int8]) -> tuple[float, float]:
-    """The score t for which "member where score >= t" has the largest balanced accuracy, the highest t of several.
-
-    Args:
-        scores: shape (n,), higher for members.
-        member: shape (n,), both 0 and 1.
-
-    Returns:
-        t, one of the scores, and its balanced accuracy, in [.5, 1]. Equal scores are never parted.
-    """
-    values, which = np.unique(-scores, return_inverse=True)  # descending scores
-    tp, fp = (np.bincount(which[member == side], minlength=len(values)).cumsum() for side in (1, 0))
-    advantage = tp * fp[-1] - fp * tp[-1]  # integers: ties are exact
-    best = int(np.argmax(advantage))
-    return float(-values[best]), 0.5 + float(advantage[best]) / (2.0 * float(tp[-1]) * float(fp[-1]))
 
 
 def class_thresholds(scores: Floats, member: NDArray[np.int8], label: NDArray[np.integer], common: float) -> Floats:

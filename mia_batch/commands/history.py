@@ -23,10 +23,10 @@ from mia_batch.metrics.differences import joint_reach
 from mia_batch.process.exit_codes import BY_OUTCOME, INCONCLUSIVE, LEAK, OK
 from mia_batch.report.summary import MetricSummary, Summary, read_summary
 from mia_batch.rundir.identity import CONTENT, attacks_identity, training_run_identity
-from mia_batch.rundir.manifest import Manifest, read_manifest
+from mia_batch.rundir.manifest import read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.rundir.state import StageStatus, furthest, reduce_status
-from mia_batch.rundir.trainings import Audited, Training, trainings
+from mia_batch.rundir.trainings import Audited, Training, audited_by, trainings
 from mia_batch.scheduler.queue import statuses
 
 log = logging.getLogger(__name__)
@@ -132,14 +132,12 @@ def _by_files(paths: RunPaths) -> Found:
         manifest = read_manifest(paths)
         if manifest is None:
             raise InputError(f"{paths.manifest}: must stay there")
-        checkpoint, digest = _audited(manifest)
-        identity = training_run_identity(manifest)
-        audited = Audited(paths.root.name, checkpoint, digest, identity, manifest.created, manifest.checkpoint)
+        its = audited_by(paths.root.name, manifest, training_run_identity(manifest))
         verdict = reduce_status(paths, manifest)
         found = Found(Entry(
-            run=paths.root.name, created=manifest.created, checkpoint=checkpoint.name, sha256=digest,
+            run=paths.root.name, created=manifest.created, checkpoint=its.path.name, sha256=its.sha256,
             state=verdict.state, detail=verdict.detail, modified=manifest.checkpoint.modified,
-        ), audited)  # fmt: skip
+        ), its)  # fmt: skip
         if verdict.state != "done":
             return found
         return _with_verdict(found, read_summary(paths.summary_json), attacks_identity(manifest))
@@ -148,17 +146,6 @@ def _by_files(paths: RunPaths) -> Found:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"run.json or summary.json: must be as a run writes it, got {one_line(error)}"
     return replace(found, entry=replace(found.entry, state="damaged", detail=said))
-
-
-def _audited(manifest: Manifest) -> tuple[Path, str]:
-    """The checkpoint and its SHA-256; where outputs were imported and none is named, their first file's."""
-    if "model" in manifest.config:
-        return Path(manifest.config["model"]["checkpoint"]), manifest.digests["model.checkpoint"]
-    field = next(field for field in manifest.digests if field.startswith("data.files"))
-    files = manifest.config["data"]["files"]
-    for key in field.split(".")[2:]:
-        files = files[key]
-    return Path(files), manifest.digests[field]
 
 
 def _with_verdict(found: Found, summary: Summary, attacks: Mapping[str, Any]) -> Found:

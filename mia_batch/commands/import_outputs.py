@@ -19,9 +19,9 @@ from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import make_config, named_in, read_yaml
-from mia_batch.settings.outputs import KINDS, SIDES, OutputColumns
+from mia_batch.settings.outputs import KINDS, SIDES, OutputColumns, OutputsConfig
 from mia_batch.settings.schema import FROM_FILES, Config
-from mia_batch.stages.arguments import named_folder
+from mia_batch.stages.arguments import named_folder, refuse_no_folder
 from mia_batch.stages.import_outputs import import_into
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ EXAMPLES = (
 )
 CONFIG = "audit.yaml"  # in the run directory
 LISTS = ("logits", "probabilities", "slices")  # keys of data.columns that take several names
-KEPT = ("nonmembers_used_for", "randomised", "canaries", "columns")  # keys of `data` that a given config has a say in
+KEPT = ("nonmembers_used_for", "max_duplicates", "randomised", "canaries", "columns")  # keys of a given `data`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Import, write the config, and say what comes next."""
     paths = RunPaths(named_folder("--out", args.out))
+    refuse_no_folder("--out", paths.root)
     source = Path(args.config) if args.config else shipped("configs") / "outputs.yaml"
     raw = read_yaml(source, "configuration", ("attack",))
     file = paths.root / CONFIG
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
         rule = f"holds another {CONFIG}; choose another --out, or audit with mia-batch run"
         raise InputError(f"{paths.root}: --out: {rule}")
-    with StopRequest().listening() as stop, named_in(source):
+    with StopRequest().listening() as stop, _named_by_words({"data.files": "FILE"}, source), named_in(source):
         code = import_into(config, paths, stop)
     if code == RESUME and stop.signal == signal.SIGINT:
         raise KeyboardInterrupt  # as `mia-batch run` ends
@@ -91,6 +92,8 @@ def _text(raw: Mapping[str, Any], config: Config) -> str:
     resolved = config.resolved()
     data = resolved["data"]
     data["columns"] = {key: value for key, value in data["columns"].items() if value}
+    if data["max_duplicates"] == OutputsConfig.model_fields["max_duplicates"].default:
+        del data["max_duplicates"]
     data = {key: value for key, value in data.items() if value not in ({}, [])}
     sections = {"data": data, **{name: section for name, section in raw.items() if name != "data"}}
     sections |= {"model": resolved["model"]} if "model" in raw else {}
@@ -148,6 +151,9 @@ def _columns(words: Sequence[str]) -> dict[str, Any]:
         if key not in OutputColumns.model_fields or not name:
             keys = ", ".join(OutputColumns.model_fields)
             raise InputError(f"--column: must be KEY=NAME, KEY one of {keys}, got {word}")
+        if key in found:
+            several = f"; several columns are {key}=a,b,c" if key in LISTS else ""
+            raise InputError(f"--column: must give each key once, got {key} twice{several}")
         names = name.split(",")
         found[key] = names if key == "slices" or (key in LISTS and len(names) > 1) else name
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from mia_batch.errors import InputError
 from mia_batch.files import shipped, write_text
 from mia_batch.process.exit_codes import OK
-from mia_batch.stages.arguments import named_folder
+from mia_batch.stages.arguments import named_folder, refuse_no_folder
 
 EXAMPLES = (
     "mia-batch init --kind tabular",
@@ -87,7 +87,11 @@ def write(files: list[FileToWrite]) -> list[Path]:
         raise InputError(problems)
     with removed_on_failure([file.path for file in missing]) as paths:
         for file in missing:
-            file.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                rule = "must be a directory that can be made"
+                raise InputError(f"--out: {rule}, got {file.path.parent}: {error.strerror}") from error
             write_text(file.path, file.text)
     return paths
 
@@ -131,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the files, say which, and what comes next."""
     named_folder("--out", args.out)
     out = Path(args.out)
+    refuse_no_folder("--out", out.absolute())
     site = shipped("configs") / "sites" / f"{args.site}.yaml"
     files = copies(args.kind, site, out)
     for path in write(files):

@@ -23,6 +23,10 @@ from mia_batch.stages.plan import planned_manifest
 from mia_batch.stages.reduce import reduce
 
 log = logging.getLogger(__name__)
+UNDONE = (
+    "ended with exit code 0 without doing its work: does the network, the data source or a function of yours end the "
+    "process, as os._exit does?"
+)
 EXAMPLES = (
     "mia-batch run audit.yaml --out runs/one --ranks 2",
     "mia-batch run audit.yaml --out runs/two --set attack.seed=2",
@@ -62,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
             return FAILED
         if code != OK:
             return _explain(stage, code)
+        if stage != "attack" and stage in left_to_do(read_state(paths)).stages:  # reduce says which attack is missing
+            print(f"mia-batch: {stage} {UNDONE}", file=sys.stderr)
+            return FAILED
     log.info("stage reduce")
     # In this process: what it needs is imported here already, and a run with nothing to do should take a moment.
     return reduce(args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -33,11 +34,12 @@ class CsvTable:
             InputError: another encoding, no header, or a name that is empty or there twice.
         """
         self.path, self.name = path, str(path)
+        self.columns: dict[str, StoredColumn] = {}
         with self._reading(), open(path, encoding="utf-8-sig", newline="") as file:
             first = file.readline(HEADER_BYTES)
         self._delimiter = max(DELIMITERS, key=first.count)
         with self._reading():
-            names = next(self._lines(), (0, []))[1]
+            names = [name.strip() for name in next(self._lines(), (0, []))[1]]
         self._check_header(names)
         self.columns = {name: StoredColumn(None, None) for name in names}
 
@@ -46,7 +48,7 @@ class CsvTable:
         if names and len(numbers) * 2 > len(names):
             raise InputError(f"{self.path}: line 1: must be a header with the columns' names, got {names[0]!r}")
         for number, name in enumerate(names):
-            if not name.strip():
+            if not name:
                 raise InputError(f"{self.path}: line 1: must name every column, got none at {number + 1}")
             if names.index(name) != number:
                 raise InputError(f"{self.path}: line 1: must name each column once, got {printable(name)} twice")
@@ -63,13 +65,51 @@ class CsvTable:
             raise InputError(f"{self.path}: must be a file that can be read, got: {error.strerror}") from error
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
-        """The cells of each line that has any, and its number in the file."""
+        """The cells of each line that has any, and its number in the file.
+
+        Raises:
+            InputError: a line that is no CSV; or, of one column, an empty one between others: its value is missing.
+        """
         csv.field_size_limit(CELL_BYTES)  # of the whole process, in which others may have raised it
         with open(self.path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=self._delimiter, strict=True)
-            for cells in reader:
-                if cells:
-                    yield reader.line_num, cells
+            empty, ended = 0, 0
+            while True:
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    raise self._no_csv(ended + 1, error) from error
+                if cells is None:
+                    return
+                ended = reader.line_num
+                if not cells:
+                    empty = empty or ended
+                    continue
+                if empty and len(self.columns) == 1:
+                    raise InputError(f"{self.path}: line {empty}: must have a value, got an empty line")
+                yield ended, cells
+
+    def _no_csv(self, line: int, error: csv.Error) -> InputError:
+        """What is said of a row that begins on this line, with the column whose value is too long or never ends."""
+        with open(self.path, encoding="utf-8-sig", newline="") as file:
+            for _ in islice(file, line - 1):
+                pass
+            text = file.read(4 * CELL_BYTES)
+        csv.field_size_limit(len(text) + 1)
+        try:
+            cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter), [])
+        except csv.Error:
+            cells = []
+        finally:
+            csv.field_size_limit(CELL_BYTES)
+        place = next((number for number, cell in enumerate(cells) if len(cell) > CELL_BYTES), len(cells) - 1)
+        names = list(self.columns)
+        column = f": {printable(names[place])}" if 0 <= place < len(names) else ""
+        got = "a quote that is never closed" if "unexpected end" in str(error) else one_line(error)
+        if "field larger" in got:
+            asked = ": is a quote never closed?" if '"' in text else ""
+            got = f"a value of more than {CELL_BYTES} characters{asked}"
+        return InputError(f"{self.path}: line {line}{column}: must be CSV that can be read, got {got}")
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """The lines below the header."""

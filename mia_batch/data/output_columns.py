@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mia_batch.data.tables import NUMBERS, TEXT, StoredColumn, Table, check_kind, listed_names, printable
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, did_you_mean
 from mia_batch.settings.outputs import KINDS, OutputColumns
 
 USUAL = {
@@ -66,6 +66,7 @@ def choose(table: Table, wanted: OutputColumns) -> Chosen:
         raise _not_there(table, "slices", missing[0])
     widths = [1 if (width := table.columns[name].width) is None else width for name in outputs]
     found = Chosen(kind, outputs, sum(widths), single, wanted.slices)
+    _refuse_two_roles(table, found)
     _check(table, found)
     return found
 
@@ -99,7 +100,14 @@ def _named_or_numbered(table: Table, name: str) -> tuple[str, ...]:
     if name in table.columns:
         return (name,)
     pattern = re.compile(rf"{re.escape(name)}_?(\d{{1,9}})")
-    numbered = {int(found[1]): column for column in table.columns if (found := pattern.fullmatch(column))}
+    numbered: dict[int, str] = {}
+    for column in table.columns:
+        if not (found := pattern.fullmatch(column)):
+            continue
+        if (number := int(found[1])) in numbered:
+            both = f"{printable(numbered[number])} and {printable(column)}"
+            raise InputError(f"{table.name}: must have one column for each class, got {both} for number {number}")
+        numbered[number] = column
     if not numbered:
         return ()
     missing = next((number for number in range(len(numbered)) if number not in numbered), None)
@@ -112,13 +120,61 @@ def _named_or_numbered(table: Table, name: str) -> tuple[str, ...]:
 def _single(table: Table, role: str, name: str | None) -> str | None:
     if name is not None and name not in table.columns:
         raise _not_there(table, role, name)
-    return name or next((usual for usual in USUAL[role] if usual in table.columns), None)
+    if name is None:
+        usual = [usual for usual in USUAL[role] if usual in table.columns]
+        if len(usual) > 1:
+            raise InputError(f"{table.name}: data.columns.{role}: must say which is meant, got {' and '.join(usual)}")
+        return usual[0] if usual else None
+    return name
 
 
 def _not_there(table: Table, role: str, name: str) -> InputError:
     return InputError(
         f"{table.name}: data.columns.{role}: must be there, got {printable(name)}; it has {listed_names(table.columns)}"
     )
+
+
+def _refuse_two_roles(table: Table, chosen: Chosen) -> None:
+    """A column that is taken twice. Subsets may be of labels or groups."""
+    taken: dict[str, str] = {}
+    for role, name in (*((chosen.kind, name) for name in chosen.outputs), *chosen.single.items()):
+        if name in taken:
+            rule = f"must be another column than that of {taken[name]}"
+            rule = "must name each column once" if taken[name] == role else rule
+            raise InputError(f"{table.name}: data.columns.{role}: {rule}, got {printable(name)} twice")
+        taken[name] = role
+    for name in chosen.slices:
+        if name in chosen.outputs:
+            rule = f"must be another column than that of {chosen.kind}"
+            raise InputError(f"{table.name}: data.columns.slices: {rule}, got {printable(name)} twice")
+
+
+def refuse_unused(table: Table, chosen: Chosen, fields: Mapping[str, str], wanted: OutputColumns) -> None:
+    """A file was given for each column: what is not taken is a wrong name, or too much.
+
+    Args:
+        table: of these files.
+        chosen: what is taken of them.
+        fields: what the configuration calls each column's file.
+        wanted: names of columns.
+
+    Raises:
+        InputError: with a line for each file that is of no use.
+    """
+    known = [name for names in USUAL.values() for name in names]
+    used = (*chosen.outputs, *chosen.others)
+    problems = []
+    for name in table.columns:
+        if name in used:
+            continue
+        if any(name in USUAL[kind] or getattr(wanted, kind) == name for kind in KINDS):
+            problems.append(f"{fields[name]}: must be of use, got {printable(name)} beside {chosen.kind}, which count")
+        else:
+            guess = did_you_mean(name, known)
+            rule = f"must be one of {', '.join(known)}, or named in data.columns"
+            problems.append(f"{fields[name]}: {rule}, got {printable(name)}{guess}")
+    if problems:
+        raise InputError(problems)
 
 
 def _check(table: Table, chosen: Chosen) -> None:

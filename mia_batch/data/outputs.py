@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mia_batch import signals
 from mia_batch.data.formats import open_table
-from mia_batch.data.output_columns import Chosen, choose
+from mia_batch.data.output_columns import SINGLE, USUAL, Chosen, choose, refuse_unused
 from mia_batch.data.repeated import first_repeated
 from mia_batch.data.tables import MOST_TEXT_BYTES, TEXT, Table, printable
 from mia_batch.errors import InputError
@@ -55,6 +55,45 @@ class ImportedSamples:
         return rows
 
 
+def refuse_one_file(data: OutputsConfig, marks: Mapping[str, Any], *, content: bool = False) -> None:
+    """Refuse one file in two places: two sides of it would have nothing to tell apart. Labels may be the same.
+
+    Args:
+        data: the section.
+        marks: what two fields of one file share, by field; None of a file without any.
+        content: the marks are of what is in the files. Different things of a side may be equal.
+
+    Raises:
+        InputError: with a line for each file that is there again.
+    """
+    columns = data.columns
+    beside = {name for role in SINGLE for name in (*USUAL[role], getattr(columns, role))} | set(columns.slices)
+    files = [(side, part, file) for side, parts in data.by_side().items() for part, file in parts.items()]
+    problems = []
+    for place, (side, part, file) in enumerate(files):
+        field = data.field(side, part)
+        for other_side, other_part, _ in files[:place]:
+            other = data.field(other_side, other_part)
+            if marks[field] is None or marks[field] != marks[other]:
+                continue
+            if (other_side == side and content) or (other_side != side and {part, other_part} <= beside):
+                continue
+            got = "one with the same content" if content else "the same"
+            problems.append(f"{field}: must be another file than {other}, got {got}: {file}")
+            break
+    if problems:
+        raise InputError(problems)
+
+
+def _place(file: Path) -> tuple[int, int] | None:
+    """What a file is by all its names; None where there is none, which is said where it is opened."""
+    try:
+        found = file.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Outputs:
     """The files of a configuration, opened: nothing but what they say of themselves has been read."""
 
@@ -65,12 +104,16 @@ class Outputs:
             InputError: with a line for each file, or that the files disagree.
         """
         self.data = data
+        refuse_one_file(data, {field: _place(file) for field, file in data.output_files().items()})
         problems: list[str] = []
         self._tables: dict[str, tuple[Table, Chosen]] = {}
         for side, parts in data.by_side().items():
             try:
                 table = open_table(parts)
-                self._tables[side] = table, choose(table, data.columns)
+                chosen = choose(table, data.columns)
+                if "" not in parts:
+                    refuse_unused(table, chosen, {part: data.field(side, part) for part in parts}, data.columns)
+                self._tables[side] = table, chosen
             except InputError as error:
                 problems += error.problems
         if problems:

@@ -21,6 +21,8 @@ from mia_batch.data.tables import (
 )
 from mia_batch.errors import InputError, one_line
 
+BATCH = 1 << 10  # rows that are looked through for a list
+
 
 class ParquetTable:
     """Columns of numbers and text; a column of lists of one length is a matrix."""
@@ -58,6 +60,9 @@ class ParquetTable:
 
     def _column(self, field: Any) -> StoredColumn:
         kind = field.type
+        if (no_numbers := self._no_numbers(kind)) is not None:
+            where = f"{self.path}: {printable(field.name)}"
+            return StoredColumn.refused(InputError(f"{where}: must hold numbers or text, got Parquet's {no_numbers}"))
         if self._arrow.types.is_fixed_size_list(kind):
             return StoredColumn(self._dtype(kind.value_type), self._n_rows, kind.list_size)
         if self._arrow.types.is_list(kind) or self._arrow.types.is_large_list(kind):
@@ -73,13 +78,22 @@ class ParquetTable:
         try:
             return np.asarray(self._arrow.array([], type=kind).to_numpy(zero_copy_only=False)).dtype
         except (NotImplementedError, self._arrow.ArrowException):
-            return np.dtype(object)  # which is refused, if it is asked for
+            return np.dtype(object)  # which `_no_numbers` names
+
+    def _no_numbers(self, kind: Any) -> str | None:
+        """What a type is called whose values numpy has as objects; None of the others."""
+        types = self._arrow.types
+        if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+            inner = self._no_numbers(kind.value_type)
+            return None if inner is None else f"list of {inner}"
+        return printable(str(kind)) if self._dtype(kind).hasobject else None
 
     def _list_size(self, name: str) -> int:
-        """Of a column's first list; the others must be as long."""
-        for (array,) in self._batches([name], 1):
-            return len(array[0]) if array[0].is_valid else 0
-        return 0
+        """Of a column's first list that is there; the others must be as long."""
+        for (array,) in self._batches([name], BATCH):
+            if len(there := array.drop_null()):
+                return len(there[0])
+        return 1  # reading says which row is missing
 
     def _batches(self, names: Sequence[str], n: int) -> Iterator[list[Any]]:
         with self._reading(), self._arrow.parquet.ParquetFile(self.path) as file:

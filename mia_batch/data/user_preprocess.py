@@ -22,7 +22,8 @@ class UserPreprocess:
 
     As with a network's batch, the last bits of a row may depend on its place, so that a row always has the same one.
     The other places hold copies of a row that is there. Nothing else may depend on the other rows: a mean of the batch
-    would tell a batch of members from one of non-members. That is tried, with the first row of the first two batches.
+    would tell a batch of members from one of non-members. Nor may it draw at random, be it for few rows. Both are tried
+    with the first two batches: the first row among copies of itself, and every row by a second call.
 
     Args:
         factory: `package.module:function` or `path/to/file.py:function`.
@@ -51,17 +52,22 @@ class UserPreprocess:
         source = np.zeros(self.batch_size, dtype=np.int64)
         source[places] = np.arange(len(inputs))
         found = self._call(inputs, source)
-        if self.tried < 2 and len(inputs) > 1:
+        if self.tried < 2:
             self.tried += 1
-            self._try_alone(inputs, found, int(places[0]))
+            self._hold_to(found, self._call(inputs, source), places)
+            if len(inputs) > 1:
+                self._hold_to(found, self._call(inputs, np.zeros(self.batch_size, dtype=np.int64)), places[:1])
         self._hold(found)
         return replace(found, columns=tuple(np.asarray(column)[places] for column in found.columns))
 
-    def _try_alone(self, inputs: Inputs, found: Inputs, place: int) -> None:
-        alone = self._call(inputs, np.zeros(self.batch_size, dtype=np.int64))
-        same = _forms_of(alone) == _forms_of(found) and all(
-            np.allclose(np.asarray(one[place], np.float64), np.asarray(other[place], np.float64), rtol=RTOL, atol=RTOL)
-            for one, other in zip(alone.columns, found.columns, strict=True)
+    def _hold_to(self, found: Inputs, other: Inputs, places: NDArray[np.int64]) -> None:
+        """Refuse another call's rows at these places that differ."""
+        def values(column: Any) -> NDArray[np.float64]:
+            return np.asarray(column)[places].astype(np.float64)
+
+        same = _forms_of(other) == _forms_of(found) and all(
+            np.allclose(values(theirs), values(ours), rtol=RTOL, atol=RTOL)
+            for theirs, ours in zip(other.columns, found.columns, strict=True)
         )
         if not same:
             raise self._error("must give a row the same whatever rows are beside it, and each time", "other values")

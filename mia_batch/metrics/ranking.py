@@ -350,6 +350,23 @@ def advantage(
     return estimate(value, (max(0.0, value - down), min(1.0, value + up)), OF_THE_MAXIMUM)
 
 
+def best_threshold(scores: Floats, member: NDArray[np.integer]) -> tuple[float, float]:
+    """The score t for which "member where score >= t" has the largest balanced accuracy, the highest t of several.
+
+    Args:
+        scores: shape (n,), higher for members.
+        member: shape (n,), both 0 and 1.
+
+    Returns:
+        t, one of the scores, and its balanced accuracy, in [.5, 1]. Equal scores are never parted.
+    """
+    values, which = np.unique(-scores, return_inverse=True)  # descending scores
+    tp, fp = (np.bincount(which[member == side], minlength=len(values)).cumsum() for side in (1, 0))
+    advantage = tp * fp[-1] - fp * tp[-1]  # integers: ties are exact
+    best = int(np.argmax(advantage))
+    return float(-values[best]), 0.5 + float(advantage[best]) / (2.0 * float(tp[-1]) * float(fp[-1]))
+
+
 def roc_points(member: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
     """TPR and FPR of every distinct decision `scores >= t`, from (0, 0) to (1, 1), tie groups whole.
 

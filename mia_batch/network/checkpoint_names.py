@@ -97,7 +97,9 @@ def _read(stated: Stated, wanted: Wanted, where: str) -> _Reading:
     if not meant and tensors:
         begin = some(sorted({name.partition(".")[0] + "." for name in tensors if "." in name}))
         rule = f"model.prefix: must be what names in {where.partition(':')[0]} begin with"
-        raise InputError(f"{rule}, got {wanted.prefix!r}; they begin with {begin or 'no module'}")
+        advice = _proposal(stated, wanted).partition("; ")[2]
+        more = f"; {advice}" if advice.startswith("write model.prefix") else ""
+        raise InputError(f"{rule}, got {wanted.prefix!r}; they begin with {begin or 'no module'}{more}")
     targets = wanted.rename.targets(meant, wanted.shapes) if wanted.rename else dict(zip(meant, meant, strict=True))
     known = {inner: target for inner, target in targets.items() if target in wanted.shapes}
     entries = {str(target): meant[inner] for inner, target in known.items()}

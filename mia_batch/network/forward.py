@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 from mindspore import nn
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.network.input_side import Arrays, as_tensors, float_type, words
 from mia_batch.network.outputs import Output, describe
+
+# Of the spread of a batch's logits: answers that differ by less are the same. On CPU they are, bit for bit.
+SAME, SAME_IN_HALF = 1e-3, 1e-2
+HALF = frozenset({ms.float16, ms.bfloat16})
+SHOWN = 3  # logits in a message
 
 
 class Predictor:
@@ -56,6 +63,44 @@ class Predictor:
             arrays = tuple(self._placed(array, places) for array in arrays)
         return self.output.logits(self._run(arrays), places, self.batch_size)
 
+    def hold_to_one_answer(
+        self, inputs: np.ndarray | Arrays, rows: np.ndarray, logits: np.ndarray, describe: Callable[[int], str]
+    ) -> None:
+        """Refuse a network whose answer for a sample depends on the samples beside it, on their order, or on chance.
+
+        The batch is run once more, and then the first and the last row each among copies of itself.
+
+        Args:
+            inputs: the network's arguments, each (n, ...), n <= batch_size, or the only one.
+            rows: numbers of the rows, (n,), distinct modulo the batch size.
+            logits: what it has answered, finite, (n, n_classes).
+            describe: what to call row i of these n.
+
+        Raises:
+            InputError: an answer differs by more than `SAME` of the spread of the logits.
+        """
+        arrays = inputs if isinstance(inputs, tuple) else (inputs,)
+        places = np.asarray(rows) % self.batch_size
+        tolerance = (SAME_IN_HALF if self._floats in HALF else SAME) * float(np.ptp(logits))
+        again = self.logits(arrays, rows)
+        differs = abs(again - logits).max(axis=1) > tolerance
+        if differs.any():
+            i = int(differs.argmax())
+            raise self._two_answers(describe(i), logits[i], again[i], "when it is asked again")
+        for i in dict.fromkeys((0, len(logits) - 1)):
+            copies = tuple(array[np.full(self.batch_size, i)] for array in arrays)
+            alone = self.output.logits(self._run(copies), places[i : i + 1], self.batch_size)[0]
+            if abs(alone - logits[i]).max() > tolerance:
+                raise self._two_answers(describe(i), logits[i], alone, "among copies of itself")
+
+    def _two_answers(self, who: str, first: np.ndarray, second: np.ndarray, how: str) -> InputError:
+        function = f", and at {self.output.kind} of model.output" if self.output.function else ""
+        return InputError(
+            f"model: {who}: must get one answer each time and whatever samples are beside it, got {_brief(first)}, and "
+            f"{_brief(second)} {how}; look at training mode (dropout), statistics of the batch, attention or a softmax "
+            f"over the wrong axis{function}"
+        )
+
     def _placed(self, array: np.ndarray, places: np.ndarray) -> np.ndarray:
         placed = np.zeros((self.batch_size, *array.shape[1:]), array.dtype)
         placed[places] = array
@@ -72,3 +117,7 @@ class Predictor:
         if not self._ran:
             self._ran, self.seen = True, (words(tensors), describe(output))
         return output
+
+
+def _brief(logits: np.ndarray) -> str:
+    return f"[{', '.join(f'{each:.4g}' for each in logits[:SHOWN])}{', ...' if len(logits) > SHOWN else ''}]"

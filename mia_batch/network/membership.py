@@ -101,7 +101,9 @@ def read_answers(model: Model, dataset: Any, field: str) -> Answers:
     predictor: Predictor | None = None
     found: list[tuple[NDArray[Any], ...]] = []
     for images, labels in _batches(dataset, field):
-        predictor = predictor or Predictor(model.predict_network, len(images))
+        if predictor is None:
+            predictor = Predictor(model.predict_network, len(images))
+            _hold(predictor, images, field)
         for start in range(0, len(images), predictor.batch_size):
             part = images[start : start + predictor.batch_size]
             found.append((_logits(predictor, part), labels[start : start + predictor.batch_size], content(part)))
@@ -115,11 +117,19 @@ def read_answers(model: Model, dataset: Any, field: str) -> Answers:
     return Answers(logits, label.astype(np.int32), hashes)
 
 
+def _hold(predictor: Predictor, images: NDArray[Any], field: str) -> None:
+    """Refuse a model whose answers depend on the batch; what is no number is refused with all samples."""
+    logits = _logits(predictor, images)
+    if np.isfinite(logits).all():
+        rows = np.arange(len(images))
+        predictor.hold_to_one_answer(images, rows, logits, lambda i: f"sample {i} of {field}")
+
+
 def _logits(predictor: Predictor, images: NDArray[Any]) -> NDArray[np.float32]:
     try:
         return predictor.logits(images)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(map(_without_keys, error.problems)) from error
     except (ValueError, TypeError, RuntimeError) as error:  # in PYNATIVE mode they come when the output is read
         raise InputError(f"model: must take images of shape {images.shape}, got {one_line(error)}") from error
 
@@ -186,3 +196,9 @@ def _batch(images: NDArray[Any], labels: NDArray[Any], field: str) -> Batch:
         raise InputError(f"{field}: image must be numbers, got {images.dtype} of shape {images.shape}")
     as_floats = images.dtype.kind == "f" or images.dtype in (np.uint8, np.bool_)
     return np.ascontiguousarray(images.astype(np.float32) if as_floats else images), labels
+
+
+def _without_keys(line: str) -> str:
+    """A problem without the advice to write a key of a configuration, of which there is none here."""
+    said, advice, _ = line.partition("; write model.")
+    return f"{said}; wrap the network in one that gives the logits alone" if advice else line

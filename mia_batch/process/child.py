@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -47,7 +48,8 @@ class Ended:
 
 def run_limited(command: Sequence[str], *, seconds: float, memory: int) -> Ended:
     """Run a command until it ends, takes longer than `seconds`, or holds more than `memory` bytes."""
-    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+    as_text: dict[str, Any] = {"mode": "w+", "encoding": "utf-8", "errors": "replace"}  # a user's code prints any bytes
+    with tempfile.TemporaryFile(**as_text) as stdout, tempfile.TemporaryFile(**as_text) as stderr:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, preexec_fn=end_with_parent
         )

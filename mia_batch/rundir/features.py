@@ -21,9 +21,10 @@ from mia_batch.rundir.reference_store import StoredSamples
 from mia_batch.rundir.row_store import RowStore, as_bytes
 
 SCHEMA = 2
-IMPORTED = 3  # of imported outputs: without content and statistics, of losses alone without logits
+IMPORTED = 3  # of imported outputs: without statistics, of losses without logits, without content if no rows are one
 SCHEMAS = (1, SCHEMA, IMPORTED)  # that are read; 1 has none of group, content and statistics, and is continued so
 SPLIT = "outputs"  # of all imported rows
+OUTPUTS = "outputs"  # what `content` is of, where nothing is known of the inputs
 KNOWN = {"sample_index": "<i8", "label": "<i4", "member": "i1", "group": "<i8"}  # from the start, beside the split
 
 
@@ -38,8 +39,8 @@ class Features:
     logits: NDArray[np.float32] | None  # (n_samples, n_classes), mapped read-only; None of imported losses
     loss: NDArray[np.float64]  # (n_samples,) nats
     attrs: dict[str, Any]  # provenance
-    # None in a file of schema 1; of imported outputs no more is known than groups:
-    content: NDArray[np.uint8] | None = None  # (n_samples, 16) hash of the input
+    # None in a file of schema 1; of imported outputs no more is known than groups, and which rows are one sample:
+    content: NDArray[np.uint8] | None = None  # (n_samples, 16) hash of the input; see `by_outputs`
     group: NDArray[np.int64] | None = None  # (n_samples,) declared group, NO_GROUP without one
     statistics: NDArray[np.float32] | None = None  # (n_samples, len(STATISTICS)) of the input
     sample_id: NDArray[np.bytes_] | None = None  # (n_samples,) names in UTF-8; None but of imported outputs
@@ -50,6 +51,11 @@ class Features:
     def imported(self) -> bool:
         """Whether outputs were imported, so that nothing is known of the inputs."""
         return self.attrs.get("schema") == IMPORTED
+
+    @property
+    def by_outputs(self) -> bool:
+        """Whether `content`, (n_samples, 8), is of the outputs: of `attacks.equal_outputs.same_samples`."""
+        return self.attrs.get("content") == OUTPUTS
 
 
 def block_dtype(n_classes: int) -> np.dtype[Any]:

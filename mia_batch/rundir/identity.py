@@ -52,6 +52,8 @@ OF_SAMPLES = re.compile(
 OF_TARGET = re.compile(
     rf"({CONTENT})?(data\.(members|nonmembers|canaries|group|augment_members).*|model\.checkpoint)"
 )
+# Of a training, what says who of the samples is a member, and of imported outputs which they are.
+OF_CHECKPOINT = re.compile(rf"({CONTENT})?data\.(members|nonmembers|canaries|group|files)([.\[].*)?")
 NOTHING = object()
 
 
@@ -86,6 +88,11 @@ def training_run_identity(manifest: Manifest) -> dict[str, Any]:
     """Of the training that the checkpoint is of: the features but for its bytes, and the section `train`."""
     found = _of_sections(manifest, "model", "data", "extract", "train")
     return {key: value for key, value in found.items() if key not in NOT_TRAINING}
+
+
+def trajectory_identity(manifest: Manifest) -> dict[str, Any]:
+    """Of the training, whoever its members are: between two of its checkpoints samples may arrive."""
+    return {key: value for key, value in training_run_identity(manifest).items() if not OF_CHECKPOINT.fullmatch(key)}
 
 
 def network_identity(manifest: Manifest) -> dict[str, Any]:

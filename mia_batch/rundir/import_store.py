@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
 from mia_batch.files import in_use, sync_directory
-from mia_batch.rundir.features import IMPORTED
+from mia_batch.rundir.features import IMPORTED, RowsOnDisk
 from mia_batch.rundir.hdf5 import as_input_error, check_room, set_attrs, sync
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.row_store import allocated, contiguous_runs
@@ -60,6 +60,12 @@ class ImportStore:
                 for name, values in columns.items():
                     self._file[name][there] = values[order[here]]
         self.n_done += len(rows)
+
+    def logits(self) -> RowsOnDisk:
+        """What has been written of them, mapped."""
+        with as_input_error(self.path):
+            self._file.flush()
+            return RowsOnDisk.of(self._temporary, self._file["logits"])
 
     def complete(self, columns: Mapping[str, NDArray[Any]], attrs: Mapping[str, Any]) -> None:
         """Add columns of all rows and attributes.

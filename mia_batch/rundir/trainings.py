@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mia_batch.rundir.manifest import CheckpointOrigin
+from mia_batch.rundir.manifest import CheckpointOrigin, Manifest
 
 MINDSPORE = re.compile(r"(.*)-(\d+)_(\d+)(?:_breakpoint)?")  # what its ModelCheckpoint writes: prefix-epoch_step
 NAMED = re.compile(r"(?<![A-Za-z])(?:epochs?|ep|(?:global_?)?steps?|iter(?:ation)?s?|checkpoint)[-_= ]?(\d+)", re.I)
@@ -88,6 +88,29 @@ class Training:
     like: str
     identity: Mapping[str, Any]
     audits: tuple[tuple[Audited, Numbers], ...]
+
+
+def audited_file(manifest: Manifest) -> tuple[Path, str]:
+    """The checkpoint and its SHA-256; where outputs were imported and none is named, their first file's."""
+    if "model" in manifest.config:
+        return Path(manifest.config["model"]["checkpoint"]), manifest.digests["model.checkpoint"]
+    field = next(field for field in manifest.digests if field.startswith("data.files"))
+    files = manifest.config["data"]["files"]
+    for key in field.split(".")[2:]:
+        files = files[key]
+    return Path(files), manifest.digests[field]
+
+
+def audited_by(run: str, manifest: Manifest, identity: Mapping[str, Any]) -> Audited:
+    """What a run audits.
+
+    Args:
+        run: name of the run directory.
+        manifest: of it.
+        identity: what the audits of one training have in common.
+    """
+    checkpoint, digest = audited_file(manifest)
+    return Audited(run, checkpoint, digest, identity, manifest.created, manifest.checkpoint)
 
 
 def seconds(iso: str) -> float:

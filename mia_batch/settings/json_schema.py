@@ -204,7 +204,6 @@ def _tell_methods(parts: Json) -> None:
     """Put in which attacks there are, and which parameters each takes."""
     import sklearn
 
-    from mia_batch.attacks.references import ON_REFERENCES
     from mia_batch.attacks.registry import ATTACKS, classifier_of
     from mia_batch.search.estimators import METHODS
 
@@ -212,7 +211,7 @@ def _tell_methods(parts: Json) -> None:
     taken: dict[str, Sequence[str]] = {
         name: METHODS[method].parameters if method else () for name, method in searched.items()
     }
-    taken |= {attack.name: tuple(attack.all_parameters) for attack in ON_REFERENCES}
+    taken |= {name: tuple(getattr(attack, "all_parameters", taken[name])) for name, attack in ATTACKS.items()}
     method = parts["MethodConfig"]
     method["properties"]["method"]["enum"] = list(ATTACKS)
     method["$comment"] = f"parameters of scikit-learn {'.'.join(sklearn.__version__.split('.')[:2])}"

@@ -31,7 +31,8 @@ from mia_batch.signals import OUTPUTS
 
 KINDS = (*OUTPUTS, "loss")  # of outputs; where a file has several, the first counts
 SIDES = ("members", "nonmembers")
-OWN = ("source", "files", "columns", "randomised", "canaries", "nonmembers_used_for")  # keys of `data`
+# Keys of `data`:
+OWN = ("source", "files", "columns", "randomised", "canaries", "nonmembers_used_for", "max_duplicates")
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=1)]
@@ -102,6 +103,7 @@ class OutputsConfig(DataConfig):
         columns: what the columns, arrays or datasets are called, where the names are not the usual ones.
         randomised: whether a fair coin made each sample a member or not.
         canaries: blocks of the samples of which coins decided, where they decided of some only; the split is outputs.
+        max_duplicates: share of a side whose outputs and labels may be on the other side too, bit for bit.
         nonmembers_used_for: whether the non-members were used for early stopping or tuning.
     """
 
@@ -140,11 +142,15 @@ class OutputsConfig(DataConfig):
         assert isinstance(found, dict)
         return {side: parts if isinstance(parts, dict) else {"": parts} for side, parts in found.items()}  # type: ignore[misc]
 
+    @staticmethod
+    def field(side: str, part: str) -> str:
+        """What a file of `by_side` is called, such as data.files.members."""
+        return ".".join(filter(None, ("data.files", side, part)))
+
     def output_files(self) -> dict[str, Path]:
         """The files of outputs by field, such as data.files.members."""
         return {
-            ".".join(filter(None, ("data.files", side, part))): file
-            for side, parts in self.by_side().items() for part, file in parts.items()
+            self.field(side, part): file for side, parts in self.by_side().items() for part, file in parts.items()
         }
 
     def named_files(self) -> dict[str, Path]:

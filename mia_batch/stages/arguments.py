@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Collection
 from pathlib import Path
 
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, one_line
 from mia_batch.process.command_line import Parser
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import load_config
@@ -76,3 +77,21 @@ def named_folder(option: str, name: str) -> Path:
     if not name:
         raise InputError(f"{option}: must name a directory, got ''")
     return Path(name).absolute()
+
+
+def refuse_no_folder(option: str, path: Path) -> None:
+    """Refuse a path that is a file, or goes through one, before anything is read.
+
+    Raises:
+        InputError: it can be no directory.
+    """
+    for each in (path, *path.parents):
+        try:
+            if each.is_dir():
+                return
+            there = os.path.lexists(each)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{option}: must be a directory, got {path}: {one_line(error)}") from error
+        if there:
+            through = "" if each == path else f", but {each} is none"
+            raise InputError(f"{option}: must be a directory, got {path}{through}")

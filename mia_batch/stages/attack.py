@@ -191,6 +191,8 @@ def make_columns(features: Features, attack: AttackConfig) -> dict[str, NDArray[
     needed = needed_columns(attack)
     label, logits = features.label, features.logits
     columns: dict[str, NDArray[Any]] = {"label": label} if "label" in needed and label is not None else {}
+    if "statistics" in needed and (known := features.statistics) is not None:
+        columns["statistics"] = np.where(np.isfinite(known), known, 0)
     if logits is None or label is None:
         return columns | ({"loss": features.loss} if "loss" in needed else {})
     try:

@@ -18,6 +18,7 @@ from mia_batch.settings.schema import AttackConfig
 
 # What attacks need, by what a user knows of samples.
 MADE_OF = dict.fromkeys((*signals.NAMES, "features"), "logits") | {"label": "labels", BLIND: "labels"}
+MADE_OF["statistics"] = "the inputs' statistics"
 MADE_OF |= dict.fromkeys(REFERENCE_COLUMNS, "reference models")
 MADE_OF |= dict.fromkeys((STACK, NULL), "reference models enough for one of them, or a pair, to play the target")
 # What it needs of reference models, where there are some.

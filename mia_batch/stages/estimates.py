@@ -185,11 +185,13 @@ def column_widths(attack: AttackConfig, n_classes: int, *, inputs_known: bool = 
     """
     from mia_batch.attacks import blind
     from mia_batch.attacks.features import n_features
+    from mia_batch.inputs import STATISTICS
     from mia_batch.signals import NAMES
     from mia_batch.stages.attack_settings import needed_columns
 
     needed = needed_columns(attack)
     widths = dict.fromkeys(NAMES, 1) | {"features": n_features(attack.features, n_classes), "label": 1}
+    widths |= {"statistics": len(STATISTICS)} if inputs_known else {}
     baseline = {"blind": blind.n_columns(n_classes)} if inputs_known else {}
     return {name: width for name, width in widths.items() if name in needed} | baseline
 

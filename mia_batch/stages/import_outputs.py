@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
-from mia_batch.data.outputs import ImportedSamples, Outputs
+from mia_batch.attacks.equal_outputs import row_keys, same_samples
+from mia_batch.data.outputs import ImportedSamples, Outputs, refuse_one_file
 from mia_batch.data.selection import canaries
 from mia_batch.data.slices import named_slices
 from mia_batch.errors import InputError
@@ -21,7 +22,7 @@ from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.progress import Progress
 from mia_batch.process.stop import Stopped, StopRequest
 from mia_batch.rundir.claim import claim, in_force
-from mia_batch.rundir.features import SPLIT
+from mia_batch.rundir.features import OUTPUTS, SPLIT
 from mia_batch.rundir.identity import features_digest
 from mia_batch.rundir.import_store import ImportStore
 from mia_batch.rundir.manifest import Manifest, end_launch, launch
@@ -67,15 +68,20 @@ def _import(config: Config, paths: RunPaths, stop: StopRequest) -> int:
         claim(paths, manifest)
         log.info("import: nothing to do, all %d rows are done", rows.total)
         return OK
+    refuse_one_file(outputs.data, manifest.digests, content=True)
     log.info("import: %s", outputs.describe())
     started, samples = time.monotonic(), outputs.read_samples(stop.check)
     check_samples(config, samples)
     begun = launch("import", rows=len(samples.member))
     with _run_directory(paths), ImportStore.create(paths, len(samples.member), outputs.n_classes) as store:
-        _copy(outputs, samples, store, stop)
+        keys = _copy(outputs, samples, store, stop)
         if _marks(config) != before:
             raise InputError("data.files: must not change while they are read, got other times or sizes")
-        store.complete(_columns(samples), _attrs(outputs, samples, wanted) | {"launch": begun})
+        columns, attrs = _columns(samples), _attrs(outputs, samples, wanted) | {"launch": begun}
+        same = same_samples(keys, columns["member"], store.logits() if outputs.n_classes else None)
+        if same is not None:
+            columns["content"], attrs["content"] = same, OUTPUTS
+        store.complete(columns, attrs)
         claim(paths, manifest, begun)  # after all that a full disk may stop
         store.put_in_place()
     end_launch(paths, {"seconds": round(time.monotonic() - started, 3)})
@@ -95,14 +101,18 @@ def check_samples(config: Config, samples: ImportedSamples) -> None:
     named_slices(config.report.slice_files(), split, index)
 
 
-def _copy(outputs: Outputs, samples: ImportedSamples, store: ImportStore, stop: StopRequest) -> None:
-    """Write logits and losses where members are first."""
+def _copy(
+    outputs: Outputs, samples: ImportedSamples, store: ImportStore, stop: StopRequest
+) -> NDArray[np.uint64]:
+    """Write logits and losses where members are first; returns what `row_keys` gives of each, in this order."""
     rows, label, first = samples.rows, samples.label, 0
+    keys = np.zeros(len(rows), np.uint64)
     progress = Progress(len(rows))
     for block in outputs.read_outputs(store.path.parent):
         part = slice(first, first + len(block))
         if part.stop > len(rows):
             break
+        keys[rows[part]] = row_keys(block, None if label is None else label[part])
         if outputs.n_classes is None or label is None:
             store.write(rows[part], loss=block)
         else:
@@ -112,6 +122,7 @@ def _copy(outputs: Outputs, samples: ImportedSamples, store: ImportStore, stop: 
         stop.check()
     if first != len(rows):
         raise InputError(f"data.files: must not change while they are read, got other than {len(rows)} samples")
+    return keys
 
 
 def _columns(samples: ImportedSamples) -> dict[str, NDArray[Any]]:

@@ -42,6 +42,7 @@ from mia_batch.rundir.results import read_attack
 from mia_batch.rundir.state import accepted_marks
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config
+from mia_batch.signals import signal_columns
 from mia_batch.stages.arguments import forget_verdict, load_run
 from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
@@ -49,9 +50,10 @@ from mia_batch.stages.records import make_records
 from mia_batch.stages.slices import look_at_slices
 from mia_batch.verdict.cautions import AUGMENTED
 from mia_batch.verdict.duplicates import IMPORTED, NOT_KNOWN, duplicates_caution
-from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, exchanged, gap_exceeds, low_accuracy, not_known
+from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, gap_exceeds, low_accuracy, not_known, too_coarse
 from mia_batch.verdict.gate import decide
 from mia_batch.verdict.measures import Scored
+from mia_batch.verdict.missed import Looks, halves, missed
 from mia_batch.verdict.privacy import (
     PrivacyAudit,
     delta_of,
@@ -240,7 +242,10 @@ def conclude(
         attacks, gate, methods=list(made),
         reasons={name: result.reason for name, result in made.items() if result.reason},
         not_evaluable=" ".join(model.reasons),
-        too_weak=gap_exceeds(model, gate) or exchanged(evaluations, gate) or not_known(model),
+        too_weak=lambda: (
+            gap_exceeds(model, gate) or not_known(model) or too_coarse(model)
+            or missed(attacks, _looks(features, next(made[name] for name in attacks), group), gate)
+        ),
         cautions=(*_cautions(config, features, twin, model), *_not_run(results), *checks.cautions),
         baseline=checks.baseline,
     ), privacy_audit)  # fmt: skip
@@ -255,6 +260,21 @@ def conclude(
         n_twins = None if features.content is None else int(twin.sum())
         summary = with_counts(summary, n_twins=n_twins, n_groups=len(np.unique(group[~twin])))
     return Conclusion(verdict, evaluations, summary)
+
+
+def _looks(features: Features, result: AttackResult, group: NDArray[np.integer] | None) -> Looks:
+    """What the model says of the labels of the rows that attacks score, and halves of these rows."""
+    if features.logits is None or features.label is None:
+        columns = {"threshold_loss": -features.loss.astype(np.float64)}
+    else:
+        found = signal_columns(features.logits, features.label, ("correctness", "confidence"))
+        columns = {"correctness": found["correctness"], "threshold_confidence": found["confidence"]}
+    rows = result.evaluated
+    own = None if group is None else taken(group, rows)
+    return Looks(
+        {name: taken(column, rows) for name, column in columns.items()}, halves(int(rows.sum()), own),
+        _effects(result, group),
+    )  # fmt: skip
 
 
 def _judged(results: Mapping[str, AttackResult]) -> Mapping[str, AttackResult]:
@@ -310,10 +330,15 @@ def _cautions(
     said = [*of_data(config.data.borrowed, config.data.nonmembers_used_for)]
     said += [AUGMENTED] if config.data.augment_members else []
     said += [low] if (low := low_accuracy(model)) else []
+    said += model.labels
     said += [] if model.known or model.reasons else [UNKNOWN]
+    if features.by_outputs or (features.content is None and features.imported):
+        said += [IMPORTED]
     if features.content is None:
-        return [*said, IMPORTED if features.imported else NOT_KNOWN]
-    caution = duplicates_caution(twin, features.member, features.split, features.sample_index)
+        return said if features.imported else [*said, NOT_KNOWN]
+    caution = duplicates_caution(
+        twin, features.member, features.split, features.sample_index, outputs=features.by_outputs
+    )
     return [*said, caution] if caution else said
 
 

@@ -89,11 +89,14 @@ def try_out(
     from mia_batch.stages.gather import check_answers  # it imports h5py
 
     rows, size = draw(selection.member, n), predictor.batch_size
-    convert, right = to_network(config.data, size, predictor.network), []
+    convert, right = to_network(config.data, size, predictor.network), list[NDArray[np.bool_]]()
     for part in np.split(rows, range(size, len(rows), size)):
         places, labels = np.arange(len(part)), selection.label[part]
-        logits = predictor.logits(convert(read(part)[0], places), places)
+        arrays = convert(read(part)[0], places)
+        logits = predictor.logits(arrays, places)
         check_answers(part, logits, labels, n_classes=n_classes, describe=selection.describe)
+        if not right:
+            predictor.hold_to_one_answer(arrays, places, logits, lambda i: selection.describe(int(rows[i])))
         right.append(logits.argmax(axis=1) == labels)
     hits, seen, labels = np.concatenate(right), selection.member[rows] == 1, selection.label[rows]
     sides = [(int(hits[own].sum()), int(own.sum())) for own in (seen, ~seen)]
@@ -137,8 +140,8 @@ def try_in_child(config: Config, changes: Sequence[str]) -> list[str]:
     arguments += [f"--set={text}" for text, change in said if change.path != ("model", "checkpoint")]
     memory = available_memory()
     ended = run_limited(stage_command("try_network", arguments), seconds=SECONDS, memory=memory)
-    if ended.code == OK:
-        return _marked(ended.stdout)
+    if ended.code == OK and (lines := _marked(ended.stdout)):  # a network's own os._exit(0) is none
+        return lines
     raise InputError(_problems(config, ended, memory))
 
 
@@ -162,7 +165,7 @@ def _problems(config: Config, ended: Ended, memory: int) -> list[str]:
     if ended.code == BAD_INPUT and said:
         return said
     rule = f"{config.path}: --try: the network must run on {TRIED} samples on CPU within {SECONDS:g} s and "
-    return [f"{rule}{memory / 2**30:.1f} GiB, got: {ended.how}"]
+    return [f"{rule}{memory / 2**30:.1f} GiB, got: {ended.how}{' and without a result' * (ended.code == OK)}"]
 
 
 def tried_or_not(config: Config, checkpoint: Path, changes: Sequence[str]) -> list[str]:

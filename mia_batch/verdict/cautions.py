@@ -25,7 +25,7 @@ def all_cautions(
     """A sentence each; `failed` are the reasons of what is not judged."""
     cautions = [
         _sides_caution(attacks),
-        _guess_caution(attacks, gate.joint) if gate.joint else None,
+        guess_caution(attacks, gate.joint) if gate.joint else None,
         _sampling_caution(attacks, judged, gate.joint) if gate.joint else None,
         _undefined_caution(judged),
         _unjudged_caution(failed) if leak else None,  # else the verdict's sentence says it
@@ -46,7 +46,7 @@ def _sides_caution(attacks: Mapping[str, Scored]) -> str | None:
     )
 
 
-def _guess_caution(attacks: Mapping[str, Scored], rule: JointRule) -> str | None:
+def guess_caution(attacks: Mapping[str, Scored], rule: JointRule) -> str | None:
     """A rule that lets an attack pass that knows nothing, as one about recall alone does."""
     scored = next(iter(attacks.values()), None)
     if scored is None or not all(scored.sides):

@@ -10,12 +10,14 @@ NOT_KNOWN = (
     "the features are of a version that kept no hash of the inputs: inputs that are on both sides were not looked for."
 )
 IMPORTED = (
-    "outputs were imported, and nothing is known of the inputs: inputs that are on both sides were not looked for."
+    "outputs were imported, and nothing is known of the inputs: of those that are on both sides, only such were looked "
+    "for whose outputs and labels are equal, bit for bit, and too rare to be so by chance."
 )
 
 
 def duplicates_caution(
-    twin: NDArray[np.bool_], member: NDArray[np.integer], split: NDArray[np.str_], sample_index: NDArray[np.integer]
+    twin: NDArray[np.bool_], member: NDArray[np.integer], split: NDArray[np.str_], sample_index: NDArray[np.integer],
+    *, outputs: bool = False,
 ) -> str:
     """How many inputs are on both sides and which, "" if none is.
 
@@ -24,6 +26,7 @@ def duplicates_caution(
         member: 1 member, 0 non-member.
         split: of each row.
         sample_index: within its split.
+        outputs: equal outputs are all that is known of equal inputs.
     """
     if not twin.any():
         return ""
@@ -33,10 +36,13 @@ def duplicates_caution(
         ", ".join(f"{split[row]} sample {sample_index[row]}" for row in rows[:N_NAMED])
         + (", ..." if len(rows) > N_NAMED else "") for rows, _ in sides
     )  # fmt: skip
-    return f"{counted} have an input that is on both sides, and are left out: {named}."
+    what = "outputs and a label that are" if outputs else "an input that is"
+    return f"{counted} have {what} on both sides, and are left out: {named}."
 
 
-def too_many_duplicates(twin: NDArray[np.bool_], member: NDArray[np.integer], limit: float) -> str:
+def too_many_duplicates(
+    twin: NDArray[np.bool_], member: NDArray[np.integer], limit: float, *, outputs: bool = False
+) -> str:
     """Why the audit is not evaluable, with what to look at; "" if at most `limit` of each side have a twin.
 
     Arguments as `duplicates_caution` has them.
@@ -46,7 +52,10 @@ def too_many_duplicates(twin: NDArray[np.bool_], member: NDArray[np.integer], li
     found, size, word = max(sides, key=lambda side: side[0] / max(1, side[1]))
     if found / max(1, size) <= limit:
         return ""
+    what = "outputs and label" if outputs else "input"
+    look = "the files or arrays of the two sides" if outputs else "data.members and data.nonmembers"
+    same = "samples" if outputs else "images"
     return (
-        f"{found} of {size} {word} ({found / size:.1%}) have their input on the other side too, more than "
-        f"data.max_duplicates ({limit:g}). Look at data.members and data.nonmembers: they may hold the same images."
+        f"{found} of {size} {word} ({found / size:.1%}) have their {what} on the other side too, more than "
+        f"data.max_duplicates ({limit:g}). Look at {look}: they may hold the same {same}."
     )

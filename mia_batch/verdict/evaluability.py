@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mia_batch import signals
-from mia_batch.metrics.base import Estimate
 from mia_batch.verdict.rules import Gate
 
 GUESSING_LEVEL = 0.01  # error of calling members' accuracy better than guessing
 BELOW_LEVEL = 1e-4  # error of calling non-members' accuracy worse than guessing
 LOW_ACCURACY = 0.9  # on members, of a model that may be fed otherwise than it was in training
+TIED = 0.1  # share of a side with one confidence in the label, above which the outputs are too coarse for "no leak"
+MANY = 50  # samples of a side, from which on an accuracy says something of the labels
+LEAST_TIED = 10  # samples of a side: fewer may be equal by chance
+SIDES = ("members", "non-members")
 CONSTANT = 1e-6  # of the largest output: outputs that differ by less are the same
 LOG_OF_ZERO = float(np.log(np.float32(signals.LEAST)))
 BLOCK_VALUES = 1 << 21  # of outputs looked at together
@@ -49,6 +52,8 @@ class Evaluability:
         n_rounded: probabilities that their type has rounded to 0.
         known: False where losses are all that is known, which do not say how often the model is right.
         imported: the outputs came from files, so that nothing is known of how the model was fed.
+        labels: what the accuracies say against the labels, a sentence each: cautions, as a model may be so.
+        tied: of members and of non-members, the largest share that the outputs do not tell apart: see `tied_share`.
     """
 
     members: Side
@@ -58,6 +63,8 @@ class Evaluability:
     n_rounded: int = 0
     known: bool = True
     imported: bool = False
+    labels: tuple[str, ...] = ()
+    tied: tuple[float, float] = (0.0, 0.0)
 
 
 EXCHANGED = "Look whether the two sides are exchanged, or the non-members easier than the members by themselves."
@@ -101,8 +108,11 @@ def evaluability(
     faults = _faults_of_outputs(outputs, output, imported=imported)
     if not faults and not weak:
         faults = _faults_of_learning(members, nonmembers, np.asarray(labels)[seen], outputs.shape[1], look)
+    doubts = [] if faults else _doubts_of_labels(members, nonmembers, np.asarray(labels)[~seen], outputs.shape[1])
     n_rounded = sum(int((block <= LOG_OF_ZERO).sum()) for block in _blocks(outputs)) if output != "logits" else 0
-    return Evaluability(members, nonmembers, tuple(faults), weak, n_rounded, imported=imported)
+    return Evaluability(
+        members, nonmembers, tuple(faults), weak, n_rounded, imported=imported, labels=tuple(doubts)
+    )  # fmt: skip
 
 
 def evaluability_of_losses(
@@ -133,7 +143,7 @@ def gap_exceeds(model: Evaluability, gate: Gate) -> str:
     Also where it is right on more of the non-members.
     """
     gap = model.members.accuracy - model.nonmembers.accuracy
-    balanced, level = (1 + abs(gap)) / 2, _level(gate)
+    balanced, level = (1 + abs(gap)) / 2, gate.level
     if level is None or not balanced > level:
         return ""
     said = (
@@ -144,28 +154,32 @@ def gap_exceeds(model: Evaluability, gate: Gate) -> str:
     return f"{said}. {advice}"
 
 
-def exchanged(attacks: Mapping[str, Mapping[str, Estimate]], gate: Gate) -> str:
-    """That an attack exceeds the gate's level the other way round, by higher scores of non-members; else "".
+def tied_share(signal: NDArray[np.floating], same: NDArray[np.integer] | None = None) -> float:
+    """The largest share of samples with one value of a signal of the label; 0 where that is fewer than `LEAST_TIED`.
 
-    Attacks that look for higher scores of members alone say "no leak" where files or blocks of the sides were mixed up.
+    The confidence of an honest network differs from sample to sample however sure it is: its float32 logits are apart
+    where probabilities are all 1. Where many tie, outputs were rounded, or kept in a type that is too short.
 
     Args:
-        attacks: metrics of each, as of `metrics.registry.evaluate`.
-        gate: whose level of balanced accuracy an AUC is compared with.
+        signal: of the samples of a side, shape (n_samples,).
+        same: a number for each different input, shape (n_samples,): samples of one input tie by themselves, and count
+            as one; None where inputs are not known.
     """
-    level = _level(gate)
-    for name, found in attacks.items():
-        auc = found.get("auc")
-        if level is not None and auc is not None and auc.high < 1 - level:
-            return (
-                f"by {name} non-members look more like members than members do: AUC {auc.value:.4f} (at most "
-                f"{auc.high:.4f}). {EXCHANGED}"
-            )
-    return ""
+    values = signal if same is None else signal[np.unique(same, return_index=True)[1]]
+    largest = int(np.unique(values, return_counts=True)[1].max(initial=0))
+    return largest / len(values) if largest >= LEAST_TIED else 0.0
 
 
-def _level(gate: Gate) -> float | None:
-    return next((rule.above for rule in gate.rules if rule.metric == "balanced_accuracy"), None)
+def too_coarse(model: Evaluability) -> str:
+    """That the outputs do not tell many samples of a side apart, so that no attack can; else ""."""
+    shares = [f"{share:.1%} of {side}" for share, side in zip(model.tied, SIDES, strict=True) if share > TIED]
+    if not shares:
+        return ""
+    advice = "Export logits, or probabilities" if model.known else "Export logits instead, or losses"
+    return (
+        f"the outputs are too coarse: by them {' and '.join(shares)} have one and the same confidence in their label, "
+        f"and a leak among those does not show. {advice} with all their digits, neither rounded nor in float16."
+    )
 
 
 def not_known(model: Evaluability) -> str:
@@ -240,10 +254,7 @@ def _faults_of_learning(
     """A model that does not know what it was trained on."""
     if not members.n:
         return []
-    counts = np.bincount(labels)
-    # Members of one class alone say nothing of how often a guess of the largest one is right.
-    chance = 1 / n_classes
-    guess = max(chance, float(counts.max()) / members.n) if np.count_nonzero(counts) > 1 else chance
+    chance, guess = 1 / n_classes, _guess(labels, n_classes)
     right = round(members.accuracy * members.n)
     if stats.binom.sf(right - 1, members.n, guess) > GUESSING_LEVEL:
         return [
@@ -257,6 +268,37 @@ def _faults_of_learning(
             f"the model is right on {nonmembers.accuracy:.1%} of {nonmembers.n} non-members, less often than by "
             f"guessing ({chance:.1%}, by an exact binomial test at {BELOW_LEVEL:g}): their labels or images are not "
             f"those of the members' kind. {look}"
+        ]
+    return []
+
+
+def _guess(labels: NDArray[np.integer], n_classes: int) -> float:
+    """How often a guess of the commonest class is right.
+
+    Samples of one class alone say nothing of that.
+    """
+    counts, chance = np.bincount(labels), 1 / n_classes
+    return max(chance, float(counts.max()) / len(labels)) if np.count_nonzero(counts) > 1 else chance
+
+
+def _doubts_of_labels(
+    members: Side, nonmembers: Side, labels: NDArray[np.integer], n_classes: int
+) -> list[str]:
+    """Accuracies that labels in another order, or made from the outputs, give; `labels` are the non-members'."""
+    if min(members.n, nonmembers.n) < MANY:
+        return []
+    if members.accuracy == nonmembers.accuracy == 1:
+        return [
+            f"the model is right on all {members.n} members and all {nonmembers.n} non-members. If the labels are its "
+            "own predictions instead of the true classes, that hides a leak."
+        ]
+    guess, right = _guess(labels, n_classes), round(nonmembers.accuracy * nonmembers.n)
+    by_chance = stats.binom.sf(right - 1, nonmembers.n, guess) > GUESSING_LEVEL
+    if by_chance and members.accuracy >= (1 + guess) / 2:
+        return [
+            f"the model is right on {members.accuracy:.1%} of members and on {nonmembers.accuracy:.1%} of non-members, "
+            f"no better than guessing ({guess:.1%}). If the non-members' labels are not in the order of their outputs, "
+            "as of a loader that shuffles and was read twice, the audit finds that and no leak."
         ]
     return []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -32,7 +32,7 @@ def decide(
     methods: Sequence[str],
     reasons: Mapping[str, str] = MappingProxyType({}),
     not_evaluable: str = "",
-    too_weak: str = "",
+    too_weak: Callable[[], str] = str,
     cautions: Sequence[str] = (),
     baseline: Baseline | None = None,
 ) -> Verdict:
@@ -48,8 +48,8 @@ def decide(
         methods: the configured methods; the errors are divided by their number.
         reasons: by method that is not evaluable, why.
         not_evaluable: why the whole audit is not; "" if it is.
-        too_weak: what shows that the attacks miss a leak that is there, so that the rules cannot say "no leak"; "" if
-            nothing does.
+        too_weak: says why the attacks' finding nothing cannot be trusted, so that no kind of rule may say "no leak"; ""
+            if it can. Called where one of them would.
         cautions: what else a reader must know, a sentence each.
         baseline: what tells the sides apart without the model; where that confounds the outcome there is none.
 
@@ -59,12 +59,7 @@ def decide(
     _check_all_there(methods, attacks, reasons)
     scored = {method: attacks[method] for method in methods if method not in reasons}
     failed = {method: reasons[method] for method in methods if method in reasons}
-    by_rules = decide_by_rules(scored, gate, failed)
-    if too_weak and by_rules.leak is False:
-        by_rules = replace(by_rules, leak=None, sentence=f"INCONCLUSIVE: {too_weak}")
-    decision = decide_jointly(scored, gate.joint, failed) if gate.joint else by_rules
-    if gate.tutorial:
-        decision = _either(decision, by_rules)
+    by_rules, decision = _decisions(scored, gate, failed, too_weak)
     if not not_evaluable and baseline is not None and baseline.confounds(decision.leak):
         not_evaluable = sentences.confounded(baseline)
     if not_evaluable:
@@ -75,6 +70,26 @@ def decide(
         () if not_evaluable else _notes(scored, gate, by_rules, decision, n_attacks=len(methods)),
         OUTCOMES[by_rules.leak] if gate.joint else None,
     )  # fmt: skip
+
+
+def _decisions(
+    scored: Mapping[str, Scored], gate: Gate, failed: Mapping[str, str], too_weak: Callable[[], str]
+) -> tuple[Decision, Decision]:
+    """By the gate's rules, and by what decides; neither is "no leak" where that cannot be trusted."""
+    by_rules = decide_by_rules(scored, gate, failed)
+    decision = decide_jointly(scored, gate.joint, failed) if gate.joint else by_rules
+    why = too_weak() if False in (by_rules.leak, decision.leak) else ""
+    by_rules = _not_passed(by_rules, why)
+    if not gate.joint:
+        return by_rules, by_rules
+    return by_rules, _not_passed(_either(decision, by_rules) if gate.tutorial else decision, why)
+
+
+def _not_passed(decision: Decision, why: str) -> Decision:
+    """The decision; where it is "no leak" and there is a reason not to trust that, inconclusive."""
+    if not why or decision.leak is not False:
+        return decision
+    return replace(decision, leak=None, sentence=f"INCONCLUSIVE: {why}")
 
 
 def _check_all_there(methods: Sequence[str], *found: Mapping[str, object]) -> None:

@@ -151,6 +151,17 @@ class Gate:
             if not any(can):
                 raise ValueError(f"gate.rules: must have a rule that decides {word} or both, got none among {len(can)}")
 
+    @property
+    def level(self) -> float | None:
+        """Of balanced accuracy, by `rules` or the joint rule alone where that decides; None without one."""
+        own = next((rule.above for rule in self.rules if rule.metric == "balanced_accuracy"), None)
+        return own if own is None or not self.by_joint_alone else max(own, self.joint.threshold if self.joint else own)
+
+    @property
+    def by_joint_alone(self) -> bool:
+        """Whether a joint rule decides, whatever `rules` say."""
+        return self.joint is not None and not self.tutorial
+
     def leak_alpha(self, n_attacks: int) -> float:
         """Error of each attack's lower bound by each rule, so that all together keep `alpha`."""
         return self.alpha / (n_attacks * sum(rule.finds for rule in self.rules))

@@ -47,12 +47,13 @@ def leak_by_rules(judged: Mapping[str, MethodVerdict]) -> str:
     """What leaks, by which numbers."""
     parts = []
     for method, outcome in judged.items():
-        shown = [_found(each) for each in outcome.rules if each.outcome == "leak"]
+        shown = [above(each) for each in outcome.rules if each.outcome == "leak"]
         parts += [f"{method} has {listed(shown)}"] if shown else []
     return f"LEAK FOUND: {'; '.join(parts)}."
 
 
-def _found(each: RuleOutcome) -> str:
+def above(each: RuleOutcome) -> str:
+    """What is above which level."""
     value = "without limit" if each.value is None else f"{each.value:.4f}"
     at_least = "" if each.low is None else f" (at least {each.low:.4f})"
     return f"{words(each.rule)} {value}{at_least} above {each.above:g}"

@@ -250,6 +250,39 @@ def test_of_losses_alone_evaluability_is_not_known(
     assert again.metrics["threshold_loss"] == result.metrics["threshold_loss"]
 
 
+@pytest.mark.parametrize(
+    "gate", [None, "tutorial", {"threshold": 0.6, "metrics": ["auc"]}, {"rule": "any_above", "metrics": ["accuracy"]}]
+)
+def test_sides_that_are_exchanged_pass_no_gate(rows: dict[str, np.ndarray], gate: Any) -> None:
+    wrong = {"member": 1 - rows["member"], "attacks": ["threshold_loss"], "gate": gate, "n_jobs": 1}
+    verdict = audit(rows["logits"], rows["labels"], **wrong).verdict
+    assert verdict.outcome == "inconclusive"
+    assert "Look whether the two sides are exchanged" in verdict.sentence
+
+
+@pytest.mark.parametrize("gate", [None, "tutorial", {"threshold": 0.6, "metrics": ["auc"]}])
+def test_probabilities_that_are_rounded_hide_no_leak(gate: Any) -> None:
+    rng, member = np.random.default_rng(1), np.repeat([1, 0], N // 2)
+    wrong = 10 ** np.where(member, rng.uniform(-9, -7, N), rng.uniform(-6, -4.5, N))
+    labels, options = rng.integers(0, 2, N), {**QUICK, "gate": gate, "member": member}
+    p = np.where(np.arange(2) == labels[:, None], 1 - wrong[:, None], wrong[:, None])
+    assert audit(probabilities=p, labels=labels, **options).verdict.outcome == "leak"
+    verdict = audit(probabilities=np.round(p, 4), labels=labels, **options).verdict
+    assert verdict.outcome == "inconclusive"
+    assert "100.0% of members and 100.0% of non-members have one and the same confidence" in verdict.sentence
+
+
+def test_a_leak_that_no_attack_was_asked_to_see_does_not_pass() -> None:
+    rng, member = np.random.default_rng(1), np.repeat([1, 0], 2 * N)
+    labels = rng.integers(0, CLASSES, 4 * N)
+    sure = 8 + 12 * member + rng.normal(size=4 * N)
+    logits = rng.normal(size=(4 * N, CLASSES)) + sure[:, None] * (labels[:, None] == np.arange(CLASSES))
+    verdict = audit(logits, labels, member, attacks=["correctness"], n_jobs=1).verdict
+    assert verdict.outcome == "inconclusive"
+    assert verdict.sentence.endswith("Add the attack threshold_confidence.")
+    assert any("the model is right on all 800 members" in text for text in verdict.cautions)
+
+
 def test_attacks_have_grids_of_arrays(rows: dict[str, np.ndarray]) -> None:
     given = (rows["logits"], rows["labels"], rows["member"])
     result = audit(*given, attacks={"lr": {"C": np.logspace(-2, 0, 2)}, "knn": {
@@ -364,7 +397,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "attack.seed: must be greater than or equal to 0, got -1"),
     ({"cv": 200}, "attack.cv: must be at most"),
     ({"eval_fraction": 0.001, "eval": "holdout"}, "attack.eval_fraction: must leave members and non-members"),
-    ({"max_duplicates": 1.0}, "max_duplicates: unknown option"),
+    ({"max_duplicates": 2.0}, "data.max_duplicates: must be"),
+    ({"logits": None, "losses": np.zeros(N), "labels": np.full(N, 2**31)}, "labels: must be in 0..2147483647, got"),
+    ({"logits": None, "losses": np.zeros(N), "labels": np.full(N, 2**63, np.uint64)}, "labels: must be in 0..21474836"),
+    ({"logits": None, "labels": None, "member": {"losses": [1, 2]}, "nonmember": {"losses": [1, 2]}},
+     "nonmember: must be other samples than member, got the same losses"),
     ({"nonmembers_used_for": "fun"}, "data.nonmembers_used_for: must be 'none'"),
 ]  # fmt: skip
 
@@ -519,3 +556,41 @@ def test_the_package_gives_both_names_and_no_other() -> None:
     assert {"audit", "MembershipInference", "__version__"} <= set(dir(mia_batch))
     with pytest.raises(AttributeError, match="has no attribute 'adit'"):
         mia_batch.adit  # noqa: B018
+
+
+def halves(rows: dict[str, np.ndarray]) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """(logits, labels) of each side."""
+    return tuple((rows["logits"][rows["member"] == side], rows["labels"][rows["member"] == side]) for side in (1, 0))
+
+
+def test_the_same_outputs_on_both_sides_are_refused_or_not_evaluable(rows: dict[str, np.ndarray]) -> None:
+    member, nonmember = halves(rows)
+    with pytest.raises(InputError, match=r"^audit: nonmember: must be other samples than member, got the same logits"):
+        audit(member=member, nonmember=member, **QUICK)
+    turned = tuple(array[::-1] for array in member)
+    result = audit(member=member, nonmember=turned, **QUICK)
+    assert BY_OUTCOME[result.verdict.outcome] == 4
+    assert "200 of 200 members (100.0%) have their outputs and label on the other side too" in result.verdict.sentence
+    half = tuple(np.concatenate([a[:50], b[50:]]) for a, b in zip(member, nonmember, strict=True))
+    assert BY_OUTCOME[audit(member=member, nonmember=half, **QUICK).verdict.outcome] == 4
+    result = audit(member=member, nonmember=half, max_duplicates=0.5, **QUICK)
+    assert result.summary.samples.n_twins == 100
+    assert any("have outputs and a label that are on both sides" in line for line in result.verdict.cautions)
+
+
+def test_rows_that_are_there_twice_are_no_leak() -> None:
+    rng = np.random.default_rng(3)
+    z, y, m = rng.normal(size=(400, 5)), rng.integers(0, 5, 400), np.repeat([1, 0], 200)
+    z[np.arange(400), y] += 3
+    result = audit(
+        np.tile(z, (2, 1)), np.tile(y, 2), np.tile(m, 2), attacks={"knn": {"n_neighbors": [1]}}, n_jobs=1
+    )
+    assert result.verdict.outcome != "leak"
+    assert result.summary.samples.n_groups == 400
+
+
+def test_numpys_own_true_is_true(rows: dict[str, np.ndarray]) -> None:
+    found = audit(rows["logits"], rows["labels"], rows["member"], weak_model=np.True_, **QUICK)
+    assert found.verdict == audit(
+        rows["logits"], rows["labels"], rows["member"], weak_model=True, **QUICK
+    ).verdict

@@ -180,6 +180,22 @@ class OfWords(nn.Cell):
         return self.embedding(image).mean(axis=1)
 
 
+class Centred(nn.Cell):
+    """It uses the batch's own mean."""
+
+    def construct(self, x: Any) -> Any:
+        z = x.reshape((len(x), -1))
+        return z - z.mean(axis=0, keep_dims=True)
+
+
+def test_a_model_whose_answers_depend_on_the_batch_is_refused() -> None:
+    batches = [
+        ds.NumpySlicesDataset(draw(64, side, seed=side), ["image", "label"], shuffle=False).batch(16) for side in (1, 0)
+    ]
+    with pytest.raises(InputError, match="sample 0 of dataset_train: must get one answer each time and whatever samp"):
+        MembershipInference(Model(Centred()), n_jobs=1).train(*batches, CONFIG[:1])
+
+
 def test_words_stay_integers() -> None:
     rng = np.random.default_rng(0)
     parts = [dataset((rng.integers(0, 50, (40, 6)).astype(np.int32), rng.integers(0, CLASSES, 40))) for _ in range(4)]
@@ -403,3 +419,25 @@ def test_the_manuals_example_runs(model: Model, capsys: pytest.CaptureFixture) -
 
 def test_it_comes_with_the_package() -> None:
     assert mia_batch.MembershipInference is MembershipInference
+
+
+def test_the_same_samples_on_both_sides_are_said(model: Model, trained: MembershipInference) -> None:
+    rule = "dataset_test: must give other samples than dataset_train, got the same inputs"
+    with pytest.raises(InputError, match=f"^train: {rule}$"):
+        MembershipInference(model, n_jobs=1).train(dataset(MEMBERS), dataset(MEMBERS), CONFIG[:1])
+    with pytest.raises(InputError, match=f"^eval: {rule}$"):
+        trained.eval(dataset(NEW_MEMBERS), dataset(NEW_MEMBERS), METRICS)
+
+
+def test_numpys_integers_are_numbers_of_cores(model: Model) -> None:
+    MembershipInference(model, n_jobs=np.int64(1))
+
+
+def test_advice_names_no_key_of_a_configuration() -> None:
+    from mia_batch.network.membership import _without_keys
+
+    said = "model: must give one tensor of logits, got a tuple of 2; write model.index: N to choose one"
+    assert _without_keys(said) == (
+        "model: must give one tensor of logits, got a tuple of 2; wrap the network in one that gives the logits alone"
+    )
+    assert _without_keys("model: must take images") == "model: must take images"

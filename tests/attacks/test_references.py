@@ -16,8 +16,7 @@ from mia_batch.attacks.differences import squared_difference
 from mia_batch.attacks.ratio import A_VALUES, log_mean_p, log_p, log_p_offline, n_dominated, rmia_scores, tuned_a
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.attacks.sides import References, mean_of
-from mia_batch.attacks.thresholds import best_threshold
-from mia_batch.metrics.ranking import auc
+from mia_batch.metrics.ranking import auc, best_threshold
 from mia_batch.samples import IN_AND_OUT, TWO_IN_AND_OUT, Samples
 from mia_batch.settings.schema import AttackConfig
 from mia_batch.stages.attack import make_samples, run_attacks

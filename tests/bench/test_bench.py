@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networks
 import process_tree
 import pytest
 import scaling
@@ -68,3 +69,18 @@ def test_a_small_run(tmp_path: Path) -> None:
     bound = "max(longest search task + refit, total / cores)"
     for heading in ("core use", "held-out accuracy", "largest difference", bound):
         assert heading in result.stdout
+
+
+class TestNetworks:
+    def test_names_and_settings_belong_together(self) -> None:
+        named = [network.name for network in networks.NETWORKS]
+        assert len(set(named)) == len(named)
+        assert {wrong.network for wrong in networks.WRONG_SETTINGS} == set(named)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("leaks", [True, False])
+    def test_one_network_that_leaks_and_one_that_does_not(self, tmp_path: Path, leaks: bool) -> None:
+        pytest.importorskip("mindspore")
+        (network,) = (network for network in networks.NETWORKS if network.name == "one_logit")
+        line, right = networks.row(networks.Cell(network, leaks, tmp_path))
+        assert right, line

@@ -69,7 +69,7 @@ def test_the_tutorial_runs_without_mindspore_and_mpi(tmp_path: Path, elsewhere: 
     summary = json.loads((tmp_path / "runs" / "forest" / "summary.json").read_text())
     assert summary["verdict"]["outcome"] == "leak"
     assert "mpi4py" not in json.dumps(summary["checks"])
-    check, run = second.splitlines()
+    _, check, run = second.splitlines()
     assert check.startswith("mia-batch check configs/outputs.yaml")
     assert run.startswith("mia-batch run configs/outputs.yaml")
     (tmp_path / "configs").unlink()
@@ -139,7 +139,7 @@ def test_the_config_names_the_files(
     write_npz(tmp_path / "b", sides[1])
     losses = "loss" in words[0]
     for name, array in (("z", arrays["logits"]), ("y", arrays["label"]), ("m", arrays["member"])):
-        np.save(f"{name}.npy", np.arange(50.0) if losses else array)
+        np.save(f"{name}.npy", np.arange(50.0) + "zym".index(name) if losses else array)
     assert main(["import", *words, "--out", "out"]) == 0
     made = load_config(tmp_path / "out" / "audit.yaml")
 
@@ -245,3 +245,17 @@ def test_submit_queues_the_import_as_the_first_job(tmp_path: Path, capsys: Any) 
     assert "--dependency=afterok:$import" in lines[1]
     assert main(["submit", *arguments, "--checkpoints", files]) == 2
     assert "data.source: must not be outputs where a checkpoint is named" in capsys.readouterr().err
+
+
+def test_a_key_of_columns_is_given_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = str(write_npz(tmp_path / "a", made_up(60)))
+    words = ["--column", "label=label", "--column", "label=member"]
+    assert main(["import", file, "--out", str(tmp_path / "out"), *words]) == 2
+    assert capsys.readouterr().err == "mia-batch: --column: must give each key once, got label twice\n"
+
+
+def test_out_that_can_be_no_directory_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = str(write_npz(tmp_path / "a", made_up(60)))
+    for out, more in ((file, ""), (f"{file}/deeper", f", but {file} is none")):
+        assert main(["import", file, "--out", out]) == 2
+        assert capsys.readouterr().err == f"mia-batch: --out: must be a directory, got {out}{more}\n"

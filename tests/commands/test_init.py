@@ -133,3 +133,18 @@ def test_each_shipped_kind_is_whole(kind: str, tmp_path: Path) -> None:
     assert {file.name for file in (out / init.KINDS[kind]).glob("*.py")} == {file.name for file in folder.glob("*.py")}
     for named in re.findall(r"[\w/.-]+\.py(?=:)", yaml.safe_dump(yaml.safe_load(path.read_text()))):
         assert (out / named).is_file()
+
+
+def test_out_that_can_be_no_directory_is_one_line(
+    ships: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out, more in ((file, ""), (file / "deeper", f", but {file} is none")):
+        assert main(["init", "--kind", "tabular", "--out", str(out)]) == 2
+        assert capsys.readouterr().err == f"mia-batch: --out: must be a directory, got {out}{more}\n"
+    for out in ("/proc/none", "x" * 300):
+        assert main(["init", "--kind", "tabular", "--out", out]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("mia-batch: --out: must be a directory")
+    assert file.read_text() == "mine"

@@ -136,8 +136,8 @@ def test_two_files_are_the_two_sides(tmp_path: Path) -> None:
 
 def test_a_member_column_that_contradicts_its_file_is_refused(tmp_path: Path) -> None:
     arrays = made_up(20)
-    path = str(write_npz(tmp_path / "a", arrays))
-    line = problem(lambda: of({"members": path, "nonmembers": path}).read_samples())
+    path, other = (str(write_npz(tmp_path / name, arrays)) for name in "ab")
+    line = problem(lambda: of({"members": path, "nonmembers": other}).read_samples())
     assert f"{path}: member: row {np.argmin(arrays['member'])}: must be 1 in the file of members, got 0" == line
 
 
@@ -278,13 +278,14 @@ GOOD = "logit_0,logit_1,label,member\n1,2,0,1\n"
         (GOOD + "1,2,-1,0\n", "label: line 3: must be an integer in 0..1, got '-1'"),
         (GOOD + "1,2,7,0\n", "label: line 3: must be in 0..1, got '7'"),
         (GOOD + "1,2,0,yes\n", "member: line 3: must be 0 or 1, or false or true, got 'yes'"),
-        (GOOD + '1,"2,0,0\n', "must be CSV that can be read, got Error: unexpected end of data"),
+        (GOOD + '1,"2,0,0\n', "line 3: logit_1: must be CSV that can be read, got a quote that is never closed"),
+        (GOOD + '1,"' + "2,0,0\n" * 50_000, "got a value of more than 131072 characters: is a quote never closed?"),
         ("logit_0,logit_2,label,member\n1,2,0,1\n", "a column for each class up to logit_2, number 1 is missing"),
         ("logit_0,logit_0,label,member\n1,2,0,1\n", "line 1: must name each column once, got logit_0 twice"),
         ("logit_0,,label,member\n1,2,0,1\n", "line 1: must name every column, got none at 2"),
         (GOOD.encode("utf-16"), "must be text in UTF-8, got UnicodeDecodeError"),
         (GOOD.encode() + b"1,\xff,0,0\n", "must be text in UTF-8, got UnicodeDecodeError"),
-        (GOOD + "1,2,0," + "0" * 200_000 + "\n", "must be CSV that can be read, got Error: field larger than"),
+        (GOOD + "1,2,0," + "0" * 200_000 + "\n", "line 3: member: must be CSV that can be read, got a value of"),
     ],
 )  # fmt: skip
 def test_csv_that_cannot_be_is_one_line(tmp_path: Path, content: str | bytes, said: str) -> None:
@@ -431,8 +432,10 @@ def npy_bytes(array: np.ndarray, **header: Any) -> bytes:
     ],
 )  # fmt: skip
 def test_damaged_arrays_are_one_line(tmp_path: Path, content: bytes, said: str) -> None:
-    path = text(tmp_path / "z.npy", content)
-    line = problem(lambda: of({"logits": str(path), "label": str(path), "member": str(path)}))
+    path, np_y, np_m = text(tmp_path / "z.npy", content), tmp_path / "y.npy", tmp_path / "m.npy"
+    for each in (np_y, np_m):
+        np.save(each, np.zeros(4, int))
+    line = problem(lambda: of({"logits": str(path), "label": str(np_y), "member": str(np_m)}))
     assert said in line
     assert line.startswith(f"{path}: ")
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
@@ -593,3 +596,108 @@ def test_slices_of_too_many_values_are_refused(tmp_path: Path) -> None:
     arrays = {**made_up(2000), "age": np.arange(2000)}
     line = refusal(tmp_path / "a", arrays, columns={"slices": ["age"]})
     assert "age: must have at most 1000 different values" in line
+
+
+def test_an_empty_line_of_one_column_is_a_value_that_is_missing(tmp_path: Path) -> None:
+    other = text(tmp_path / "b.csv", "loss\n1\n2\n")
+    for content, line in (("loss\n1\n\n2\n", 3), ("loss\r\n\r\n1\r\n\r\n2", 2), ("loss\n\n\n1\n", 2)):
+        path = text(tmp_path / "a.csv", content)
+        said = problem(lambda path=path: everything(of({"members": str(path), "nonmembers": str(other)})))
+        assert said == f"{path}: line {line}: must have a value, got an empty line"
+    path = text(tmp_path / "a.csv", "loss\n1\n3\n\n\n")
+    assert everything(of({"members": str(path), "nonmembers": str(other)}))["outputs"].tolist() == [1, 3, 1, 2]
+
+
+def test_names_in_a_header_may_have_spaces_around_them(tmp_path: Path) -> None:
+    path = text(tmp_path / "a.csv", "logit_0, logit_1, label , member\n1, 2, 0, 1\n3, 4, 1, 0\n")
+    assert everything(of(path))["outputs"].tolist() == [[1, 2], [3, 4]]
+    path = text(tmp_path / "b.csv", "logit_0, logit_0,label,member\n1,2,0,1\n")
+    assert problem(lambda: of(path)) == f"{path}: line 1: must name each column once, got logit_0 twice"
+
+
+@pytest.mark.parametrize("again", ["logit0", "logit_00"])
+def test_two_columns_of_one_number_are_refused(tmp_path: Path, again: str) -> None:
+    columns = flat(made_up(20))
+    line = refusal(tmp_path / "a", {**columns, again: columns["logit_1"]})
+    assert line.endswith(f"must have one column for each class, got logit_0 and {again} for number 0")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"logits": ["logit_0", "logit_1", "label"]}, "label: must be another column than that of logits, got label"),
+        ({"logits": ["logit_0", "member"]}, "member: must be another column than that of logits, got member"),
+        ({"logits": ["logit_0", "logit_1", "logit_0"]}, "logits: must name each column once, got logit_0"),
+        ({"label": "member"}, "member: must be another column than that of label, got member"),
+        ({"group": "label"}, "group: must be another column than that of label, got label"),
+        ({"slices": ["logit_0"]}, "slices: must be another column than that of logits, got logit_0"),
+    ],
+)
+def test_a_column_in_two_roles_is_refused(tmp_path: Path, columns: dict[str, Any], said: str) -> None:
+    line = refusal(tmp_path / "a", flat(made_up(20)), columns=columns)
+    assert line.endswith(f": data.columns.{said} twice")
+
+
+def test_subsets_may_be_of_labels(tmp_path: Path) -> None:
+    assert everything(of(write_npz(tmp_path / "a", made_up(20)), columns={"slices": ["label"]}))
+
+
+def test_two_usual_names_of_labels_are_refused(tmp_path: Path) -> None:
+    arrays = made_up(20)
+    arrays["labels"] = arrays["label"][::-1]
+    assert "data.columns.label: must say which is meant, got label and labels" in refusal(tmp_path / "a", arrays)
+    found = everything(of(tmp_path / "a.npz", columns={"label": "labels"}))["label"]
+    assert found.tolist() == arrays["labels"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("groups", "or named in data.columns, got groups; did you mean group?"),
+        ("lable", "or named in data.columns, got lable; did you mean label?"),
+        ("other", "or named in data.columns, got other"),
+        ("loss", "must be of use, got loss beside logits, which count"),
+    ],
+)
+def test_a_file_that_is_named_and_not_used_is_refused(tmp_path: Path, part: str, said: str) -> None:
+    files = {}
+    for name, array in {**made_up(20), part: np.arange(20.0)}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        files[name] = str(tmp_path / f"{name}.npy")
+    line = problem(lambda: of(files))
+    assert line.startswith(f"data.files.{part}: ")
+    assert line.endswith(said)
+
+
+def test_one_file_for_two_things_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "z.npy", np.zeros((4, 2)))
+    path = str(tmp_path / "z.npy")
+    line = problem(lambda: of({"logits": path, "label": path}))
+    assert line == f"data.files.label: must be another file than data.files.logits, got the same: {path}"
+    line = problem(lambda: of({"members": {"loss": path}, "nonmembers": {"losses": path}}))
+    assert "data.files.nonmembers.losses: must be another file than data.files.members.loss, got the same" in line
+
+
+def test_parquet_of_other_types_says_which(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import decimal
+
+    import pyarrow.parquet as parquet
+
+    columns: dict[str, Any] = flat(made_up(4, 2))
+    kinds = {
+        "decimal128(2, 1)": pyarrow.array([decimal.Decimal("1.5")] * 4),
+        "struct<a: double>": pyarrow.array([{"a": 1.0}] * 4),
+        "list of decimal128(2, 1)": pyarrow.array([[decimal.Decimal("1.5")]] * 4),
+    }
+    for kind, array in kinds.items():
+        parquet.write_table(pyarrow.table({**columns, "logit_0": array}), tmp_path / "a.parquet")
+        line = problem(lambda: of(tmp_path / "a.parquet"))
+        assert line.endswith(f"a.parquet: logit_0: must hold numbers or text, got Parquet's {kind}")
+        assert everything(of(tmp_path / "a.parquet", columns={"logits": ["logit_1"]})) is not None
+    lists = [None, [1.0, 2.0], [2.0, 1.0], [3.0, 1.0]]
+    parquet.write_table(
+        pyarrow.table({"logits": lists, "label": [0] * 4, "member": [1, 0] * 2}), tmp_path / "a.parquet"
+    )
+    line = problem(lambda: everything(of(tmp_path / "a.parquet")))
+    assert line.endswith("logits: row 0: must be there, got a missing value")

@@ -40,7 +40,11 @@ def normalised(x): return x - x.mean()
 def ranked(x): return x.argsort(axis=0)
 def longest(x): return x[:, : int(x.max()) + 1]
 def noise(x): return x + next(count)
-def types(x): return x.astype("f4") if next(count) < 4 else x
+def some(x):
+    x = x.copy()
+    x[3] *= (-1) ** next(count)
+    return x
+def types(x): return x.astype("f4") if next(count) < 6 else x
 """
 N, BATCH = 5, 8
 
@@ -102,6 +106,7 @@ def test_a_function_may_change_what_it_gets(make: Any) -> None:
         ("normalised", "must give a row the same whatever rows are beside it, and each time, got other values"),
         ("ranked", "must give a row the same whatever rows are beside it"),
         ("longest", "must give a row the same whatever rows are beside it"),
+        ("some", "must give a row the same whatever rows are beside it, and each time"),
         ("noise", "must give a row the same whatever rows are beside it, and each time"),
         ("gone", "has no function 'gone'; it has double"),
     ],

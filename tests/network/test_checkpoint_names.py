@@ -112,8 +112,10 @@ def test_what_has_the_prefix_must_be_the_networks() -> None:
 
 
 def test_a_prefix_that_nothing_has() -> None:
-    (line,) = refused(under("network.") | {"global_step": (1,)}, prefix="net.")
-    assert line == "model.prefix: must be what names in run/net.ckpt begin with, got 'net.'; they begin with network."
+    rule = "model.prefix: must be what names in run/net.ckpt begin with, got 'net.'; they begin with"
+    assert refused({"other.weight": (3,)}, prefix="net.") == (f"{rule} other.",)
+    (line,) = refused(under("adam.network.") | under("adam.moment1.network."), prefix="net.")
+    assert line == f"{rule} adam.; write model.prefix: adam.network."
 
 
 def test_text_is_no_parameter() -> None:

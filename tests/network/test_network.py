@@ -22,6 +22,7 @@ from mia_batch.inputs import describe_inputs  # noqa: E402
 from mia_batch.network import batches, checkpoint, placement, preprocess  # noqa: E402
 from mia_batch.network.build import build_network  # noqa: E402
 from mia_batch.network.forward import Predictor  # noqa: E402
+from mia_batch.network.outputs import Output  # noqa: E402
 from mia_batch.network.placement import Placement, place  # noqa: E402
 from mia_batch.network.preprocess import Preprocess  # noqa: E402
 from mia_batch.settings.schema import DataConfig, ModelConfig  # noqa: E402
@@ -466,6 +467,77 @@ def test_rows_keep_their_bits_however_they_are_shared_out(inputs: np.ndarray, ba
     np.testing.assert_array_equal(run(np.array_split(np.arange(150), 3)), whole)
     scattered = np.random.default_rng(0).random(150) < 0.5  # a restart after a kill
     np.testing.assert_array_equal(run([np.flatnonzero(scattered), np.flatnonzero(~scattered)]), whole)
+
+
+class Centred(Plain):
+    """A layer that uses the batch's own statistics."""
+
+    def construct(self, x: Any) -> Any:
+        z = super().construct(x)
+        return z - z.mean(axis=0, keep_dims=True)
+
+
+class Dropping(Plain):
+    """Dropout that is never switched off."""
+
+    def construct(self, x: Any) -> Any:
+        return super().construct(ms.ops.dropout(x, p=0.3, training=True))
+
+
+class Normed(Plain):
+    """Batch normalisation that is left in training mode."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.norm = nn.BatchNorm1d(classes, use_batch_statistics=True)
+
+    def construct(self, x: Any) -> Any:
+        return self.norm(super().construct(x))
+
+
+def softmax_over_the_batch(given: np.ndarray) -> np.ndarray:
+    exp = np.exp(given - given.max(axis=0))
+    return np.log(exp / exp.sum(axis=0) + 1e-30)
+
+
+AGAIN, COPIES = "when it is asked again", "among copies of itself"
+
+
+@pytest.mark.parametrize("n", [1, 5, 16])
+@pytest.mark.parametrize(
+    ("network", "function", "how"),
+    [
+        (Centred, None, COPIES), (Normed, None, COPIES), (Dropping, None, AGAIN),
+        (Plain, lambda given: given - given.mean(axis=0), COPIES), (Plain, softmax_over_the_batch, COPIES),
+        (Plain, lambda given: given[::-1], COPIES), (Plain, lambda given: np.roll(given, 1, axis=0), COPIES),
+        (Plain, lambda given: given + np.random.default_rng().normal(size=given.shape), AGAIN),
+    ],
+)  # fmt: skip
+def test_a_network_whose_answers_depend_on_the_batch_is_refused(
+    inputs: np.ndarray, network: Any, function: Any, how: str, n: int
+) -> None:
+    ms.set_seed(1)
+    output = Output("mine.py:f", function=function) if function else Output()
+    predictor, rows = Predictor(network(3), 16, output=output), np.arange(32, 32 + n)
+    logits = predictor.logits(inputs[:n], rows)
+    with pytest.raises(InputError) as refused:
+        predictor.hold_to_one_answer(inputs[:n], rows, logits, lambda i: f"record {32 + i} of train")
+    (line,) = refused.value.problems
+    assert line.startswith("model: record 3")
+    assert f" {how}; look at training mode" in line
+    assert ("mine.py:f of model.output" in line) == bool(function)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 16, 64])
+@pytest.mark.parametrize("cast", [None, ms.float16])
+def test_a_network_that_answers_each_sample_by_itself_is_not(inputs: np.ndarray, batch_size: int, cast: Any) -> None:
+    network = nn.SequentialCell(Plain(3), nn.BatchNorm1d(3), nn.Dropout(p=0.5))
+    if cast:
+        network = Plain(3).to_float(cast)
+    predictor, rows = Predictor(network, batch_size), np.arange(batch_size)
+    for scale in (1.0, 1e-4, 1e3):
+        given = (scale * inputs[:batch_size]).astype(np.float32)
+        predictor.hold_to_one_answer(given, rows, predictor.logits(given, rows), str)
 
 
 def test_short_batches_without_row_numbers(inputs: np.ndarray) -> None:

@@ -211,7 +211,7 @@ def test_all_problems_of_imported_outputs_come_at_once(tmp_path: Path) -> None:
     data = {"source": "outputs", "fils": "a.npz", "my key": 1, "members": {"split": "train"}, "randomised": "yes"}
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump({"data": data, "attack": {"methods": [{"method": "correctness"}]}}))
-    valid = "unknown key; valid keys: source, files, columns, randomised, canaries, nonmembers_used_for"
+    valid = "unknown key; valid keys: source, files, columns, randomised, canaries, nonmembers_used_for, max_duplicates"
     assert sorted(problems(path)) == [
         "data.files: is required", f"data.fils: {valid}; did you mean files?",
         "data.members: does not go with source outputs: data.files holds all that is known",

@@ -146,15 +146,16 @@ def test_losses_alone_run_what_they_allow(tmp_path: Path) -> None:
     assert 'skipped="3"' in junit
 
 
+@pytest.mark.parametrize("rule", [{}, {"tutorial": True}, {"threshold": 0.6, "metrics": ["auc"]}])
 @pytest.mark.parametrize(("stated", "outcome"), [(True, "no leak"), (False, "inconclusive")])
 def test_losses_without_a_leak_pass_where_it_is_stated_that_any_model_is_judged(
-    tmp_path: Path, capsys: Any, stated: bool, outcome: str
+    tmp_path: Path, capsys: Any, stated: bool, outcome: str, rule: dict[str, Any]
 ) -> None:
-    """A model that was fed garbage would look the same."""
+    """A model that was fed garbage would look the same, by whatever gate."""
     arrays = made_up(2000, surer=0)
     loss = signals.loss(arrays["logits"], arrays["label"])
     path = write_npz(tmp_path / "a", {"loss": loss, "member": arrays["member"], "label": arrays["label"]})
-    config = write(tmp_path, path, "threshold_loss", "correctness", "lr", gate={"weak_model": stated})
+    config = write(tmp_path, path, "threshold_loss", "correctness", "lr", gate={"weak_model": stated, **rule})
     found = audited(config, tmp_path / "out")
     assert found.verdict.outcome == outcome
     assert ("losses alone do not say" in found.verdict.sentence) == (not stated)
@@ -313,8 +314,8 @@ def test_a_run_takes_another_attack_and_no_other_outputs(tmp_path: Path) -> None
     audited(write(tmp_path, path, "threshold_loss"), tmp_path / "out")
     found = audited(write(tmp_path, path, "threshold_loss", "attack_p"), tmp_path / "out")
     assert set(found.methods) == {"threshold_loss", "attack_p"}
-    two = write(tmp_path, path, data={"source": "outputs", "files": str(path), "columns": {"label": "member"}})
-    with pytest.raises(InputError, match=r"data\.columns\.label was null and is now member"):
+    two = write(tmp_path, path, data={"source": "outputs", "files": str(path), "columns": {"label": "label"}})
+    with pytest.raises(InputError, match=r"data\.columns\.label was null and is now label"):
         imported(two, tmp_path / "out")
 
 
@@ -378,3 +379,83 @@ def test_history_lists_imports(tmp_path: Path, capsys: Any) -> None:
     found = json.loads(capsys.readouterr().out)
     assert [entry["checkpoint"] for entry in found] == ["a.npz", "b.npz"]
     assert {entry["outcome"] for entry in found} == {"leak"}
+
+
+def halves(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Members and non-members, without the column of membership."""
+    sides = [{name: array[arrays["member"] == side] for name, array in arrays.items()} for side in (1, 0)]
+    members, nonmembers = ({name: side[name] for name in side if name != "member"} for side in sides)
+    return members, nonmembers
+
+
+def two_files(folder: Path, members: dict[str, np.ndarray], nonmembers: dict[str, np.ndarray]) -> dict[str, str]:
+    return {"members": str(write_npz(folder / "m", members)), "nonmembers": str(write_npz(folder / "n", nonmembers))}
+
+
+def test_rows_on_both_sides_are_left_out_and_counted(tmp_path: Path) -> None:
+    members, nonmembers = halves(made_up(600))
+    for name in nonmembers:
+        nonmembers[name][:10] = members[name][:10]
+    config = write(tmp_path, two_files(tmp_path, members, nonmembers))
+    summary = audited(config, tmp_path / "out")
+    assert summary.samples.n_twins == 20
+    said = [line for line in summary.verdict.cautions if "on both sides, and are left out" in line]
+    assert said[0].startswith("10 members and 10 non-members have outputs and a label that are on both sides")
+    assert any("only such were looked for" in line for line in summary.verdict.cautions)
+
+
+@pytest.mark.parametrize("kind", ["logits", "loss"])
+def test_the_same_rows_on_both_sides_are_not_evaluable(tmp_path: Path, kind: str) -> None:
+    members, _ = halves(made_up(600))
+    if kind == "loss":
+        members = {"loss": signals.loss(members["logits"], members["label"])}
+    other = {name: array[::-1] for name, array in members.items()}
+    config = write(tmp_path, two_files(tmp_path, members, other))
+    summary = audited(config, tmp_path / "out")
+    assert "(100.0%) have their outputs and label on the other side too" in summary.verdict.sentence
+    assert summary.verdict.outcome == "inconclusive"
+
+
+def test_many_rows_on_both_sides_are_not_evaluable_unless_a_config_says_so(tmp_path: Path) -> None:
+    members, nonmembers = halves(made_up(600))
+    for name in nonmembers:
+        nonmembers[name][:60] = members[name][:60]
+    files = two_files(tmp_path, members, nonmembers)
+    assert "60 of 300 members (20.0%)" in audited(write(tmp_path, files), tmp_path / "a").verdict.sentence
+    raw = a_raw_config(files, *ALL)
+    raw["data"]["max_duplicates"] = 0.5
+    (tmp_path / "d.yaml").write_text(yaml.safe_dump(raw))
+    assert audited(tmp_path / "d.yaml", tmp_path / "b").verdict.outcome == "leak"
+
+
+def test_rows_that_a_loader_gave_twice_are_no_leak(tmp_path: Path) -> None:
+    members, nonmembers = halves(made_up(400, surer=0.0))
+    twice = [{name: np.concatenate([array] * 2) for name, array in side.items()} for side in (members, nonmembers)]
+    methods = [{"method": "knn", "params": {"n_neighbors": [1]}}]
+    raw = a_raw_config(two_files(tmp_path, *twice), *ALL)
+    raw["attack"]["methods"] += methods
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    summary = audited(tmp_path / "c.yaml", tmp_path / "out")
+    assert summary.verdict.outcome != "leak"
+    assert summary.samples.n_groups == 400
+
+
+def test_the_same_file_for_both_sides_is_refused(tmp_path: Path) -> None:
+    members, _ = halves(made_up(100))
+    one, copy = write_npz(tmp_path / "a", members), write_npz(tmp_path / "b", members)
+    (tmp_path / "link.npz").hardlink_to(one)
+    (tmp_path / "soft.npz").symlink_to(one)
+    said = r"data\.files\.nonmembers: must be another file than data\.files\.members"
+    for other in (one, tmp_path / "link.npz", tmp_path / "soft.npz", copy):
+        with pytest.raises(InputError, match=said):
+            imported(write(tmp_path, {"members": str(one), "nonmembers": str(other)}), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_both_sides_may_be_one_file(tmp_path: Path) -> None:
+    members, nonmembers = halves(made_up(100))
+    for name, array in (("m", members["logits"]), ("n", nonmembers["logits"]), ("y", members["label"])):
+        np.save(tmp_path / f"{name}.npy", array)
+    label = str(tmp_path / "y.npy")
+    files = {side: {"logits": str(tmp_path / f"{side[0]}.npy"), "label": label} for side in ("members", "nonmembers")}
+    assert imported(write(tmp_path, files), tmp_path / "out")

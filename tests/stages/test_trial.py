@@ -30,6 +30,13 @@ class Wide(nn.Cell):
 def dies(num_classes=10):
     os.abort()
 
+def exits(num_classes=10):
+    os._exit(0)
+
+def latin(num_classes=10):
+    os.write(1, b"caf\\xe9 \\xff\\xfe\\n")
+    raise RuntimeError("no such layer")
+
 def raises(num_classes=10):
     raise RuntimeError("no such layer")
 
@@ -51,6 +58,9 @@ def save(path, num_classes):
 
 def first_three(given):
     return given[:, :3]
+
+def centred(given):
+    return given - given.mean(axis=0)
 
 def images(split):
     drawn = np.random.default_rng(len(split)).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
@@ -81,6 +91,23 @@ def test_check_says_what_goes_in_what_comes_out_and_what_is_right(
     assert all(int(right) <= 32 for right in found.groups())
 
 
+def own_config(folder: Path, num_classes: int, output: str) -> Path:
+    """A configuration of `OWN`, with its network's checkpoint."""
+    code, checkpoint = folder / "own.py", folder / "own.ckpt"
+    code.write_text(OWN)
+    saved = f"import own; own.save({str(checkpoint)!r}, {num_classes})"
+    subprocess.run([sys.executable, "-c", saved], check=True, cwd=folder, capture_output=True, timeout=120)
+    model = {"factory": f"{code}:build", "kwargs": {"num_classes": num_classes}, "checkpoint": str(checkpoint)}
+    raw = {
+        "model": model | {"output": output.format(code)},
+        "data": {"source": f"{code}:images", "members": {"split": "train"}, "nonmembers": {"split": "unseen"}},
+        "attack": {"cv": 2, "methods": [{"method": "correctness"}]},
+    }
+    config = folder / "own.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    return config
+
+
 @pytest.mark.parametrize(
     ("num_classes", "output", "given"), [(1, "logits", "64x1"), (5, "{}:first_three", "64x5")], ids=["one", "function"]
 )
@@ -88,19 +115,8 @@ def test_what_is_tried_may_have_other_columns_than_are_stated(
     tmp_path: Path, capsys: pytest.CaptureFixture, num_classes: int, output: str, given: str
 ) -> None:
     """One logit makes two columns, and a function any number, as in an extraction. Its prints are not shown."""
-    code, checkpoint = tmp_path / "own.py", tmp_path / "own.ckpt"
-    code.write_text(OWN)
-    saved = f"import own; own.save({str(checkpoint)!r}, {num_classes})"
-    subprocess.run([sys.executable, "-c", saved], check=True, cwd=tmp_path, capture_output=True, timeout=120)
-    model = {"factory": f"{code}:build", "kwargs": {"num_classes": num_classes}, "checkpoint": str(checkpoint)}
-    raw = {
-        "model": model | {"output": output.format(code)},
-        "data": {"source": f"{code}:images", "members": {"split": "train"}, "nonmembers": {"split": "unseen"}},
-        "attack": {"cv": 2, "methods": [{"method": "correctness"}]},
-    }
-    config = tmp_path / "own.yaml"
-    config.write_text(yaml.safe_dump(raw))
-    assert main(["check", str(config), "--try", "--set", f"model.checkpoint = {checkpoint}"]) == 0
+    config = own_config(tmp_path, num_classes, output)
+    assert main(["check", str(config), "--try", "--set", f"model.checkpoint = {tmp_path / 'own.ckpt'}"]) == 0
     printed = capsys.readouterr().out
     assert "for 2 classes" in printed
     tried = printed[printed.index("tried:") :].splitlines()
@@ -108,15 +124,31 @@ def test_what_is_tried_may_have_other_columns_than_are_stated(
     assert [line.split()[0] for line in tried] == ["tried:", "right"]
 
 
+def test_a_function_that_mixes_the_samples_of_a_batch_is_refused_by_check_and_by_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The size of the batch alone would decide the verdict."""
+    config = own_config(tmp_path, 5, "{}:centred")
+    for command in (["check", str(config), "--try"], ["run", str(config), "--out", str(tmp_path / "run")]):
+        assert main(command) == 2
+        printed = capsys.readouterr()
+        if command[0] == "check":
+            (line,) = (line for line in printed.err.splitlines() if line.startswith("mia-batch: "))
+            assert "must get one answer each time and whatever samples are beside it" in line
+            assert "own.py:centred of model.output" in line
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ("model.factory={}:dies", "--try: the network must run on 64 samples on CPU within 600 s and "),
+        ("model.factory={}:exits", "GiB, got: it ended with exit code 0 and without a result"),
+        ("model.factory={}:latin", "raised RuntimeError: no such layer"),
         ("model.factory={}:raises", "raised RuntimeError: no such layer"),
         ("model.factory={}:gives_images", "model.checkpoint: must have no other parameters"),
         ("model.kwargs.num_classes=7", "model.checkpoint: must have the network's shapes"),
     ],
-    ids=["dies", "raises", "other parameters", "other shapes"],
+    ids=["dies", "exits", "bytes", "raises", "other parameters", "other shapes"],
 )
 def test_a_trial_that_fails_is_one_line(
     new_audit: NewAudit, tmp_path: Path, capsys: pytest.CaptureFixture, change: str, said: str
@@ -130,6 +162,17 @@ def test_a_trial_that_fails_is_one_line(
     assert said in line
     assert "died of SIGABRT" in line or "dies" not in change
     assert printed.out == ""
+
+
+def test_a_run_says_that_a_stage_has_ended_without_doing_its_work(
+    new_audit: NewAudit, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "failures.py").write_text(FAILURES)
+    audit = new_audit()
+    change = f"model.factory={tmp_path / 'failures.py'}:exits"
+    assert main(["run", str(audit.config), "--out", str(tmp_path / "run"), "--set", change]) == 1
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("mia-batch: "))
+    assert line.startswith("mia-batch: extract ended with exit code 0 without doing its work: does the network")
 
 
 def test_without_mindspore_submit_says_so_and_check_refuses(

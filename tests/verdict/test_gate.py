@@ -220,6 +220,29 @@ def test_what_shows_that_the_attacks_are_too_weak_forbids_no_leak_alone(
 ) -> None:
     attacks = decisions(np.random.default_rng(7), 1000, accuracy, 2)
     assert decide(attacks, Gate(), methods=list(attacks)).leak is (leak is not None)
-    found = decide(attacks, Gate(), methods=list(attacks), too_weak="the gap")
+    found = decide(attacks, Gate(), methods=list(attacks), too_weak=lambda: "the gap")
     assert found.leak is leak
     assert found.sentence.startswith(word)
+
+
+JOINT = ("tutorial", {"threshold": 0.6, "metrics": ["auc"]}, {"rule": "any_above", "threshold": 0.6})
+
+
+@pytest.mark.parametrize("joint", JOINT)
+@pytest.mark.parametrize(("accuracy", "beside"), [(0.5, "no leak"), (0.6, "inconclusive")])
+def test_what_cannot_be_trusted_never_passes_a_joint_rule(joint: Any, accuracy: float, beside: str) -> None:
+    """Whatever the definitions' rules say beside it: with too few samples too."""
+    gate = GateConfig.model_validate(joint).gate()
+    low = {name: Estimate(0.5, 0.4, 0.55) for name in ("auc", "accuracy", "precision", "recall")}
+    found = {
+        name: scored(each.member, each.predicted, each.scores, estimates=low)
+        for name, each in attacks(accuracy, n=300).items()
+    }
+    trusted = decide(found, gate, methods=list(found))
+    assert (trusted.outcome, trusted.by_rules) == ("no leak", beside)
+    verdict = decide(found, gate, methods=list(found), too_weak=lambda: "losses alone do not say it.")
+    assert (verdict.outcome, verdict.by_rules) == ("inconclusive", "inconclusive")
+    assert verdict.sentence == "INCONCLUSIVE: losses alone do not say it."
+    above = numbers(0.7) | {"auc": Estimate(0.7, 0.6, 0.8)}
+    high = {name: scored(each.member, each.predicted, each.scores, estimates=above) for name, each in found.items()}
+    assert decide(high, gate, methods=list(high), too_weak=lambda: "losses alone do not say it.").outcome == "leak"
