@@ -16,8 +16,8 @@ from mia_batch.stages.plan import look_at, make_manifest, reference_checkpoints
 
 EXAMPLES = (
     "mia-batch references audit.yaml",
-    "mia-batch references audit.yaml other.yaml --prune          # show what neither config names",
-    "mia-batch references audit.yaml other.yaml --prune --yes    # remove it",
+    "mia-batch references a.yaml b.yaml --prune        # show what neither names",
+    "mia-batch references a.yaml b.yaml --prune --yes  # remove it",
 )
 SHOWN = 12  # digits of a key
 

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from references import Difference, write_inclusion
+from reference_runs import Difference, write_inclusion
 from running import REPO, one_line, run_job
 
 from mia_batch.attacks.registry import ATTACKS

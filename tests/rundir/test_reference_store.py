@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from reference_memory import measured
-from references import Difference
+from reference_runs import Difference
 from rundirs import a_manifest
 
 from mia_batch.attacks.registry import ATTACKS
