@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mia_batch.metrics.base import Estimate
 from mia_batch.metrics.ranking import auc
 
 ALPHA = 0.001  # how often sound references may be refused; unsound ones are far beyond any error
@@ -78,6 +79,26 @@ def inclusion_problem(
         if problem := _count_problem(inside[:, k], total - inside[:, sorted(left_out)].sum(axis=1), level, name):
             return problem
     return "" if member is None else _count_problem(np.asarray(member), total, level, "the target")
+
+
+def own_areas(phi: ArrayLike, reference_in: ArrayLike, *, alpha: float = ALPHA) -> list[Estimate]:
+    """How well each reference's phi tells what it was trained on: AUC, with intervals that hold together.
+
+    All below .5: inclusion is turned round. All around .5: it is in another order than the samples, or the references
+    have learned nothing of single samples; then attacks with them find nothing, whatever the target leaks.
+
+    Args:
+        phi: of the references, (n_samples, n_queries, n_references).
+        reference_in: (n_samples, n_references), 0 or 1.
+        alpha: error of all intervals together.
+
+    Returns:
+        Of each reference that was trained on some of the samples and not on others.
+    """
+    inside = np.asarray(reference_in)
+    means, level = np.asarray(phi).mean(axis=1), 1 - alpha / max(1, inside.shape[1])
+    playing = np.flatnonzero(inside.any(axis=0) & ~inside.all(axis=0))
+    return [auc(inside[:, k], means[:, k], level=level) for k in playing]
 
 
 def _column_problem(inside: NDArray[np.integer], names: Sequence[str]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.attacks.base import REFERENCE_COLUMNS
-from mia_batch.attacks.inclusion import inclusion_problem, is_complement_of_target
+from mia_batch.attacks.inclusion import inclusion_problem, is_complement_of_target, own_areas
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.data.digests import refuse_twins
 from mia_batch.data.inclusion import read_inclusion
@@ -63,7 +64,22 @@ def reference_columns(
     if problem:
         raise InputError(f"{config.references.inclusion}: references.inclusion: must not betray members: {problem}")
     phi = read_phi([found[weights[k]] for k in kept], samples, features.content)
+    _refuse_another_order(config.references.inclusion, phi, included)
     return {"query_phi": _own_phi(found, samples, features), "reference_phi": phi, "reference_in": included}
+
+
+def _refuse_another_order(file: Path, phi: NDArray[np.float64], included: NDArray[np.int8]) -> None:
+    """Refuse inclusion that is turned round, and warn of one that the references' own answers do not bear out."""
+    areas = own_areas(phi, included)
+    best = max(areas, key=lambda each: each.value, default=None)
+    if best is None:
+        return
+    told = f"the references' phi tells what they were trained on with AUC {best.value:.4f} at most"
+    if all(each.high < 0.5 for each in areas):
+        rule = "must be 1 where a reference was trained on a sample"
+        raise InputError(f"{file}: references.inclusion: {rule}, got {told}")
+    if all(each.low <= 0.5 for each in areas):
+        log.warning("%s: references.inclusion: %s; is it in the order of the samples?", file, told)
 
 
 def _refuse_missing(found: Mapping[str, ReferencePaths]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from made_references import BY_NAME, NAMES, answers, can_be_made, pairs_by_coins, references_of, result_of, samples_of
 from scipy import stats
 
-from mia_batch.attacks.inclusion import complements, inclusion_problem, is_complement_of_target
+from mia_batch.attacks.inclusion import complements, inclusion_problem, is_complement_of_target, own_areas
 from mia_batch.metrics.ranking import auc
 from mia_batch.samples import Samples
 
@@ -185,3 +185,14 @@ def test_where_the_number_of_references_tells_null_data_give_leaks_and_are_refus
         assert found == "reference 0 was trained on exactly the samples that the target was not"
     result = result_of(name, samples_of(phi[:, :, 0], phi[:, :, 1:], pool[:, 1:], pool[:, 0], np.zeros(4000)))
     assert auc(result.member, result.scores, level=0.999).high < 0.49
+
+
+def test_what_references_know_of_their_own_training_shows_inclusion_that_is_not_theirs() -> None:
+    """Right, turned round, of samples in another order; and none of a reference of other data."""
+    rng = np.random.default_rng(0)
+    inside = independent_halves(2000, 3, rng)
+    phi = rng.normal(size=(2000, 2, 3)) + inside[:, np.newaxis, :]
+    assert all(each.low > 0.5 for each in own_areas(phi, inside))
+    assert all(each.high < 0.5 for each in own_areas(phi, 1 - inside))
+    assert all(each.low <= 0.5 <= each.high for each in own_areas(phi, rng.permutation(inside)))
+    assert len(own_areas(phi, np.column_stack([inside[:, :2], np.zeros(2000, np.int8)]))) == 2
