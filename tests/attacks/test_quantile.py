@@ -8,7 +8,7 @@ import pytest
 from mia_batch.attacks.base import AttackResult, AttackSettings
 from mia_batch.attacks.quantile import ALPHA, LEAST_NONMEMBERS, QMIA, quantile_margin
 from mia_batch.attacks.split import make_splits
-from mia_batch.metrics.ranking import auc
+from mia_batch.metrics.ranking import auc, best_threshold
 from mia_batch.samples import Samples
 from mia_batch.search.tasks import CannotEvaluate
 from mia_batch.settings.schema import AttackConfig
@@ -82,6 +82,32 @@ def test_a_row_has_no_part_in_its_own_quantile() -> None:
     assert after.scores[row] - before.scores[row] == pytest.approx(7.0)
     others = np.setdiff1d(samples.splits[2].evaluated, [row])
     assert np.array_equal(after.scores[others], before.scores[others])
+
+
+def test_members_have_no_part_in_a_quantile() -> None:
+    samples = audit(300, leak=1.0)
+    split = samples.splits[0]
+    hinge = samples.columns["hinge"].copy()
+    hinge[split.fit[samples.member[split.fit] == 1]] += 50.0
+    changed = Samples(samples.member, samples.splits, **{**samples.columns, "hinge": hinge})
+    before, after = (result_of(each).scores[split.evaluated] for each in (samples, changed))
+    assert np.array_equal(before, after)
+
+
+def test_the_threshold_is_of_rows_whose_fold_had_no_part_in_their_quantile() -> None:
+    """By hand: each fold by the non-members of the other folds."""
+    samples = audit(300, leak=1.0)
+    split, member = samples.splits[0], samples.member
+    X, hinge = np.column_stack([samples.columns["label"], samples.columns["statistics"]]), samples.columns["hinge"]
+    scores = np.empty(len(split.fit))
+    for fold in range(split.n_folds):
+        own = split.fold_of == fold
+        others = split.fit[~own]
+        others = others[member[others] == 0]
+        expected = quantile_margin(X[others], hinge[others], X[split.fit[own]], alpha=0.05, seed=1)
+        scores[own] = hinge[split.fit[own]] - expected
+    threshold, _ = best_threshold(scores, member[split.fit])
+    assert result_of(samples).provenance["thresholds"][0] == threshold
 
 
 def test_too_few_nonmembers_are_not_evaluable() -> None:
