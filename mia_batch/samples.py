@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 TABLE, ROW = ":table", ":row"  # behind the name of a `Lookup`, of the arrays that it is made of
 OWN = ":own:"  # between the name of `OwnRows` and those of the arrays that they are made of
-# What references, `reference_in`, let attacks be made of: some sample is IN one, or OUT of one, or both, or both twice.
+# What references, `reference_in`, let attacks be made of: some sample is IN one, or OUT of one, or both, or both twice,
+# or one of them twice.
 SOME_IN, SOME_OUT, IN_AND_OUT, TWO_IN_AND_OUT = "some_in", "some_out", "in_and_out", "two_in_and_out"
+TWO_ON_A_SIDE = "two_on_a_side"
 
 
 def known_of_references(reference_in: NDArray[np.integer]) -> frozenset[str]:
@@ -25,6 +27,7 @@ def known_of_references(reference_in: NDArray[np.integer]) -> frozenset[str]:
     there = {
         SOME_IN: n_in.any(), SOME_OUT: n_out.any(),
         IN_AND_OUT: (np.minimum(n_in, n_out) >= 1).any(), TWO_IN_AND_OUT: (np.minimum(n_in, n_out) >= 2).any(),
+        TWO_ON_A_SIDE: (np.maximum(n_in, n_out) >= 2).any(),
     }  # fmt: skip
     return frozenset(name for name, is_there in there.items() if is_there)
 

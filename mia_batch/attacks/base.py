@@ -19,6 +19,10 @@ BLIND = "blind"  # the baseline of every audit, see attacks/blind.py
 # What references tell of samples: the signal `confidence` of the target, (n_samples, n_queries), and of each reference,
 # (n_samples, n_queries, n_references), and whose training data a sample was in, int8 (n_samples, n_references).
 REFERENCE_COLUMNS = ("query_phi", "reference_phi", "reference_in")
+# What the checkpoints of a training tell, oldest first and the audited one last: phi of the target, (n_samples,
+# n_checkpoints), its losses, of the same shape, and phi of each reference, (n_samples, n_checkpoints, n_references).
+TRAJECTORY_COLUMNS = ("trajectory_phi", "trajectory_loss", "trajectory_references")
+STACK = "stack"  # a matrix of samples whose rows are those of references that play the target: see attacks/stacked.py
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import (
     REFERENCE_COLUMNS,
+    TRAJECTORY_COLUMNS,
     AttackResult,
     AttackSettings,
     Parameter,
@@ -28,9 +29,10 @@ from mia_batch.attacks.proxy import pmia, pmia_class
 from mia_batch.attacks.ratio import GAMMA, log_ratio, log_ratio_offline, rmia_scores
 from mia_batch.attacks.sides import BLOCK_VALUES, References, Scores
 from mia_batch.attacks.thresholds import decision_task
+from mia_batch.attacks.trajectories import lira_trajectory
 from mia_batch.errors import Problem
 from mia_batch.metrics.ranking import best_threshold
-from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, Samples, Split
+from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, TWO_ON_A_SIDE, Samples, Split
 from mia_batch.search.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -39,6 +41,9 @@ COLUMNS = frozenset({"member", *REFERENCE_COLUMNS})
 SECONDS_PER_VALUE = 1e-7  # of a reference's phi
 BYTES_PER_VALUE = 8 * 12  # of the target's phi, and of a block of references'
 BYTES_PER_OTHER = 12  # of a reference's phi: of those that proxies have, half of all, three copies
+BYTES_PER_RESIDUAL = 8 * 6  # of a reference's phi at a checkpoint: what makes a covariance, in copies
+PHI = ("query_phi", "reference_phi")
+TRAJECTORY_PHI = (TRAJECTORY_COLUMNS[0], TRAJECTORY_COLUMNS[2])
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ class ReferenceAttack:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     gamma: Parameter | None = None  # of an attack that compares with a population, see `ratio.rmia_scores`
     per_class: bool = False
+    phi: tuple[str, str] = PHI  # which columns have the target's phi and the references'
+    bytes_per_other: int = BYTES_PER_OTHER
 
     @property
     def needs(self) -> frozenset[str]:
         """The phi of target and references, which were trained on what, and for proxies by class the true class."""
-        return COLUMNS | self.sides | ({"label"} if self.per_class else set())
+        return COLUMNS | {*self.phi} | self.sides | ({"label"} if self.per_class else set())
 
     def check(self, params: Mapping[str, Sequence[Any]]) -> list[Problem]:
         """Each parameter has one value in its range."""
@@ -74,8 +81,8 @@ class ReferenceAttack:
         params = {key: each.default for key, each in self.all_parameters.items()}
         params |= {key: values[0] for key, values in settings.params.items()}
         (task,) = decision_task(self.name, samples, _Work(self, params))
-        n_target, n_others = (_size(samples, name) for name in ("query_phi", "reference_phi"))
-        memory = task.memory + BYTES_PER_VALUE * (n_target + BLOCK_VALUES) + BYTES_PER_OTHER * n_others
+        n_target, n_others = (_size(samples, name) for name in self.phi)
+        memory = task.memory + BYTES_PER_VALUE * (n_target + BLOCK_VALUES) + self.bytes_per_other * n_others
         return [replace(task, cost=task.cost + SECONDS_PER_VALUE * n_others, memory=memory, kept=False)]
 
     def result(self, samples: Samples, settings: AttackSettings, results: Mapping[str, Any]) -> AttackResult:
@@ -103,7 +110,8 @@ class _Work:
     params: Mapping[str, float | None]
 
     def run(self, samples: Samples) -> dict[str, Any]:
-        found = self.attack.score(References.of(samples), **{key: self.params[key] for key in self.attack.parameters})
+        references = References.of(samples, *self.attack.phi)
+        found = self.attack.score(references, **{key: self.params[key] for key in self.attack.parameters})
         scored, thresholds = [], []
         for split in samples.splits:
             scores = self.attack.of_split(found.values, samples, split, self.params.get("gamma"))
@@ -139,4 +147,10 @@ ON_REFERENCES = [
     ReferenceAttack("squared_difference", squared_difference, _BOTH),
     ReferenceAttack("pmia", pmia, _PROXIES),
     ReferenceAttack("pmia_class", pmia_class, _PROXIES, per_class=True),
+]
+ON_TRAJECTORIES = [
+    ReferenceAttack(
+        "lira_trajectory", lira_trajectory, _BOTH | {TWO_ON_A_SIDE}, phi=TRAJECTORY_PHI,
+        bytes_per_other=BYTES_PER_RESIDUAL,
+    ),
 ]

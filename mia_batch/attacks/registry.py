@@ -7,7 +7,7 @@ from mia_batch.attacks.blind import BlindAttack
 from mia_batch.attacks.classifiers import HGB, KNN, LR, MLP, RF
 from mia_batch.attacks.population import ATTACK_P
 from mia_batch.attacks.quantile import QMIA
-from mia_batch.attacks.references import ON_REFERENCES
+from mia_batch.attacks.references import ON_REFERENCES, ON_TRAJECTORIES
 from mia_batch.attacks.stacked import STACKED
 from mia_batch.attacks.thresholds import CORRECTNESS, ON_ALL, ON_CLASSES
 
@@ -22,7 +22,7 @@ ATTACKS: dict[str, Attack] = {
     **{attack.name: attack for attack in ON_CLASSES},
     "attack_p": ATTACK_P,
     "qmia": QMIA,
-    **{attack.name: attack for attack in ON_REFERENCES},
+    **{attack.name: attack for attack in (*ON_REFERENCES, *ON_TRAJECTORIES)},
     **{attack.name: attack for attack in STACKED},
 }
 # Made in every audit beside its attacks. They know nothing of the model: no configuration names them, no gate judges

@@ -38,6 +38,7 @@ class References:
     others: Floats  # (n_samples, n_queries, n_references)
     inside: NDArray[np.int8]  # (n_samples, n_references) 1 where the reference was trained on the sample
     label: NDArray[np.integer] | None = None  # (n_samples,) true classes
+    steps: References | None = None  # the same at the checkpoints of a training, one for each query: see trajectories
 
     def __post_init__(self) -> None:
         shapes = {name: np.shape(getattr(self, name)) for name in ("target", "others", "inside")}
@@ -46,10 +47,10 @@ class References:
             raise ValueError(f"references: must be of shapes (n, q), (n, q, k) and (n, k), got {shapes}")
 
     @classmethod
-    def of(cls, samples: Samples) -> References:
-        """From the columns of samples."""
-        phi, others, inside = (samples.columns[name] for name in ("query_phi", "reference_phi", "reference_in"))
-        return cls(phi, others, inside, samples.columns.get("label"))
+    def of(cls, samples: Samples, target: str = "query_phi", others: str = "reference_phi") -> References:
+        """From the columns of samples, phi from those of these names."""
+        columns = samples.columns
+        return cls(columns[target], columns[others], columns["reference_in"], columns.get("label"))
 
     @property
     def n_references(self) -> int:

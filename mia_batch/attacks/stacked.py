@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import REFERENCE_COLUMNS, AttackResult, AttackSettings, result_over_all_rows
+from mia_batch.attacks.base import REFERENCE_COLUMNS, STACK, AttackResult, AttackSettings, result_over_all_rows
 from mia_batch.attacks.bayesian import lira_bayes
 from mia_batch.attacks.differences import calibration, squared_difference
 from mia_batch.attacks.inclusion import complements
 from mia_batch.attacks.lira import lira_fixed
 from mia_batch.attacks.ratio import A_UNTUNED, log_p, log_ratio
 from mia_batch.attacks.sides import References, Side, pooled_variances, sides
+from mia_batch.attacks.trajectories import lira_trajectory, n_trajectory_features, trajectory_features
 from mia_batch.errors import Problem
 from mia_batch.samples import OwnRows, Part, Samples, Split
 from mia_batch.search.estimators import check_grid
@@ -32,7 +33,7 @@ from mia_batch.search.tasks import CannotEvaluate, Task
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-STACK, NULL = "stack", "stack_null"  # matrices of samples
+NULL = "stack_null"  # as `STACK`, of permuted inclusion
 LEAST_UNITS = 3  # pairs, or references that have no complement: one plays the target, two remain
 N_FEATURES = 14
 MOST_WAYS = 16  # to leave a unit out that score the target
@@ -58,10 +59,11 @@ def units(reference_in: NDArray[np.int8]) -> list[list[int]]:
 
 
 def stack_features(references: References) -> Floats:
-    """Of each sample what a target and its references say, (n_samples, N_FEATURES), all finite.
+    """Of each sample what a target and its references say, (n_samples, n_stack_features(n_checkpoints)), all finite.
 
     The target's phi and loss; mean, median and standard deviation of IN and of OUT; the scores of single attacks; the
-    mean of the class's OUT. How many references are on a side is left out: it tells how they were drawn.
+    mean of the class's OUT; of the checkpoints of the training, if they are known, `trajectory_features` and the score
+    of LiRA over them. How many references are on a side is left out: it tells how they were drawn.
     """
     inside, out = sides(references)
     medians = [side.centre for side in sides(references, medians=True)]
@@ -78,7 +80,20 @@ def stack_features(references: References) -> Floats:
         _filled(medians[0], medians[1] + gap), _filled(medians[1], medians[0] - gap), *spreads,
         *(score.values for score in scores),
     ]  # fmt: skip
-    return np.column_stack([*(column.mean(axis=1) for column in columns), _of_class(mean_out, references.label)])
+    means = [*(column.mean(axis=1) for column in columns), _of_class(mean_out, references.label)]
+    return np.column_stack([*means, *_of_steps(references.steps)])
+
+
+def n_stack_features(n_checkpoints: int) -> int:
+    """Columns of `stack_features`."""
+    return N_FEATURES + (n_trajectory_features(n_checkpoints) + 1 if n_checkpoints > 1 else 0)
+
+
+def _of_steps(steps: References | None) -> list[Floats]:
+    """What the checkpoints of the training tell, n_samples rows each."""
+    if steps is None:
+        return []
+    return [trajectory_features(steps.target, -log_p(steps.target)), lira_trajectory(steps).values]
 
 
 def _filled(centre: Floats, other: Floats) -> Floats:
@@ -123,14 +138,14 @@ def stack_rows(
         others = [k for k in range(references.n_references) if k not in unit]
         for k in unit:
             rows = np.sort(rng.choice(n, n_rows, replace=False))
-            features.append(stack_features(_attacked(references, references.others[:, :, k], others))[rows])
+            features.append(stack_features(attacked(references, k, others))[rows])
             labels.append(references.inside[rows, k])
             of_sample.append(rows)
     n_fit = sum(map(len, labels))
     for way in rng.permutation(len(left_out))[:MOST_WAYS]:
         unit = left_out[way]
         others = [k for k in range(references.n_references) if k not in unit]
-        features.append(stack_features(_attacked(references, references.target, others)))
+        features.append(stack_features(attacked(references, None, others)))
     X = _standardised(np.concatenate(features), n_fit)
     y = np.concatenate([*labels, np.zeros(len(X) - n_fit)]).astype(np.int8)
     split = Split(
@@ -154,13 +169,16 @@ def stack_columns(
     }  # fmt: skip
 
 
-def stack_shapes(n_samples: int, n_references: int, *, cv: int, max_rows: int | None) -> dict[str, OwnRows]:
+def stack_shapes(
+    n_samples: int, n_references: int, *, cv: int, max_rows: int | None, n_checkpoints: int = 1
+) -> dict[str, OwnRows]:
     """What `stack_columns` makes at most, without memory for it."""
     if n_references < LEAST_UNITS:
         return {}
     n_fit = n_references * _rows_of_each(n_samples, n_references, cv, max_rows)
     n_rows = n_fit + min(n_references, MOST_WAYS) * n_samples
-    X, y = np.broadcast_to(np.zeros((1, 1)), (n_rows, N_FEATURES)), np.broadcast_to(np.int8(0), n_rows)
+    X = np.broadcast_to(np.zeros((1, 1)), (n_rows, n_stack_features(n_checkpoints)))
+    y = np.broadcast_to(np.int8(0), n_rows)
     split = Split(np.arange(n_fit), np.arange(n_fit, dtype=np.int32) % cv, np.arange(n_fit, n_rows))
     return dict.fromkeys((STACK, NULL), OwnRows(X, y, split))
 
@@ -176,12 +194,15 @@ def permuted(references: References, *, seed: int) -> References:
     for unit in units(references.inside):
         order = rng.permutation(len(inside))
         inside[:, unit] = inside[order][:, unit]
-    return References(references.target, references.others, inside, references.label)
+    steps = references.steps and replace(references.steps, inside=inside)
+    return replace(references, inside=inside, steps=steps)
 
 
-def _attacked(references: References, phi: Floats, others: Sequence[int]) -> References:
-    """A target of this phi, (n_samples, n_queries), and some of the references."""
-    return References(phi, references.others[:, :, others], references.inside[:, others], references.label)
+def attacked(references: References, k: int | None, others: Sequence[int]) -> References:
+    """Reference k in the place of the target, None for the target itself, and some of the references."""
+    target = references.target if k is None else references.others[:, :, k]
+    inside, steps = references.inside[:, others], references.steps and attacked(references.steps, k, others)
+    return References(target, references.others[:, :, others], inside, references.label, steps)
 
 
 def _standardised(X: Floats, n_fit: int) -> Floats:

@@ -1,6 +1,6 @@
 """Trajectories: what the checkpoints of one training run say of a sample together.
 
-Arrays in, a number for each sample out. Of the scores only `trajectory_lira` and `update_attack` are membership tests;
+Arrays in, a number for each sample out. Of the scores only `lira_trajectory` and `update_attack` are membership tests;
 `lt_iqr` and `fluctuation` say how exposed a training record is.
 """
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mia_batch.attacks.sides import LEAST_SD, UNSEEN_VARIANCE, References, Scores, sides
+
 Floats = NDArray[np.float64]
-MEASURABLE = 1e-12  # of the values' size: a spread below is rounding
 RIDGE = 1e-9  # of a variance, so that checkpoints that say the same leave a covariance that can be inverted
 
 
@@ -90,69 +91,55 @@ def trajectory_log_ratio(phi: ArrayLike, mean_in: ArrayLike, mean_out: ArrayLike
     return np.einsum("ij,ij->i", weight, x - (inside + out) / 2)
 
 
-def trajectory_lira(phi: ArrayLike, references: ArrayLike, inside: ArrayLike) -> PerSample:
+def lira_trajectory(references: References) -> Scores:
     """LiRA over the checkpoints of a training run, against references at the same checkpoints; high for members.
 
     `trajectory_log_ratio` with each sample's means of both sides, and one covariance for all samples and both sides,
-    `pooled_covariance`: Carlini et al. 2022, arXiv 2112.03570, with a vector of phi for one.
+    `pooled_covariance`: Carlini et al. 2022, arXiv 2112.03570, with a vector of phi for one. A sample that lacks a side
+    takes what the other side lets expect: its mean and the mean difference of the sides over the other samples.
 
     Args:
-        phi: of the target, (n_samples, n_checkpoints), finite.
-        references: phi of the references, (n_samples, n_references, n_checkpoints), finite.
-        inside: whether each was trained on the sample, (n_samples, n_references), 0 or 1.
-
-    Returns:
-        NaN with a reason of samples that lack references on one side, and of all samples where no side of a sample
-        has two references, or where phi of the references does not vary.
-
-    Raises:
-        ValueError: wrong shape, or a value that is not finite.
+        references: with a checkpoint for each query, in the order of training.
     """
-    x, others = _finite("phi", phi, 2), _finite("references", references, 3)
-    member = np.asarray(inside).astype(bool)
-    if others.shape[::2] != x.shape or member.shape != others.shape[:2]:
-        shapes = f"{x.shape}, {others.shape} and {member.shape}"
-        raise ValueError(f"phi, references and inside: must be (n, t), (n, k, t) and (n, k), got {shapes}")
-    S, why = pooled_covariance(others, member)
-    if S is None:
-        return PerSample(np.full(len(x), np.nan), why)
-    both = member.any(axis=1) & (~member).any(axis=1)
-    values = np.full(len(x), np.nan)
-    mean_in, mean_out = (_means(others[both], side) for side in (member[both], ~member[both]))
-    values[both] = trajectory_log_ratio(x[both], mean_in, mean_out, S)
-    missing = int((~both).sum())
-    return PerSample(values, f"{missing} samples lack references on one side" if missing else None)
+    inside, out = sides(references)
+    S = pooled_covariance(references.others.transpose(0, 2, 1), references.inside == 1)
+    complete = (inside.n >= 1) & (out.n >= 1)
+    apart = (inside.centre - out.centre)[complete[:, 0]]
+    gap = apart.mean(axis=0) if len(apart) else np.zeros(references.target.shape[1])
+    mean_in = np.where(inside.n >= 1, inside.centre, out.centre + gap)
+    mean_out = np.where(out.n >= 1, out.centre, inside.centre - gap)
+    values = trajectory_log_ratio(references.target, mean_in, mean_out, S)
+    return Scores(values[:, np.newaxis], ~complete[:, 0], np.zeros(len(values), dtype=bool))
 
 
-def pooled_covariance(references: Floats, inside: NDArray[np.bool_]) -> tuple[Floats | None, str | None]:
+def pooled_covariance(references: Floats, inside: NDArray[np.bool_]) -> Floats:
     """Covariance over the checkpoints within a sample's side, pooled over samples and both sides, and shrunk.
 
-    Pooled: the sum of the products of residuals / sum (n_i - 1) over sides of at least two references. Shrunk: its
-    correlations towards 0 by Ledoit & Wolf (2004), its variances left as they are, so that the scale of a checkpoint
-    does not matter.
+    Pooled: the sum of the products of residuals / sum (n_i - 1) over sides of at least two references, no standard
+    deviation below `sides.LEAST_SD`. Shrunk: its correlations towards 0 by Ledoit & Wolf (2004), its variances left as
+    they are, so that the scale of a checkpoint does not matter.
 
     Args:
         references: (n_samples, n_references, n_checkpoints).
         inside: (n_samples, n_references).
 
     Returns:
-        (n_checkpoints, n_checkpoints), or None and the reason.
+        (n_checkpoints, n_checkpoints), positive definite; where no side of a sample has two references, so that nothing
+        is seen of it, `sides.UNSEEN_VARIANCE` at every checkpoint.
     """
     from sklearn.covariance import ledoit_wolf_shrinkage  # takes a second
 
-    sides = [(side, side.sum(axis=1) >= 2) for side in (inside, ~inside)]
-    residuals = np.vstack([_residuals(references[pairs], side[pairs]) for side, pairs in sides])
-    freedom = sum(int((side[pairs].sum(axis=1) - 1).sum()) for side, pairs in sides)
+    pairs = [(side, side.sum(axis=1) >= 2) for side in (inside, ~inside)]
+    residuals = np.vstack([_residuals(references[enough], side[enough]) for side, enough in pairs])
+    freedom = sum(int((side[enough].sum(axis=1) - 1).sum()) for side, enough in pairs)
     if not freedom:
-        return None, "no sample has two references on a side"
+        return np.eye(references.shape[2]) * UNSEEN_VARIANCE
     pooled = residuals.T @ residuals / freedom
-    spread = np.sqrt(np.diag(pooled))
-    if not (spread > MEASURABLE * np.abs(references).max(initial=0.0)).all():
-        return None, "phi of the references does not vary at every checkpoint"
-    shrinkage = ledoit_wolf_shrinkage(residuals / spread, assume_centered=True)
+    spread = np.maximum(np.sqrt(np.diag(pooled)), LEAST_SD)
+    shrinkage = ledoit_wolf_shrinkage(residuals / spread, assume_centered=True) if residuals.any() else 1.0
     correlation = (1 - shrinkage) * pooled / np.outer(spread, spread)
     np.fill_diagonal(correlation, 1.0 + RIDGE)
-    return correlation * np.outer(spread, spread), None
+    return np.asarray(correlation * np.outer(spread, spread))
 
 
 def _residuals(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
@@ -163,6 +150,32 @@ def _residuals(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
 def _means(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
     """Of the chosen references, (n_samples, n_checkpoints); each sample has one at least."""
     return np.einsum("ikt,ik->it", values, chosen.astype(np.float64)) / chosen.sum(axis=1)[:, np.newaxis]
+
+
+def trajectory_features(phi: ArrayLike, losses: ArrayLike) -> Floats:
+    """What classifiers are told of the checkpoints, (n_samples, n_trajectory_features(n_checkpoints)).
+
+    LT-IQR and fluctuation of the losses, phi of all checkpoints before the last, and the differences of phi from one to
+    the next.
+
+    Args:
+        phi: (n_samples, n_checkpoints), finite, in the order of training, at least two.
+        losses: of the same shape, finite.
+
+    Raises:
+        ValueError: wrong shapes, or a value that is not finite.
+    """
+    steps, found = _finite("phi", phi, 2), _finite("losses", losses, 2)
+    if steps.shape != found.shape or steps.shape[1] < 2:
+        raise ValueError(f"phi and losses: must be of two checkpoints or more, got {steps.shape} and {found.shape}")
+    return np.column_stack([
+        lt_iqr(found).values, fluctuation(found).values, steps[:, :-1], np.diff(steps, axis=1),
+    ])  # fmt: skip
+
+
+def n_trajectory_features(n_checkpoints: int) -> int:
+    """Columns of `trajectory_features`; none of one checkpoint."""
+    return 2 * n_checkpoints if n_checkpoints > 1 else 0
 
 
 def update_attack(phi_before: ArrayLike, phi_now: ArrayLike) -> Floats:

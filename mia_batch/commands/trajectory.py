@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from mia_batch.attacks.trajectories import PerSample, fluctuation, lt_iqr
 from mia_batch.files import atomic_path
 from mia_batch.process.exit_codes import BY_OUTCOME
 from mia_batch.report.summary import plain
-from mia_batch.stages.trajectory import FirstLeak, Records, Step, Trajectory, Update, read_trajectory
+from mia_batch.stages.trajectory import FirstLeak, Records, Step, Trajectory, read_trajectory
+from mia_batch.stages.trajectory_attacks import SHOWN as METRICS
+from mia_batch.stages.trajectory_attacks import OfScores
 
 EXAMPLES = (
     "mia-batch trajectory epochs",
@@ -27,6 +30,7 @@ EXAMPLES = (
 )
 COLUMNS = ("split", "index", "member", "label", "lt_iqr", "fluctuation", "last_loss")
 HEADER = ("step", "checkpoint", "run", "verdict", "best attack", "balanced acc.")
+PRINTED = "tpr_at_fpr_0.01"
 SHOWN = 5  # records with the largest LT-IQR
 NO_TEST = "LT-IQR ranks training records by exposure; it is not a membership test."
 CHOSEN = "The best attack is chosen by its value at each step: its interval does not allow for that."
@@ -83,7 +87,14 @@ def as_object(found: Trajectory, exposure: tuple[PerSample, PerSample]) -> dict[
         "n_members": int(found.records.member[:, -1].sum()),
         "most_exposed": most,
         "reason": exposure[0].reason,
-        "updates": [_update_object(update) for update in found.updates],
+        "updates": [
+            {"before": before.run, "now": now.run, "n_arrived": update.n_members, "n_stayed": update.n_nonmembers,
+             "n_twins": update.n_twins} | _metrics_object(update)
+            for before, now, update in _updates(found)
+        ],
+        "lira": {
+            name: getattr(found.lira, name) for name in ("n_members", "n_nonmembers", "n_twins", "n_left_out")
+        } | _metrics_object(found.lira),
         "left_out": dict(found.left_out),
         "cautions": found.cautions,
     })  # fmt: skip
@@ -94,11 +105,16 @@ def _step_object(step: Step) -> dict[str, Any]:
     return asdict(step) | {"balanced_accuracy": interval}
 
 
-def _update_object(update: Update) -> dict[str, Any]:
-    return {
-        "before": update.before.run, "now": update.now.run, "n_arrived": update.n_arrived, "n_stayed": update.n_stayed,
-        "n_twins": update.n_twins, "auc": update.auc and asdict(update.auc), "reason": update.reason or None,
+def _metrics_object(found: OfScores) -> dict[str, Any]:
+    return {name: asdict(found.metrics[name]) if found.metrics else None for name in METRICS} | {
+        "reason": found.reason or None
     }  # fmt: skip
+
+
+def _updates(found: Trajectory) -> Iterator[tuple[Step, Step, OfScores]]:
+    """Each update with the step before and after it."""
+    for (before, now), update in zip(pairwise(found.steps), found.updates, strict=True):
+        yield before, now, update
 
 
 def most_exposed(found: Trajectory, exposure: tuple[PerSample, PerSample]) -> list[int]:
@@ -117,7 +133,7 @@ def as_text(found: Trajectory, exposure: tuple[PerSample, PerSample]) -> str:
     blocks = [
         "\n".join((*_table(found), CHOSEN)),
         "\n".join((leak_sentence(found.first_leak, found.steps), *_exposure_lines(found, exposure))),
-        "\n".join(_update_lines(found)),
+        "\n".join(_attack_lines(found)),
         "\n".join((*found.cautions, *(f"left out: {run}: {why}" for run, why in found.left_out.items()))),
     ]
     return "\n\n".join(_printable(block) for block in blocks if block)
@@ -163,21 +179,37 @@ def _exposure_lines(found: Trajectory, exposure: tuple[PerSample, PerSample]) ->
     yield NO_TEST
 
 
-def _update_lines(found: Trajectory) -> Iterator[str]:
-    reasons: Mapping[str, None] = dict.fromkeys(update.reason for update in found.updates if update.auc is None)
-    if not found.updates or (len(reasons) == 1 and all(update.auc is None for update in found.updates)):
+def _attack_lines(found: Trajectory) -> Iterator[str]:
+    lira = f"LiRA over {len(found.steps)} checkpoints"
+    if found.lira.reason:
+        yield f"{lira}: not run, because {found.lira.reason}."
+    else:
+        n = found.lira
+        left_out = f", without {n.n_left_out} that were not the same at all steps" if n.n_left_out else ""
+        yield f"{lira}: {_figures(n)}, {n.n_members} members against {n.n_nonmembers} non-members{left_out}."
+    reasons: Mapping[str, None] = dict.fromkeys(update.reason for update in found.updates)
+    if not found.updates or (len(reasons) == 1 and all(update.reason for update in found.updates)):
         yield f"Update attack: not run, because {next(iter(reasons), 'there is one checkpoint')}."
         return
-    for update in found.updates:
-        between = f"Update attack, {update.before.name} to {update.now.name}"
-        if update.auc is None:
-            yield f"{between}: not run, because {update.reason}."
-            continue
-        area, twins = update.auc, f", without {update.n_twins} whose input is in both" if update.n_twins else ""
-        yield (
-            f"{between}: AUC {area.value:.4f} ({area.low:.4f} to {area.high:.4f}), {update.n_arrived} samples that "
-            f"arrived against {update.n_stayed} that stayed outside{twins}."
-        )
+    for before, now, update in _updates(found):
+        yield f"Update attack, {before.name} to {now.name}: {_of_update(update)}"
+
+
+def _of_update(update: OfScores) -> str:
+    if update.reason:
+        return f"not run, because {update.reason}."
+    twins = f", without {update.n_twins} whose input is in both" if update.n_twins else ""
+    return (
+        f"{_figures(update)}, {update.n_members} samples that arrived against {update.n_nonmembers} that stayed "
+        f"outside{twins}."
+    )
+
+
+def _figures(found: OfScores) -> str:
+    """AUC and TPR at the FPR that is resolved, with their intervals."""
+    area, tpr = found.metrics["auc"], found.metrics[PRINTED]
+    said = f"AUC {area.value:.4f} ({area.low:.4f} to {area.high:.4f})"
+    return said if tpr.reason else f"{said}, TPR at FPR 0.01 {tpr.value:.4f} ({tpr.low:.4f} to {tpr.high:.4f})"
 
 
 def _printable(text: str) -> str:

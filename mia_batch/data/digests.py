@@ -35,8 +35,11 @@ def data_digests(data: DataConfig, between: Between = None) -> dict[str, str]:
 def digests(config: Config, between: Between = None) -> dict[str, str]:
     """SHA-256 of the checkpoint, the data files, index files, other named files and functions' files, by field.
 
+    Of an audit of an earlier checkpoint it is a digest of what its rows depend on.
+
     Raises:
-        InputError: a file cannot be read, or a reference is there twice or is the audited checkpoint itself.
+        InputError: a file cannot be read, a reference is there twice or is the audited checkpoint itself, or an earlier
+            audit lacks rows.
     """
     files: dict[str, Path | None] = {} if isinstance(config.model, NoModel) else {
         "model.checkpoint": config.model.checkpoint, **config.model.files(),
@@ -49,6 +52,10 @@ def digests(config: Config, between: Between = None) -> dict[str, str]:
     found = {field: sha256(file, between) for field, file in files.items() if file}
     if config.references:
         refuse_twins(found, files)
+    if config.attack.trajectory:
+        from mia_batch.rundir.earlier import earlier_digests  # h5py: only where there are earlier audits
+
+        found |= earlier_digests(config.attack.trajectory)
     return found | {f"data:{name}": digest for name, digest in data_digests(config.data, between).items()}
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from mia_batch.errors import InputError
 from mia_batch.files import sha256
+from mia_batch.rundir.earlier import earlier_digests
 from mia_batch.rundir.identity import (
     OF_VERDICT,
+    TRAJECTORY,
     VERDICT_FILES,
     differences,
     features_identity,
@@ -72,8 +74,9 @@ def in_force(paths: RunPaths, manifest: Manifest) -> Manifest:
 def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) -> Manifest:
     """The manifest of a run that is there already, with another configuration, which may be no other run's.
 
-    No file is read again but those that only the verdict reads, those of references that are named otherwise than they
-    were and, if asked for, the checkpoint; so what is known of the other files stays as it was.
+    No file is read again but those that only the verdict reads, what audits of earlier checkpoints hold, files of
+    references that are named otherwise than they were and, if asked for, the checkpoint; so what is known of the other
+    files stays as it was.
 
     Raises:
         InputError: there is no run, or one of another model, data or extraction.
@@ -82,11 +85,11 @@ def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) 
     if found is None:
         raise InputError(f"{paths.root}: must be a run directory with {paths.manifest.name}; run extract first")
     own = config.resolved().get("references")
-    afresh = VERDICT_FILES if own == found.config.get("references") else (*VERDICT_FILES, "references.")
+    afresh = (*VERDICT_FILES, TRAJECTORY, *([] if own == found.config.get("references") else ["references."]))
     known = {field: digest for field, digest in found.digests.items() if not field.startswith(afresh)}
     read = {field: file for field, file in _named_files(config).items() if field.startswith(afresh)}
     read |= _audited_files(config) if checkpoint else {}
-    digests = known | {field: sha256(file) for field, file in read.items()}
+    digests = known | {field: sha256(file) for field, file in read.items()} | earlier_digests(config.attack.trajectory)
     here = found.model_copy(update={"config": config.resolved(), "digests": digests, "changes": config.changes})
     in_force(paths, here)
     unread = {

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS
+from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS, STACK, TRAJECTORY_COLUMNS
 from mia_batch.errors import InputError
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
@@ -27,10 +27,10 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 # search is computed, and in how much memory, changes no number, so that a run can go on elsewhere.
 NOT_IDENTITY = frozenset(
     ("model.checkpoint", "model.rename", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler",
-     "references.checkpoints", "references.inclusion", "references.store", "references.group")
+     "attack.trajectory", "references.checkpoints", "references.inclusion", "references.store", "references.group")
 )
 NAMED_FILE = re.compile(
-    r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+|files(\..+)?)|report\.slices\.\w+\..+"
+    r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+|files(\..+)?)|report\.slices(_by)?\.\w+\..+"
 )
 # What only the verdict reads of a section that rows depend on.
 OF_VERDICT = {"data": ("max_duplicates", "nonmembers_used_for", "randomised", "canaries")}
@@ -43,6 +43,9 @@ BEFORE: dict[str, Any] = {
     "data.max_duplicates": 1.0,
 }  # fmt: skip
 CONTENT = "SHA-256 of "
+TRAJECTORY = "attack.trajectory["
+# Columns of samples to which earlier checkpoints add something.
+ON_TRAJECTORY = ("features", STACK, *TRAJECTORY_COLUMNS)
 NOT_TRAINING = frozenset((f"{CONTENT}model.checkpoint", "train.checkpoint_every"))
 # Of features.h5, what is of the samples or the weights and not of the network and how it is run.
 OF_SAMPLES = re.compile(
@@ -65,7 +68,8 @@ def features_identity(manifest: Manifest) -> dict[str, Any]:
 def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
     """Of attacks/<method>.h5: the features, the section `attack` and, of its methods, this one, if it is configured.
 
-    Of an attack that needs references also which they are, and what each was trained on.
+    Of an attack that needs references also which they are, and what each was trained on; of one that earlier
+    checkpoints tell something, what their audits hold.
 
     Raises:
         KeyError: the configuration has no such attack.
@@ -76,7 +80,7 @@ def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
 def verdict_identity(manifest: Manifest) -> dict[str, Any]:
     """Of summary.json: the features, every attack, the sections `gate`, `report` and `audit`, and `OF_VERDICT`."""
     found = _of_sections(manifest, "model", "data", "extract", "gate", "report", "audit", rows=False)
-    return found | attacks_identity(manifest)
+    return found | attacks_identity(manifest) | _trajectory(manifest)  # which records.csv shows
 
 
 def attacks_identity(manifest: Manifest) -> dict[str, Any]:
@@ -185,15 +189,35 @@ def _settings(manifest: Manifest, method: str) -> dict[str, Any]:
     grids = {each["method"]: each for each in section.get("methods", [])}
     own = {key: value for key, value in section.items() if key != "methods"}
     own |= {} if method == BLIND else {f"methods[{method}]": grids[method]}
-    return _identity({"attack": own}) | (_references(manifest) if _needs_references(manifest, method) else {})
+    found = _identity({"attack": own})
+    if "references" in manifest.config and _needs(method, REFERENCE_COLUMNS):
+        found |= _references(manifest)
+    if section.get("trajectory") and _needs(method, ON_TRAJECTORY):
+        found |= _trajectory(manifest)
+    return found
 
 
-def _needs_references(manifest: Manifest, method: str) -> bool:
-    if "references" not in manifest.config or method == BLIND:
+def _needs(method: str, columns: Collection[str]) -> bool:
+    if method == BLIND:
         return False
-    from mia_batch.attacks.registry import ATTACKS  # scikit-learn: only where there are references
+    from mia_batch.attacks.registry import ATTACKS  # scikit-learn: only where there are references, or earlier audits
 
-    return method in ATTACKS and not ATTACKS[method].needs.isdisjoint(REFERENCE_COLUMNS)
+    return method in ATTACKS and not ATTACKS[method].needs.isdisjoint(columns)
+
+
+def _trajectory(manifest: Manifest) -> dict[str, Any]:
+    """What the audits of earlier checkpoints hold; in their order, which is that of training."""
+    return {f"{CONTENT}{field}": digest for field, digest in manifest.digests.items() if field.startswith(TRAJECTORY)}
+
+
+def earlier_digest(rows: Manifest, manifest: Manifest) -> str:
+    """Hex digest of what a later audit may read of this one.
+
+    Args:
+        rows: what its features.h5 was made from.
+        manifest: its run.json, which names its references.
+    """
+    return _digest(features_identity(rows) | (_references(manifest) if "references" in manifest.config else {}))
 
 
 def _references(manifest: Manifest) -> dict[str, Any]:

@@ -101,6 +101,12 @@ def audited_file(manifest: Manifest) -> tuple[Path, str]:
     return Path(files), manifest.digests[field]
 
 
+def audited_content(manifest: Manifest) -> tuple[str, ...]:
+    """What tells a checkpoint, or its imported outputs, from others."""
+    files = (digest for field, digest in manifest.digests.items() if field.startswith("data.files"))
+    return (audited_file(manifest)[1], *files)
+
+
 def audited_by(run: str, manifest: Manifest, identity: Mapping[str, Any]) -> Audited:
     """What a run audits.
 

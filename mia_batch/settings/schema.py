@@ -103,9 +103,21 @@ def _as_names(value: Any) -> Any:
 
 
 def _as_files(value: Any, info: ValidationInfo) -> Any:
-    """Files by name or glob, in natural order within each glob."""
+    """Files by name or glob, at least one."""
     if not isinstance(value, list | tuple) or not value:
         raise ValueError("must be a list of files, which may be globs")
+    return _matching(value, info)
+
+
+def _as_runs(value: Any, info: ValidationInfo) -> Any:
+    """Run directories by name or glob."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a list of run directories, which may be globs")
+    return _matching(value, info)
+
+
+def _matching(value: Collection[Any], info: ValidationInfo) -> tuple[Path, ...]:
+    """Paths by name or glob, in natural order within each glob."""
     files: list[Path] = []
     for item in value:
         named = resolve_path(item, info)
@@ -554,6 +566,7 @@ class AttackConfig(Section):
         memory_gib: bound on what the search holds, in GiB.
         backend: this machine's cores (loky), or an existing Dask cluster.
         scheduler: of backend dask: its address, or the path of a scheduler file.
+        trajectory: run directories of earlier checkpoints of the same training, of the same samples.
         methods: the attacks, each once.
     """
 
@@ -568,6 +581,7 @@ class AttackConfig(Section):
     memory_gib: Annotated[float, Field(gt=0)] = 4.0
     backend: Literal["loky", "dask", "serial"] = "loky"
     scheduler: str | None = None
+    trajectory: Annotated[tuple[Path, ...], BeforeValidator(_as_runs)] = ()
     methods: Annotated[tuple[MethodConfig, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
     @field_validator("methods")

@@ -10,20 +10,31 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
-from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS, AttackResult, AttackSettings, not_evaluable
+from mia_batch.attacks.base import (
+    BLIND,
+    REFERENCE_COLUMNS,
+    STACK,
+    TRAJECTORY_COLUMNS,
+    AttackResult,
+    AttackSettings,
+    not_evaluable,
+)
 from mia_batch.attacks.blind import blind_rows
 from mia_batch.attacks.features import feature_rows
 from mia_batch.attacks.grouping import group_codes, twins
+from mia_batch.attacks.references import TRAJECTORY_PHI
 from mia_batch.attacks.registry import ATTACKS, CHECKS
 from mia_batch.attacks.sides import References
 from mia_batch.attacks.split import check_arrays
-from mia_batch.attacks.stacked import STACK, stack_columns
+from mia_batch.attacks.stacked import stack_columns
+from mia_batch.attacks.trajectories import trajectory_features
 from mia_batch.errors import InputError, did_you_mean
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.resources import available_cpus
@@ -47,9 +58,11 @@ from mia_batch.stages.arguments import load_run
 from mia_batch.stages.attack_settings import lacking, needed_columns, settings_of, splits_of
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.stages.reference_columns import reference_columns
+from mia_batch.stages.trajectory_columns import Checkpoint, trajectory_columns
 from mia_batch.workers.open_executor import open_executor
 
 log = logging.getLogger(__name__)
+EMPTY: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 # --- from samples to results, without files --------------------------------------------------------------------------
 
@@ -182,8 +195,15 @@ def _log_result(result: AttackResult) -> None:
 # --- the stage -------------------------------------------------------------------------------------------------------
 
 
-def make_columns(features: Features, attack: AttackConfig) -> dict[str, NDArray[Any]]:
+def make_columns(
+    features: Features, attack: AttackConfig, more: Mapping[str, NDArray[Any]] = EMPTY
+) -> dict[str, NDArray[Any]]:
     """The columns of samples that the attacks of a configuration need, of those that features.h5 can give.
+
+    Args:
+        features: of the samples.
+        attack: the section.
+        more: columns that are there besides: those of a trajectory have their features too.
 
     Raises:
         InputError: features.h5 holds logits or labels that cannot be.
@@ -197,44 +217,57 @@ def make_columns(features: Features, attack: AttackConfig) -> dict[str, NDArray[
         return columns | ({"loss": features.loss} if "loss" in needed else {})
     try:
         columns |= signals.signal_columns(logits, label, [name for name in signals.NAMES if name in needed])
-        rows = {"features": feature_rows(attack.features, logits, label, features.loss)} if "features" in needed else {}
-        return columns | rows
+        if "features" in needed:
+            phi, losses = (more.get(name) for name in TRAJECTORY_COLUMNS[:2])
+            steps = None if phi is None or losses is None else trajectory_features(phi, losses)
+            columns["features"] = feature_rows(attack.features, logits, label, features.loss, steps)
+        return columns
     except ValueError as error:
         raise InputError(f"features.h5: {error}") from error
 
 
 def samples_of(
     features: Features, settings: AttackConfig, checks: Sequence[str],
-    of_references: Mapping[str, NDArray[Any]] | None = None,
+    more: Mapping[str, NDArray[Any]] = EMPTY, left_out: NDArray[np.bool_] | None = None,
 ) -> Samples:
-    """What the attacks and checks of a configuration are made on; `of_references` as of `reference_columns`.
+    """What the attacks and checks of a configuration are made on.
+
+    Args:
+        features: of the samples.
+        settings: the section `attack`.
+        checks: names of `attacks.registry.CHECKS`.
+        more: columns as of `reference_columns` and `trajectory_columns`.
+        left_out: rows that neither fit nor score, besides those whose input is on both sides, (n_samples,).
 
     Raises:
         InputError: as of `make_columns` and `make_samples`.
     """
+    aside = twins(features.content, features.member)
     known = features.content is not None or features.group is not None
     group = group_codes(features.content, features.group, len(features.member)) if known else None
     return make_samples(
         features.member, settings, group=group,
-        left_out=twins(features.content, features.member) if features.content is not None else None,
+        left_out=aside if left_out is None else aside | left_out,
         blind=None if BLIND not in checks or features.label is None else blind_rows(
             features.label, features.statistics
         ),
-        **make_columns(features, settings),
-        **(of_references or {}),
-        **stack_of(of_references or {}, features, settings, group),
+        **make_columns(features, settings, more),
+        **{name: column for name, column in more.items() if name in needed_columns(settings)},
+        **stack_of(more, features, settings, group),
     )
 
 
 def stack_of(
-    of_references: Mapping[str, NDArray[Any]], features: Features, settings: AttackConfig,
+    known: Mapping[str, NDArray[Any]], features: Features, settings: AttackConfig,
     group: NDArray[np.int64] | None,
 ) -> dict[str, OwnRows]:
     """The rows of stacked references, where an attack needs them and there are references enough."""
-    if not of_references or STACK not in needed_columns(settings):
+    if STACK not in needed_columns(settings) or not set(REFERENCE_COLUMNS) <= set(known):
         return {}
-    phi, others, inside = (of_references[name] for name in REFERENCE_COLUMNS)
-    references = References(phi, others, inside, features.label)
+    phi, others, inside = (known[name] for name in REFERENCE_COLUMNS)
+    target, over_steps = (known.get(name) for name in TRAJECTORY_PHI)
+    steps = None if target is None or over_steps is None else References(target, over_steps, inside)
+    references = References(phi, others, inside, features.label, steps)
     return stack_columns(references, cv=settings.cv, max_rows=settings.max_rows, seed=settings.seed, group=group)
 
 
@@ -309,9 +342,19 @@ def attack(config: Config, paths: RunPaths, only: str | None, stop: StopRequest)
     for note in (note for method in methods for note in method.notes):
         log.info("%s", note)
     checks = [name for name in left if name in CHECKS]
-    known = reference_columns(config, manifest, features, [method.method for method in methods])
+    known = known_besides(config, Checkpoint(paths, manifest, features), [method.method for method in methods])
     settings = config.attack.model_copy(update={"methods": methods})
     return fit(settings, samples_of(features, settings, checks, known), checks, features, paths, manifest, stop)
+
+
+def known_besides(config: Config, own: Checkpoint, methods: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """What references and earlier checkpoints tell of the samples, where the attacks can use it.
+
+    Raises:
+        InputError: as of `reference_columns` and `trajectory_columns`.
+    """
+    found = reference_columns(config, own.manifest, own.features, methods)
+    return found | trajectory_columns(config, own, methods, found)
 
 
 def _refuse(

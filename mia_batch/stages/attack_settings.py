@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch import signals
-from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS, AttackSettings
+from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS, STACK, TRAJECTORY_COLUMNS, AttackSettings
 from mia_batch.attacks.registry import ATTACKS, CHECKS
 from mia_batch.attacks.split import make_splits
-from mia_batch.attacks.stacked import NULL, STACK
-from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, Split
+from mia_batch.attacks.stacked import NULL
+from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, TWO_ON_A_SIDE, Split
 from mia_batch.search.folds import check_grids
 from mia_batch.settings.schema import AttackConfig
 
@@ -21,11 +21,14 @@ MADE_OF = dict.fromkeys((*signals.NAMES, "features"), "logits") | {"label": "lab
 MADE_OF["statistics"] = "the inputs' statistics"
 MADE_OF |= dict.fromkeys(REFERENCE_COLUMNS, "reference models")
 MADE_OF |= dict.fromkeys((STACK, NULL), "reference models enough for one of them, or a pair, to play the target")
+MADE_OF |= dict.fromkeys(TRAJECTORY_COLUMNS, "earlier checkpoints (attack.trajectory)")
+MADE_OF[TRAJECTORY_COLUMNS[-1]] = "reference models of the same steps as the earlier checkpoints"
 # What it needs of reference models, where there are some.
 OF_REFERENCES = {
     SOME_IN: "a reference trained on some of the samples", SOME_OUT: "a reference not trained on some of the samples",
     IN_AND_OUT: "a sample with a reference trained on it and another not",
     TWO_IN_AND_OUT: "a sample with two references trained on it and two not",
+    TWO_ON_A_SIDE: "a sample with two references trained on it, or two not",
 }
 
 

@@ -190,7 +190,8 @@ def column_widths(attack: AttackConfig, n_classes: int, *, inputs_known: bool = 
     from mia_batch.stages.attack_settings import needed_columns
 
     needed = needed_columns(attack)
-    widths = dict.fromkeys(NAMES, 1) | {"features": n_features(attack.features, n_classes), "label": 1}
+    n_checkpoints = 1 + len(attack.trajectory)
+    widths = dict.fromkeys(NAMES, 1) | {"features": n_features(attack.features, n_classes, n_checkpoints), "label": 1}
     widths |= {"statistics": len(STATISTICS)} if inputs_known else {}
     baseline = {"blind": blind.n_columns(n_classes)} if inputs_known else {}
     return {name: width for name, width in widths.items() if name in needed} | baseline
@@ -199,22 +200,31 @@ def column_widths(attack: AttackConfig, n_classes: int, *, inputs_known: bool = 
 def reference_shapes(attack: AttackConfig, references: ReferencesConfig | None) -> dict[str, tuple[int, ...]]:
     """Shapes of what attacks read of references, of one sample, by array."""
     from mia_batch.attacks.base import REFERENCE_COLUMNS
+    from mia_batch.attacks.references import TRAJECTORY_PHI
     from mia_batch.stages.attack_settings import needed_columns
 
     if references is None or needed_columns(attack).isdisjoint(REFERENCE_COLUMNS):
         return {}
     n_queries, n = references.n_queries, len(references.checkpoints)
-    return dict(zip(REFERENCE_COLUMNS, [(n_queries,), (n_queries, n), (n,)], strict=True))
+    found = dict(zip(REFERENCE_COLUMNS, [(n_queries,), (n_queries, n), (n,)], strict=True))
+    if not attack.trajectory:
+        return found
+    n_checkpoints = 1 + len(attack.trajectory)
+    return found | dict(zip(TRAJECTORY_PHI, [(n_checkpoints,), (n_checkpoints, n)], strict=True))
 
 
 def stack_alone(attack: AttackConfig, references: ReferencesConfig | None, n_samples: int) -> dict[str, OwnRows]:
     """The rows of stacked references, without memory for them."""
-    from mia_batch.attacks.stacked import STACK, stack_shapes
+    from mia_batch.attacks.base import STACK
+    from mia_batch.attacks.stacked import stack_shapes
     from mia_batch.stages.attack_settings import needed_columns
 
     if references is None or STACK not in needed_columns(attack):
         return {}
-    return stack_shapes(n_samples, len(references.checkpoints), cv=attack.cv, max_rows=attack.max_rows)
+    return stack_shapes(
+        n_samples, len(references.checkpoints), cv=attack.cv, max_rows=attack.max_rows,
+        n_checkpoints=1 + len(attack.trajectory),
+    )  # fmt: skip
 
 
 def shapes_alone(

@@ -22,9 +22,9 @@ from mia_batch.rundir.paths import ReferencePaths
 from mia_batch.rundir.reference_store import StoredSamples, read_phi, reference_paths
 from mia_batch.settings.schema import Config
 from mia_batch.signals import SIGNALS
-from mia_batch.stages.plan import reference_checkpoints
 
 log = logging.getLogger(__name__)
+Floats = NDArray[np.float64]
 
 
 def reference_columns(
@@ -46,54 +46,135 @@ def reference_columns(
             trained on what betrays the target's members.
     """
     needed = any(not ATTACKS[method].needs.isdisjoint(REFERENCE_COLUMNS) for method in methods)
-    if config.references is None or not needed:
-        return {}
-    refuse_twins(manifest.digests, reference_checkpoints(config))
-    assert features.label is not None
-    samples = StoredSamples(features.split, features.sample_index, features.label)
-    found = reference_paths(manifest, samples)
-    _refuse_missing(found)
-    weights = list(reference_checkpoints(config))
-    included = read_inclusion(config.references.inclusion, len(weights), features.split, features.sample_index)
-    kept = np.flatnonzero(~is_complement_of_target(included, features.member))
-    log.info("references: %d of %d; the others are the target's complement", len(kept), len(weights))
+    return audited_references(manifest, features) if config.references is not None and needed else {}
+
+
+def audited_references(manifest: Manifest, features: Features) -> dict[str, NDArray[Any]]:
+    """The columns `REFERENCE_COLUMNS` of an audit whose configuration has references; none where none is left.
+
+    Raises:
+        InputError: as of `reference_columns`.
+    """
+    refuse_twins(manifest.digests, reference_files(manifest))
+    refuse_missing(manifest, features)
+    file, included = inclusion_file(manifest), inclusion_of(manifest, features)
+    kept = kept_references(included, features.member)
     if not len(kept):
         return {}
+    names = list(reference_files(manifest))
+    refuse_betrayal(f"{file}: references.inclusion", included[:, kept], features.member, [names[k] for k in kept])
+    own, phi = answers_of(manifest, features, kept)
     included = np.ascontiguousarray(included[:, kept])
-    problem = inclusion_problem(included, member=features.member, names=[weights[k] for k in kept])
+    refuse_another_order(f"{file}: references.inclusion", phi, included)
+    return {"query_phi": own, "reference_phi": phi, "reference_in": included}
+
+
+def reference_files(manifest: Manifest) -> dict[str, Path]:
+    """The references' weights, by field."""
+    section = manifest.config["references"]
+    return {f"references.checkpoints[{i}]": Path(file) for i, file in enumerate(section["checkpoints"])}
+
+
+def inclusion_file(manifest: Manifest) -> Path:
+    """Which reference was trained on which sample."""
+    return Path(manifest.config["references"]["inclusion"])
+
+
+def inclusion_of(manifest: Manifest, features: Features) -> NDArray[np.int8]:
+    """1 where a sample was in a reference's training data, of all references, (n_samples, n_references).
+
+    Raises:
+        InputError: the file is not of these samples.
+    """
+    n_references = len(reference_files(manifest))
+    return read_inclusion(inclusion_file(manifest), n_references, features.split, features.sample_index)
+
+
+def kept_references(included: NDArray[np.int8], member: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Numbers of the references that are not the complement of a target with these members."""
+    kept = np.flatnonzero(~is_complement_of_target(included, member))
+    log.info("references: %d of %d; the others are the target's complement", len(kept), included.shape[1])
+    return kept
+
+
+def refuse_betrayal(
+    where: str, included: NDArray[np.int8], member: NDArray[np.int8], names: Sequence[str]
+) -> None:
+    """Refuse references of whom what they were trained on tells the target's members.
+
+    Args:
+        where: for the message, what says who was trained on what.
+        included: (n_samples, n_references), without the target's complement.
+        member: of the target, (n_samples,).
+        names: of the references.
+
+    Raises:
+        InputError: it does.
+    """
+    problem = inclusion_problem(included, member=member, names=names)
     if problem:
-        raise InputError(f"{config.references.inclusion}: references.inclusion: must not betray members: {problem}")
-    phi = read_phi([found[weights[k]] for k in kept], samples, features.content)
-    _refuse_another_order(config.references.inclusion, phi, included)
-    return {"query_phi": _own_phi(found, samples, features), "reference_phi": phi, "reference_in": included}
+        raise InputError(f"{where}: must not betray members: {problem}")
 
 
-def _refuse_another_order(file: Path, phi: NDArray[np.float64], included: NDArray[np.int8]) -> None:
-    """Refuse inclusion that is turned round, and warn of one that the references' own answers do not bear out."""
+def refuse_another_order(where: str, phi: Floats, included: NDArray[np.int8]) -> None:
+    """Refuse inclusion that is turned round, and warn of one that the references' own answers do not bear out.
+
+    Args:
+        where: for the message, what says who was trained on what.
+        phi: of the references, (n_samples, n_queries, n_references).
+        included: (n_samples, n_references).
+
+    Raises:
+        InputError: it is turned round.
+    """
     areas = own_areas(phi, included)
     best = max(areas, key=lambda each: each.value, default=None)
     if best is None:
         return
     told = f"the references' phi tells what they were trained on with AUC {best.value:.4f} at most"
     if all(each.high < 0.5 for each in areas):
-        rule = "must be 1 where a reference was trained on a sample"
-        raise InputError(f"{file}: references.inclusion: {rule}, got {told}")
+        raise InputError(f"{where}: must be 1 where a reference was trained on a sample, got {told}")
     if all(each.low <= 0.5 for each in areas):
-        log.warning("%s: references.inclusion: %s; is it in the order of the samples?", file, told)
+        log.warning("%s: %s; is it in the order of the samples?", where, told)
 
 
-def _refuse_missing(found: Mapping[str, ReferencePaths]) -> None:
+def missing_outputs(manifest: Manifest, features: Features) -> str:
+    """The first reference whose outputs are not in the store, and how many are; "" where all are."""
+    found = _stored(manifest, features)[1]
     missing = [field for field, paths in found.items() if not paths.outputs.exists()]
-    if missing:
-        n = len(found) - len(missing)
-        raise InputError(f"{missing[0]}: outputs must be in the store, got {n} of {len(found)}; run references first")
+    n = len(found) - len(missing)
+    return f"{missing[0]}: outputs must be in the store, got {n} of {len(found)}" if missing else ""
 
 
-def _own_phi(
-    found: Mapping[str, ReferencePaths], samples: StoredSamples, features: Features
-) -> NDArray[np.float64]:
-    """The target's, (n_samples, n_queries): one query is that of features.h5."""
+def refuse_missing(manifest: Manifest, features: Features) -> None:
+    """Refuse references whose outputs are not in the store.
+
+    Raises:
+        InputError: they are not.
+    """
+    if missing := missing_outputs(manifest, features):
+        raise InputError(f"{missing}; run references first")
+
+
+def answers_of(manifest: Manifest, features: Features, kept: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Phi of the target, (n_samples, n_queries), and of some references, (n_samples, n_queries, n_kept).
+
+    One query of the target is that of features.h5.
+
+    Raises:
+        InputError: outputs are missing, or of other inputs.
+    """
+    samples, found = _stored(manifest, features)
+    weights = list(reference_files(manifest))
+    phi = read_phi([found[weights[k]] for k in kept], samples, features.content)
     if "model.checkpoint" in found:
-        return read_phi([found["model.checkpoint"]], samples, features.content)[:, :, 0]
+        return read_phi([found["model.checkpoint"]], samples, features.content)[:, :, 0], phi
     assert features.logits is not None
-    return SIGNALS["confidence"][0](features.logits, samples.label)[:, None]
+    return SIGNALS["confidence"][0](features.logits, samples.label)[:, None], phi
+
+
+def _stored(manifest: Manifest, features: Features) -> tuple[StoredSamples, Mapping[str, ReferencePaths]]:
+    """The samples as the store has them, and where the outputs of each reference are."""
+    assert features.label is not None
+    samples = StoredSamples(features.split, features.sample_index, features.label)
+    return samples, reference_paths(manifest, samples)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch import signals
-from mia_batch.attacks.grouping import twins
-from mia_batch.attacks.trajectories import update_attack
 from mia_batch.errors import InputError, one_line
-from mia_batch.inputs import NO_GROUP
-from mia_batch.metrics.base import Estimate
-from mia_batch.metrics.ranking import auc
 from mia_batch.report.summary import MetricSummary, Summary, read_summary
-from mia_batch.rundir.features import Features, read_features
+from mia_batch.rundir.features import read_features
 from mia_batch.rundir.identity import trajectory_identity
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.rundir.state import furthest, read_state, reduce_status
-from mia_batch.rundir.trainings import Audited, Training, audited_by, trainings
+from mia_batch.rundir.trainings import Audited, Training, audited_by, audited_content, trainings
+from mia_batch.stages.joining import rows_as_in
+from mia_batch.stages.trajectory_attacks import OfScores, lira_over_steps, update_between
+from mia_batch.stages.trajectory_columns import Checkpoint, losses_of
 
 NAMED = 5  # trainings, or runs of one, before "and so on"
 
@@ -105,28 +103,6 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Update:
-    """The update attack between two steps; `reason` says why it was not run.
-
-    Attributes:
-        before: the step before the update.
-        now: the step after it.
-        n_arrived: samples that are members now and were not.
-        n_stayed: samples that are non-members at both.
-        n_twins: of both, those left out because their input is on both sides.
-        auc: of phi_now - phi_before, arrived against stayed; None where it was not run.
-    """
-
-    before: Step
-    now: Step
-    n_arrived: int
-    n_stayed: int
-    n_twins: int = 0
-    auc: Estimate | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
 class Trajectory:
     """The audits of one training run.
 
@@ -136,6 +112,7 @@ class Trajectory:
         level: of the intervals.
         records: of all samples.
         updates: one for each two steps that follow one another.
+        lira: LiRA over all steps, of the members of the last.
         left_out: by run that has no part in this, why.
         cautions: what else a reader must know, a sentence each.
     """
@@ -144,7 +121,8 @@ class Trajectory:
     steps: tuple[Step, ...]
     level: float
     records: Records
-    updates: tuple[Update, ...]
+    updates: tuple[OfScores, ...]
+    lira: OfScores
     left_out: Mapping[str, str]
     cautions: tuple[str, ...]
 
@@ -169,14 +147,13 @@ def read_trajectory(folder: Path) -> Trajectory:
     kept, again = _once_each(training, runs)
     chosen = [runs[run] for run in kept]
     steps = tuple(_step(runs[run], numbers) for run, numbers in kept.items())
-    records, first = _joined(chosen)
-    updates = tuple(
-        _update(chosen[t - 1 : t + 1], steps[t - 1 : t + 1], records.member[:, t - 1 : t + 1], first)
-        for t in range(1, len(steps))
-    )
-    cautions = tuple(_cautions(chosen, first, updates))
+    checkpoints = [Checkpoint(run.paths, run.manifest, read_features(run.paths.features)) for run in chosen]
     level = chosen[-1].summary.level
-    return Trajectory(training.id, steps, level, records, updates, left_out | again, cautions)
+    return Trajectory(
+        training.id, steps, level, _joined(checkpoints),
+        tuple(update_between(*pair, level=level) for pair in pairwise(checkpoints)),
+        lira_over_steps(checkpoints, level=level), left_out | again, tuple(_cautions(chosen)),
+    )  # fmt: skip
 
 
 def _finished(folder: Path) -> tuple[dict[str, Run], dict[str, str]]:
@@ -224,16 +201,10 @@ def _listed(left_out: Mapping[str, str]) -> str:
 
 def _once_each(training: Training, runs: Mapping[str, Run]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """The steps' numbers by run, of each checkpoint its newest audit, and of its other audits why not."""
-    by_content = {_content(runs[audit.run]): audit.run for audit, _ in training.audits}
-    newest = {audit.run: by_content[_content(runs[audit.run])] for audit, _ in training.audits}
+    by_content = {audited_content(runs[audit.run].manifest): audit.run for audit, _ in training.audits}
+    newest = {audit.run: by_content[audited_content(runs[audit.run].manifest)] for audit, _ in training.audits}
     kept = {audit.run: step for audit, step in training.audits if newest[audit.run] == audit.run}
     return kept, {run: f"{other} audits the same checkpoint" for run, other in newest.items() if run not in kept}
-
-
-def _content(run: Run) -> tuple[str, ...]:
-    """What tells a checkpoint, or its imported outputs, from others."""
-    files = (digest for field, digest in run.manifest.digests.items() if field.startswith("data.files"))
-    return (run.audited.sha256, *files)
 
 
 def _step(run: Run, numbers: tuple[int, ...]) -> Step:
@@ -254,97 +225,15 @@ def first_leak(steps: Sequence[Step]) -> FirstLeak | None:
     return FirstLeak(steps[at], steps[after] if after >= 0 else None, at - after - 1)
 
 
-def _joined(runs: Sequence[Run]) -> tuple[Records, Features]:
-    """The records, and the features of the first run, whose order of samples they have."""
-    first = read_features(runs[0].paths.features)
-    member = np.empty((len(first.loss), len(runs)), dtype=np.int8)
-    loss = np.empty(member.shape)
-    for t, run in enumerate(runs):
-        found = first if t == 0 else read_features(run.paths.features)
-        order = _order(first, found)
-        if order is None or (what := _unlike(first, found, order)):
-            problem = _other_samples(first, found) if order is None else what
-            raise InputError(f"{run.paths.features}: samples: must be those of {runs[0].audited.run}, got {problem}")
-        member[:, t], loss[:, t] = found.member[order], found.loss[order]
-    return Records(first.split, first.sample_index, first.label, member, loss), first
+def _joined(checkpoints: Sequence[Checkpoint]) -> Records:
+    first = checkpoints[0]
+    rows = [rows_as_in(first.features, each.features, each.paths.features, first.name) for each in checkpoints]
+    member = np.stack([each.features.member[order] for each, order in zip(checkpoints, rows, strict=True)], axis=1)
+    split, sample_index = first.features.split, first.features.sample_index
+    return Records(split, sample_index, first.features.label, member, losses_of(first, checkpoints))
 
 
-def _order(first: Features, other: Features) -> NDArray[np.int64] | slice | None:
-    """The rows of `other` in the order of `first`; None where they are not the same samples."""
-    if len(first.loss) != len(other.loss):
-        return None
-    if _same_keys(first, slice(None), other, slice(None)):
-        return slice(None)
-    ours, theirs = (np.lexsort((each.sample_index, each.split)) for each in (first, other))
-    if not _same_keys(first, ours, other, theirs):
-        return None
-    order = np.empty(len(ours), dtype=np.int64)
-    order[ours] = theirs
-    return order
-
-
-def _same_keys(
-    first: Features, ours: NDArray[np.int64] | slice, other: Features, theirs: NDArray[np.int64] | slice
-) -> bool:
-    return np.array_equal(first.sample_index[ours], other.sample_index[theirs]) and np.array_equal(
-        first.split[ours], other.split[theirs]
-    )
-
-
-def _other_samples(first: Features, other: Features) -> str:
-    """How they differ, and one that does."""
-    ours, theirs = (set(zip(each.split.tolist(), each.sample_index.tolist(), strict=True)) for each in (first, other))
-    split, index = min(ours ^ theirs, default=("?", "that comes twice"))
-    return f"{len(theirs - ours)} others and {len(ours - theirs)} missing, such as {split} {index}"
-
-
-def _unlike(first: Features, other: Features, order: NDArray[np.int64] | slice) -> str:
-    """Which sample has another label or input, although its split and index are the same; "" without one."""
-    for name in ("label", "content"):
-        ours, theirs = getattr(first, name), getattr(other, name)
-        if ours is None or theirs is None:
-            continue
-        differ = np.flatnonzero((ours != theirs[order]).reshape(len(ours), -1).any(axis=1))
-        if differ.size:
-            row, what = differ[0], "label" if name == "label" else "input"
-            return f"another {what} of {first.split[row]} {first.sample_index[row]}"
-    return ""
-
-
-def _update(runs: Sequence[Run], steps: Sequence[Step], member: NDArray[np.int8], first: Features) -> Update:
-    """Between two steps, `member` (n_samples, 2)."""
-    outside = member[:, 0] == 0
-    arrived, stayed = outside & (member[:, 1] == 1), outside & (member[:, 1] == 0)
-    found = Update(steps[0], steps[1], int(arrived.sum()), int(stayed.sum()))
-    if not found.n_arrived:
-        return replace(found, reason="no sample arrived in between")
-    rows = np.flatnonzero(arrived | stayed)
-    twin = twins(None if first.content is None else first.content[rows], arrived[rows].astype(np.int8))
-    found, rows = replace(found, n_twins=int(twin.sum())), rows[~twin]
-    if len(np.unique(arrived[rows])) < 2:
-        aside = ", those aside whose input is in both" if found.n_twins else ""
-        return replace(found, reason=f"no sample {'stayed outside' if arrived[rows].any() else 'arrived'}{aside}")
-    before, now = (_phi(run, first, rows) for run in runs)
-    if before is None or now is None:
-        return replace(found, reason="it needs logits, and an audit is of losses alone")
-    return replace(found, auc=auc(arrived[rows], update_attack(before, now), level=runs[-1].summary.level))
-
-
-def _phi(run: Run, first: Features, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    """Of some samples; `rows` counts as the first run does."""
-    found = read_features(run.paths.features)
-    order = _order(first, found)
-    if found.logits is None or found.label is None or order is None:
-        return None
-    own = rows if isinstance(order, slice) else order[rows]
-    return signals.phi(np.asarray(found.logits[own]), found.label[own])
-
-
-def _cautions(runs: Sequence[Run], first: Features, updates: Sequence[Update]) -> list[str]:
-    cautions = []
+def _cautions(runs: Sequence[Run]) -> list[str]:
     if any(run.summary.augment_members for run in runs):
-        cautions.append("Members are cropped and flipped at random (augment_members): so do their losses vary.")
-    groups = np.empty(0) if first.group is None else first.group[first.group != NO_GROUP]
-    if any(update.auc for update in updates) and len(np.unique(groups)) < len(groups):
-        cautions.append("The update attack's interval takes samples of one group for independent: it is too narrow.")
-    return cautions
+        return ["Members are cropped and flipped at random (augment_members): so do their losses vary."]
+    return []

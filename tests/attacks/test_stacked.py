@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mia_batch.attacks.base import AttackResult, AttackSettings
+from mia_batch.attacks.base import STACK, AttackResult, AttackSettings
 from mia_batch.attacks.sides import References
 from mia_batch.attacks.split import make_splits
 from mia_batch.attacks.stacked import (
     MOST_WAYS,
     N_FEATURES,
     NULL,
-    STACK,
     STACKED,
     permuted,
     stack_columns,

@@ -12,12 +12,15 @@ import pytest
 from made_references import pairs_by_coins
 from scipy.stats import multivariate_normal
 
+from mia_batch.attacks.sides import References
 from mia_batch.attacks.trajectories import (
     PerSample,
     fluctuation,
+    lira_trajectory,
     lt_iqr,
+    n_trajectory_features,
     pooled_covariance,
-    trajectory_lira,
+    trajectory_features,
     trajectory_log_ratio,
     update_attack,
 )
@@ -107,11 +110,16 @@ def trained(
     return coins[:, 0], phi[:, 0], phi[:, 1:], coins[:, 1:], root @ root.T
 
 
+def lira(phi: np.ndarray, references: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Scores against references (n, k, t)."""
+    found = lira_trajectory(References(phi, references.transpose(0, 2, 1), inside.astype(np.int8)))
+    assert found.values.shape == (len(phi), 1)
+    return found.values[:, 0]
+
+
 def test_the_pooled_covariance_is_that_of_a_loop_but_for_its_shrinkage() -> None:
     _, _, references, inside, truth = trained(n=3000)
-    S, reason = pooled_covariance(references, inside.astype(bool))
-    assert S is not None
-    assert reason is None
+    S = pooled_covariance(references, inside.astype(bool))
     products, freedom = np.zeros((5, 5)), 0
     for values, chosen in zip(references, inside, strict=True):
         for side in (values[chosen == 1], values[chosen == 0]):
@@ -126,16 +134,15 @@ def test_the_pooled_covariance_is_that_of_a_loop_but_for_its_shrinkage() -> None
 def test_fewer_rows_than_checkpoints_leave_a_covariance_that_can_be_inverted() -> None:
     _, phi, references, inside, _ = trained(n=2, k=4, t=12)
     inside[:] = [1, 1, 0, 0]
-    S, _ = pooled_covariance(references, inside.astype(bool))
-    assert S is not None
+    S = pooled_covariance(references, inside.astype(bool))
     assert np.linalg.eigvalsh(S).min() > 0
-    assert np.isfinite(trajectory_lira(phi, references, inside).values).all()
+    assert np.isfinite(lira(phi, references, inside)).all()
 
 
 def test_a_checkpoint_that_comes_twice_adds_nothing() -> None:
     member, phi, references, inside, _ = trained()
-    once = trajectory_lira(phi, references, inside).values
-    twice = trajectory_lira(phi[:, [0, 1, 2, 3, 4, 4]], references[:, :, [0, 1, 2, 3, 4, 4]], inside).values
+    once = lira(phi, references, inside)
+    twice = lira(phi[:, [0, 1, 2, 3, 4, 4]], references[:, :, [0, 1, 2, 3, 4, 4]], inside)
     assert np.isfinite(twice).all()
     assert auc(member, twice).value == pytest.approx(auc(member, once).value, abs=0.02)
 
@@ -144,36 +151,60 @@ def test_a_checkpoint_that_comes_twice_adds_nothing() -> None:
 def test_the_scale_of_a_checkpoint_does_not_matter(scale: float) -> None:
     _, phi, references, inside, _ = trained()
     factors = np.array([1, scale, 1, 1, 1])
-    scaled = trajectory_lira(phi * factors, references * factors, inside).values
-    assert scaled == pytest.approx(trajectory_lira(phi, references, inside).values, rel=1e-5, abs=1e-8)
+    scaled = lira(phi * factors, references * factors, inside)
+    assert scaled == pytest.approx(lira(phi, references, inside), rel=1e-5, abs=1e-8)
 
 
-def test_trajectory_lira_finds_members_and_more_than_the_last_checkpoint_does() -> None:
+def test_lira_over_checkpoints_finds_members_and_more_than_the_last_checkpoint_does() -> None:
     """And where membership leaves no trace its AUC covers .5."""
     member, phi, references, inside, _ = trained(n=2000)
-    whole = auc(member, trajectory_lira(phi, references, inside).values)
-    last = auc(member, trajectory_lira(phi[:, -1:], references[:, :, -1:], inside).values)
+    whole = auc(member, lira(phi, references, inside))
+    last = auc(member, lira(phi[:, -1:], references[:, :, -1:], inside))
     assert whole.low > 0.5
     assert whole.value > last.value
     member, phi, references, inside, _ = trained(n=2000, shift=0.0, seed=4)
-    null = auc(member, trajectory_lira(phi, references, inside).values, level=0.999)
+    null = auc(member, lira(phi, references, inside), level=0.999)
     assert null.low < 0.5 < null.high
 
 
-def test_missing_references_have_a_reason() -> None:
-    _, phi, references, inside, _ = trained(n=6)
+def test_a_missing_side_is_what_the_other_lets_expect() -> None:
+    """A loop over samples, with the mean difference of the sides of samples that have both."""
+    _, phi, references, inside, _ = trained(n=40)
     inside[:] = [1, 1, 1, 1, 0, 0, 0, 0]
     inside[0], inside[1] = 0, 1
-    found = trajectory_lira(phi, references, inside)
-    assert list(np.isnan(found.values)) == [True, True, False, False, False, False]
-    assert found.reason == "2 samples lack references on one side"
-    single = trajectory_lira(phi, references[:, :2], np.tile([1, 0], (6, 1)))
-    assert np.isnan(single.values).all()
-    assert single.reason == "no sample has two references on a side"
-    flat = trajectory_lira(phi, np.ones_like(references), inside)
-    assert flat.reason == "phi of the references does not vary at every checkpoint"
-    with pytest.raises(ValueError, match=r"must be \(n, t\), \(n, k, t\) and \(n, k\)"):
-        trajectory_lira(phi, references, inside[:, :3])
+    found = lira_trajectory(References(phi, references.transpose(0, 2, 1), inside.astype(np.int8)))
+    assert list(np.flatnonzero(found.offline)) == [0, 1]
+    assert not found.neutral.any()
+    S = pooled_covariance(references, inside.astype(bool))
+    gap = np.mean([r[i == 1].mean(0) - r[i == 0].mean(0) for r, i in zip(references[2:], inside[2:], strict=True)], 0)
+    for row, (values, chosen) in enumerate(zip(references, inside, strict=True)):
+        mean_in = values[chosen == 1].mean(0) if chosen.any() else values.mean(0) + gap
+        mean_out = values[chosen == 0].mean(0) if not chosen.all() else values.mean(0) - gap
+        naive = multivariate_normal.logpdf(phi[row], mean_in, S) - multivariate_normal.logpdf(phi[row], mean_out, S)
+        assert found.values[row, 0] == pytest.approx(naive)
+
+
+def test_references_that_show_no_variance() -> None:
+    """One on each side, answers that are all the same, and no sample with both sides."""
+    _, phi, references, inside, _ = trained(n=6)
+    pair = np.tile([1, 0], (6, 1))
+    assert pooled_covariance(references[:, :2], pair == 1) == pytest.approx(np.eye(5))
+    apart, middle = references[:, 0] - references[:, 1], references[:, :2].mean(axis=1)
+    assert lira(phi, references[:, :2], pair) == pytest.approx(np.einsum("ij,ij->i", apart, phi - middle))
+    flat = pooled_covariance(np.ones_like(references), inside == 1)
+    assert flat == pytest.approx(1e-12 * np.eye(5), rel=1e-6)
+    assert (lira(phi, np.ones_like(references), inside) == 0).all()
+    assert (lira(phi, references, np.ones_like(inside)) == 0).all()
+
+
+def test_the_features_of_a_trajectory() -> None:
+    found = trajectory_features([[1.0, 4.0, 2.0]], [LOSSES[0][:3]])
+    assert found.tolist() == pytest.approx(np.array([[(2.1 - 1.55), 1.1, 1.0, 4.0, 3.0, -2.0]]))
+    assert found.shape[1] == n_trajectory_features(3)
+    assert n_trajectory_features(1) == 0
+    for phi, losses in (([[1.0]], [[1.0]]), ([[1.0, 2.0]], [[1.0]])):
+        with pytest.raises(ValueError, match="phi and losses: must be of two checkpoints or more"):
+            trajectory_features(phi, losses)
 
 
 def test_the_update_attack_is_a_difference() -> None:

@@ -122,6 +122,7 @@ def test_the_update_attack_finds_who_arrived(tmp_path: Path, capsys: pytest.Capt
     write_audit(tmp_path, 3, False, later, **blocks[1])
     nothing, update = read_object(capsys, tmp_path)["updates"]
     assert nothing == {"before": "run1", "now": "run2", "n_arrived": 0, "n_stayed": 100, "n_twins": 0, "auc": None,
+                       "tpr_at_fpr_0.1": None, "tpr_at_fpr_0.01": None, "tpr_at_fpr_0.001": None,
                        "reason": "no sample arrived in between"}  # fmt: skip
     assert (update["n_arrived"], update["n_stayed"], update["n_twins"], update["reason"]) == (50, 50, 0, None)
     change = phi(some_logits(later, seed=3), LABEL) - phi(some_logits(MEMBER, seed=2), LABEL)
@@ -136,19 +137,22 @@ def test_the_update_attack_finds_who_arrived(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_what_limits_the_update_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Inputs on both sides have no answer, groups make its interval too narrow, and somebody must have stayed."""
+    """Inputs on both sides have no answer, groups widen its interval, and somebody must have stayed."""
     later = (np.arange(N) < 150).astype(np.int8)
     content = np.arange(N)
     content[160:163] = content[110:113]
-    group = np.where(np.arange(N) < 4, 7, -1)
+    group = np.where(np.arange(N) < 100, -1, np.arange(N) // 5)
     for step, member in ((1, MEMBER), (2, later)):
         write_audit(tmp_path / "twins", step, False, member, rows={"content": np.arange(N) % 50})
-        write_audit(tmp_path / "runs", step, False, member, rows={"content": content, "group": group})
+        write_audit(tmp_path / "runs", step, False, member, rows={"content": content})
+        write_audit(tmp_path / "groups", step, False, member, rows={"content": content, "group": group})
         write_audit(tmp_path / "all", step, False, np.maximum(MEMBER, step - 1).astype(np.int8))
     code, text, _ = run(capsys, tmp_path / "runs")
     assert code == 0
     assert "50 samples that arrived against 50 that stayed outside, without 6 whose input is in both." in text
-    assert "takes samples of one group for independent: it is too narrow." in text
+    alone, grouped = (read_object(capsys, tmp_path / name)["updates"][0]["auc"] for name in ("runs", "groups"))
+    assert grouped["value"] == alone["value"]
+    assert grouped["high"] - grouped["low"] > 1.5 * (alone["high"] - alone["low"])
     (update,) = read_object(capsys, tmp_path / "twins")["updates"]
     assert (update["n_twins"], update["reason"]) == (100, "no sample arrived, those aside whose input is in both")
     (update,) = read_object(capsys, tmp_path / "all")["updates"]

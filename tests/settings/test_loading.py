@@ -310,7 +310,7 @@ def test_shipped_configs_are_valid_and_every_key_is_there(name: str, monkeypatch
     raw = yaml.safe_load(path.read_text())
     for section, model in SECTIONS.items():
         if section not in ("gate", "audit", "references"):  # one of several forms; only where there is something
-            optional = {"scheduler", "kwargs", "output", "canaries", "columns", "pad", "pad_to"}
+            optional = {"scheduler", "trajectory", "kwargs", "output", "canaries", "columns", "pad", "pad_to"}
             optional |= {"key", "index", "prefix", "rename"}
             assert set(model.model_fields) - set(raw[section]) <= optional, section
     gates = {"demo": Gate(), "vgg16_cifar100": Gate(joint=TUTORIAL, tutorial=True)}

@@ -24,7 +24,7 @@ from mia_batch.scheduler.sbatch_commands import Request, plan_chain
 from mia_batch.scheduler.site import Site
 from mia_batch.settings.schema import ReferencesConfig
 from mia_batch.stages.gather import Extraction
-from mia_batch.stages.reference_columns import _refuse_another_order
+from mia_batch.stages.reference_columns import refuse_another_order
 from mia_batch.stages.references import Asked
 
 N, C = 20, 4
@@ -165,9 +165,9 @@ def test_inclusion_that_is_turned_round_is_refused_and_one_of_another_order_is_n
     rng, file = np.random.default_rng(0), tmp_path / "in.npy"
     included = rng.integers(0, 2, (2000, 3)).astype(np.int8)
     phi = rng.normal(size=(2000, 1, 3)) + included[:, np.newaxis, :]
-    _refuse_another_order(file, phi, included)
+    refuse_another_order(f"{file}: references.inclusion", phi, included)
     assert not caplog.records
-    _refuse_another_order(file, phi, rng.permutation(included))
+    refuse_another_order(f"{file}: references.inclusion", phi, rng.permutation(included))
     assert "is it in the order of the samples?" in caplog.text
     with pytest.raises(InputError, match=r"in\.npy: references\.inclusion: must be 1 where a reference was trained on"):
-        _refuse_another_order(file, phi, 1 - included)
+        refuse_another_order(f"{file}: references.inclusion", phi, 1 - included)
