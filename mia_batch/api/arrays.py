@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.attacks.equal_outputs import row_keys, same_samples
 from mia_batch.data.forms import image_fault
-from mia_batch.data.outputs import MOST_LABELS
+from mia_batch.data.outputs import MOST_LABELS, MOST_SLICES
 from mia_batch.errors import InputError, one_line
 from mia_batch.inputs import NO_GROUP, Inputs, describe_inputs
 from mia_batch.rundir.features import IMPORTED, Features
 from mia_batch.rundir.features import OUTPUTS as BY_OUTPUTS
+from mia_batch.settings.schema import CLASS
 
 NAMES = ("logits", "probabilities", "losses", "labels", "groups", "inputs")  # of a side, or of all samples
 BOTH = ("member", "nonmember")  # arguments of what is known of a side
@@ -136,7 +137,7 @@ def _checked(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _outputs(columns: Mapping[str, Any], output: str, where: str) -> dict[str, Any]:
     if "labels" not in columns:
         raise InputError(f"{where}labels: must be given beside {output}")
-    logits = _logits(columns[output], output, where)
+    logits = as_logits(columns[output], output, where)
     labels = as_array(columns["labels"], f"{where}labels")
     try:
         loss = signals.loss(logits, labels)
@@ -167,8 +168,17 @@ def _losses(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
     return found | {"labels": labels.astype(np.int32)}
 
 
-def _logits(value: Any, name: str, where: str) -> NDArray[np.float32]:
-    """Logits of two columns or more: one logit z is 0 and z, one probability p is 1 - p and p."""
+def as_logits(value: Any, name: str, where: str) -> NDArray[np.float32]:
+    """Logits of two columns or more: one logit z is 0 and z, one probability p is 1 - p and p.
+
+    Args:
+        value: shape (n_samples, n_classes), or (n_samples,).
+        name: logits or probabilities, which they are.
+        where: what stands before the name in messages.
+
+    Raises:
+        InputError: wrong shape, type or values.
+    """
     array = as_array(value, f"{where}{name}")
     shape, array = array.shape, array[:, np.newaxis] if array.ndim == 1 else array
     if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiu":
@@ -262,7 +272,8 @@ def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> AuditRows:
         content = np.ascontiguousarray(kept["content"])
     features = features_of(
         member, columns["loss"], logits=logits, label=label,
-        attrs=attrs, group=_codes(columns.get("groups"), n), content=content,
+        attrs=attrs, group=_codes(columns.get("groups"), n), group_name=_group_names(columns.get("groups")),
+        content=content,
         statistics=None if kept is None else kept["statistics"].copy(),
     )  # fmt: skip
     return AuditRows(features, columns["output"])
@@ -271,12 +282,44 @@ def _rows(columns: Mapping[str, Any], member: NDArray[np.int8]) -> AuditRows:
 def features_of(
     member: NDArray[np.int8], loss: NDArray[np.float64], *, attrs: dict[str, Any], **known: Any
 ) -> Features:
-    """Rows of arrays, as those of features.h5; `known` of logits, label, content, group and statistics."""
+    """Rows of arrays, as those of features.h5; `known` is what else Features has."""
     n = len(member)
     given = {"logits": None, "label": None} | known
     return Features(
         sample_index=np.arange(n), split=np.broadcast_to("row", n), member=member, loss=loss, attrs=attrs, **given
     )
+
+
+def slice_columns(slices: Any, n: int) -> dict[str, tuple[NDArray[np.int32], tuple[str, ...]]]:
+    """Number of each sample's value, (n,), and the values, by name.
+
+    Args:
+        slices: by name a value for each sample, integers, words or truth values, (n,); `class`, which is no such
+            array, is left out.
+        n: samples.
+
+    Raises:
+        InputError: wrong forms, or too many values.
+    """
+    if not isinstance(slices, Mapping):
+        rule = "must be a mapping of names to values, such as {'class': True, 'ward': wards}"
+        raise InputError(f"slices: {rule}, got {type(slices).__name__}")
+    found = {}
+    for name, given in slices.items():
+        if name == CLASS:
+            if not isinstance(given, bool | np.bool_):
+                raise InputError(f"slices.{CLASS}: must be True or False, got {type(given).__name__}")
+            continue
+        values = as_array(given, f"slices.{name}")
+        if values.shape != (n,) or values.dtype.kind not in "biuSU":
+            rule = f"must be integers or words of shape ({n},)"
+            raise InputError(f"slices.{name}: {rule}, got {values.dtype} of shape {values.shape}")
+        known, numbers = np.unique(values, return_inverse=True)
+        if len(known) > MOST_SLICES:
+            raise InputError(f"slices.{name}: must have at most {MOST_SLICES} different values, got {len(known)}")
+        texts = np.char.decode(known, "utf-8", "replace") if known.dtype.kind == "S" else known.astype(np.str_)
+        found[str(name)] = numbers.astype(np.int32), tuple(texts.tolist())
+    return found
 
 
 def _codes(names: NDArray[Any] | None, n: int) -> NDArray[np.int64] | None:
@@ -285,3 +328,11 @@ def _codes(names: NDArray[Any] | None, n: int) -> NDArray[np.int64] | None:
         return None
     codes = np.unique(names, return_inverse=True)[1].astype(np.int64)
     return np.where(names.astype(str) == str(NO_GROUP), NO_GROUP, codes)
+
+
+def _group_names(names: NDArray[Any] | None) -> NDArray[np.bytes_] | None:
+    """As features.h5 keeps them: nothing for -1."""
+    if names is None:
+        return None
+    texts = names.astype(np.str_)
+    return np.char.encode(np.where(texts == str(NO_GROUP), "", texts), "utf-8")

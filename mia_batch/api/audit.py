@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mia_batch.api.arrays import NAMES, AuditRows, read_rows
+from mia_batch.api.arrays import NAMES, AuditRows, read_rows, slice_columns
+from mia_batch.api.references import read_references
 from mia_batch.api.result import AuditResult
-from mia_batch.api.settings import ATTACKS, OF_DATA, OPTIONS, attack_section, make_config, n_cores
-from mia_batch.attacks.base import BLIND
+from mia_batch.api.settings import ATTACKS, OF_DATA, OF_REPORT, OPTIONS, attack_section, make_config, n_cores
+from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS
 from mia_batch.errors import InputError
 from mia_batch.rundir.manifest import versions
-from mia_batch.settings.schema import Config
-from mia_batch.stages.attack import results_in_memory
+from mia_batch.settings.schema import CLASS, Config
+from mia_batch.stages.attack import EMPTY, results_in_memory
+from mia_batch.stages.records import read_records
 from mia_batch.stages.reduce import conclude
 
 GIVEN_BY_KEYWORD = tuple(name for name in NAMES if name not in ("logits", "labels"))
@@ -48,7 +52,11 @@ def audit(
             together; -1 is none. `inputs`, n_samples arrays: equal ones are found by their hash; those on both sides
             are left out, and their statistics go into the baseline without the model. `weak_model=True`: the model is
             weak or untrained on purpose. Any key of a configuration's section `attack` (`seed`, `eval`, `cv`,
-            `features`, ...), and `nonmembers_used_for` and `max_duplicates` of `data`.
+            `features`, ...), and `nonmembers_used_for` and `max_duplicates` of `data`. `references`: a pair of their
+            outputs, (n_references, n_samples, n_classes), and of 1 where one was trained on a sample, else 0,
+            (n_references, n_samples). `slices`: subsets that are looked at too, `{"class": True, "ward": words}`, with
+            a value for each sample. `fdr`: at most this share of the records that an attack claims are non-members. In
+            the second form `references` and values of `slices` have the members first.
 
     Returns:
         Verdict, metrics and summary.
@@ -62,18 +70,26 @@ def audit(
         given = {name: options.pop(name, None) for name in GIVEN_BY_KEYWORD}
         rows = read_rows({"logits": logits, "labels": labels, **given}, member, nonmember)
         of_data = {key: options.pop(key) for key in OF_DATA if key in options}
+        report = {key: options.pop(key) for key in OF_REPORT if key in options}
+        more, slices = read_references(options.pop("references", None), rows), report.pop("slices", None) or {}
         weak_model = options.pop("weak_model", False)
         attack = attack_section(ATTACKS if attacks is None else attacks, cores, **options)
-        config = make_config(attack, gate, weak_model=weak_model, **of_data)
-        return conclude_rows(config, rows, cores)
+        columns = slice_columns(slices, len(rows.features.member))
+        report |= {"slices": {CLASS: bool(slices.get(CLASS, False))}}
+        config = make_config(attack, gate, weak_model=weak_model, report=report, **of_data)
+        return conclude_rows(config, replace(rows, features=replace(rows.features, slices=columns)), cores, more)
 
 
-def conclude_rows(config: Config, rows: AuditRows, n_jobs: int) -> AuditResult:
-    """Make the attacks on these samples, and say what they say."""
-    results = results_in_memory(config, rows.features, n_jobs=n_jobs)
+def conclude_rows(
+    config: Config, rows: AuditRows, n_jobs: int, more: Mapping[str, NDArray[Any]] = EMPTY
+) -> AuditResult:
+    """Make the attacks on these samples, and say what they say; `more` is what references tell."""
+    results = results_in_memory(config, rows.features, n_jobs=n_jobs, more=more)
     blind = results.pop(BLIND)
-    found = conclude(config, rows.features, results, blind, origin=_origin(config, rows), command="audit")
-    return AuditResult(found.verdict, found.metrics, found.summary, results, config.report.metrics)
+    found = conclude(config, rows.features, results, blind, origin=_origin(config, rows, more), command="audit")
+    records = read_records(config.report, rows.features, results)
+    summary = found.summary.model_copy(update={"records": records.summary})
+    return AuditResult(found.verdict, found.metrics, summary, results, config.report.metrics, records)
 
 
 @contextmanager
@@ -91,9 +107,10 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise InputError(f"{name}: unknown option; valid options: {', '.join(valid)}" for name in unknown)
 
 
-def _origin(config: Config, rows: AuditRows) -> dict[str, Any]:
+def _origin(config: Config, rows: AuditRows, more: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """Where the summary comes from: settings, versions, and SHA-256 of the arrays."""
     arrays = {name: getattr(rows.features, name) for name in ("logits", "loss", "label", "member", "group", "content")}
+    arrays |= {name: more[name] for name in REFERENCE_COLUMNS[1:] if name in more}
     digests = {
         name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
         for name, array in arrays.items() if array is not None

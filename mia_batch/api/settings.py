@@ -18,8 +18,10 @@ ATTACKS: dict[str, dict[str, list[Any]]] = {
     "correctness": {}, "threshold_loss": {}, "threshold_modified_entropy": {}, "lr": {"C": [0.01, 1.0, 100.0]},
 }
 OF_DATA = ("nonmembers_used_for", "max_duplicates")
-NOT_OPTIONS = ("methods", "backend", "scheduler")  # of the section `attack`
-OPTIONS = ("weak_model", *(key for key in AttackConfig.model_fields if key not in NOT_OPTIONS), *OF_DATA)
+NOT_OPTIONS = ("methods", "backend", "scheduler", "trajectory")  # of the section `attack`
+OF_REPORT = ("slices", "fdr")
+OF_ATTACK = tuple(key for key in AttackConfig.model_fields if key not in NOT_OPTIONS)
+OPTIONS = ("weak_model", "references", *OF_REPORT, *OF_ATTACK, *OF_DATA)
 
 
 def n_cores(n_jobs: Any) -> int:
@@ -49,7 +51,9 @@ def attack_section(methods: Any, n_jobs: int, **keys: Any) -> AttackConfig:
     return section
 
 
-def make_config(attack: AttackConfig, gate: Any, *, weak_model: bool, **data: Any) -> Config:
+def make_config(
+    attack: AttackConfig, gate: Any, *, weak_model: bool, report: Mapping[str, Any] | None = None, **data: Any
+) -> Config:
     """The whole configuration, as of outputs that were imported; no file is read.
 
     Raises:
@@ -66,7 +70,8 @@ def make_config(attack: AttackConfig, gate: Any, *, weak_model: bool, **data: An
     else:
         section = read_section("gate", {**_plain(raw or {}), **({"weak_model": True} if weak_model else {})})
     of_data = read_section("data", {"source": FROM_FILES, "files": Path("audit"), **_plain(data)}, OutputsConfig)
-    return Config(path=Path("audit"), attack=attack, gate=section, model=NoModel(), data=of_data)
+    of_report = read_section("report", _plain(report or {}))
+    return Config(path=Path("audit"), attack=attack, gate=section, model=NoModel(), data=of_data, report=of_report)
 
 
 def _methods(given: Any) -> Any:

@@ -15,8 +15,10 @@ from mia_batch.inputs import NO_GROUP
 from mia_batch.settings.schema import DataConfig
 
 
-def declared_groups(data: DataConfig, parts: Sequence[tuple[str, np.ndarray]], source: Source) -> np.ndarray:
-    """Number of each sample's group by `data.group`, int64 (n,), from 0 in order of first appearance.
+def declared_groups(
+    data: DataConfig, parts: Sequence[tuple[str, np.ndarray]], source: Source
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each sample's group by `data.group`: its number, int64 (n,), from 0 in order of first appearance, and its name.
 
     Args:
         data: the configuration.
@@ -24,16 +26,18 @@ def declared_groups(data: DataConfig, parts: Sequence[tuple[str, np.ndarray]], s
         source: of `data`.
 
     Returns:
-        `NO_GROUP` for samples named -1, and for all without `data.group`.
+        `NO_GROUP` and an empty name for samples named -1, and for all without `data.group`.
 
     Raises:
         InputError: a file that is not one name per sample of its split, a source that has no such column or attribute.
     """
     if data.group is None:
-        return np.full(sum(len(index) for _, index in parts), NO_GROUP, dtype=np.int64)
+        n = sum(len(index) for _, index in parts)
+        return np.full(n, NO_GROUP, dtype=np.int64), np.full(n, "")
     codes: dict[str, int] = {str(NO_GROUP): NO_GROUP}
-    names = (name for split, index in parts for name in _names(data.group, split, index, source))
-    return np.array([codes.setdefault(name, len(codes) - 1) for name in names], dtype=np.int64)
+    names = [name for split, index in parts for name in _names(data.group, split, index, source)]
+    numbers = np.array([codes.setdefault(name, len(codes) - 1) for name in names], dtype=np.int64)
+    return numbers, np.where(numbers == NO_GROUP, "", np.array(names, dtype=np.str_))
 
 
 def _names(group: str | dict[str, Path], split: str, index: np.ndarray, source: Source) -> Sequence[str]:
@@ -44,7 +48,7 @@ def _names(group: str | dict[str, Path], split: str, index: np.ndarray, source: 
 
 
 def read_group_file(path: Path, size: int, split: str) -> np.ndarray:
-    """The name of each sample's group: a `.npy` of integers or text, or text with one name a line.
+    """The name of each sample's group: of `read_names`.
 
     Args:
         path: the file.
@@ -54,14 +58,27 @@ def read_group_file(path: Path, size: int, split: str) -> np.ndarray:
     Raises:
         InputError: unreadable, of another length or kind, or a line that is not one word.
     """
-    try:
-        names = _read_npy(path) if path.suffix == ".npy" else _read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: must be a readable file of groups, got {one_line(error)}") from error
+    names = read_names(path, "groups")
     if len(names) != size:
         rule = f"must hold one group for each of the {size} samples of split {split!r}"
         raise InputError(f"{path}: {rule}, got {len(names)}")
     return names
+
+
+def read_names(path: Path, what: str) -> np.ndarray:
+    """A name for each sample of a split, text (n,): a `.npy` of integers or text, or text with one name a line.
+
+    Args:
+        path: the file.
+        what: they are names of, for messages.
+
+    Raises:
+        InputError: unreadable, of another kind, or a line that is not one word.
+    """
+    try:
+        return _read_npy(path) if path.suffix == ".npy" else _read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: must be a readable file of {what}, got {one_line(error)}") from error
 
 
 def _read_npy(path: Path) -> np.ndarray:

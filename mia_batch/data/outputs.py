@@ -33,6 +33,7 @@ class ImportedSamples:
         member: 1 member, 0 non-member.
         label: true classes; None where they are not known.
         group: number of each sample's group, NO_GROUP without one; None where none is declared.
+        group_name: its name, in UTF-8; None likewise.
         sample_id: a name each, in UTF-8; None where there are none.
         slices: by name of the column the number of each sample's value, and the values.
     """
@@ -40,6 +41,7 @@ class ImportedSamples:
     member: NDArray[np.int8]
     label: NDArray[np.int32] | None = None
     group: NDArray[np.int64] | None = None
+    group_name: NDArray[np.bytes_] | None = None
     sample_id: NDArray[np.bytes_] | None = None
     slices: Mapping[str, tuple[NDArray[np.int32], tuple[str, ...]]] = field(default_factory=dict)
 
@@ -178,9 +180,9 @@ class Outputs:
                 raise InputError(f"{names}: must have members and non-members, got no {word}")
         self._check_ids(columns.get("sample_id"))
         return ImportedSamples(
-            member, columns.get("label"), columns.get("group"), columns.get("sample_id"),
-            {name: (columns[f"slices/{name}"], numbers.names) for name, numbers in slices.items()},
-        )
+            **{name: columns.get(name) for name in ("label", "group", "group_name", "sample_id")}, member=member,
+            slices={name: (columns[f"slices/{name}"], numbers.names) for name, numbers in slices.items()},
+        )  # fmt: skip
 
     def _check_ids(self, found: NDArray[np.bytes_] | None) -> None:
         repeated = None if found is None else first_repeated(found)
@@ -281,13 +283,15 @@ class _SampleReader:
         if name := single.get("label"):
             columns["label"] = self._labels(block[name], name, first)
         if name := single.get("group"):
-            columns["group"] = self.groups.of(self._texts(block[name], name, first)).astype(np.int64)
+            texts = self._texts(block[name], name, first)
+            columns["group"] = numbers = self.groups.of(texts).astype(np.int64)
+            columns["group_name"] = _encoded(np.where(numbers == NO_GROUP, "", texts))
         if name := single.get("sample_id"):
             columns["sample_id"] = self._ids(block[name], name, first)
-        for name, numbers in self.slices.items():
+        for name, values in self.slices.items():
             texts = self._texts(block[name], name, first)
-            columns[f"slices/{name}"] = numbers.of(texts).astype(np.int32)
-            if numbers.full:
+            columns[f"slices/{name}"] = values.of(texts).astype(np.int32)
+            if values.full:
                 raise InputError(f"{self._at(name)}: must have at most {MOST_SLICES} different values, got more")
         return columns
 

@@ -28,7 +28,7 @@ from mia_batch.settings.schema import SOURCES, DataConfig
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("sample_index", "split", "label", "member", "group")
+COLUMNS = ("sample_index", "split", "label", "member", "group", "group_name")
 SCHEMA = 2  # 1 has no inputs: it is prepared anew
 
 
@@ -122,7 +122,7 @@ class Prepared:
         try:
             meta = self._read_meta()
             with np.load(self._selection, allow_pickle=False) as columns:
-                selection = Selection(**{name: columns[name] for name in COLUMNS})
+                selection = Selection(**{name: columns[name] for name in COLUMNS if name in columns})
             found = meta.get("arrays") or [{"name": "image", "shape": meta["shape"], "dtype": meta["dtype"]}]
             kind, n = meta.get("kind", "image"), len(selection)
             pairs = zip(self.arrays(kind, len(found)), found, strict=True)

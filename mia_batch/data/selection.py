@@ -31,6 +31,7 @@ class Selection:
         label: true class, int32 (N,).
         member: 1 for members, 0 for non-members, int8 (N,).
         group: number of the declared group, `NO_GROUP` without one, int64 (N,).
+        group_name: its name, "" without one, str (N,); None for none at all.
     """
 
     sample_index: np.ndarray
@@ -38,13 +39,16 @@ class Selection:
     label: np.ndarray
     member: np.ndarray
     group: np.ndarray
+    group_name: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         kinds = {"sample_index": np.int64, "label": np.int32, "member": np.int8, "group": np.int64}
         for name, kind in kinds.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
-        object.__setattr__(self, "split", np.asarray(self.split, dtype=np.str_))
-        shapes = {getattr(self, name).shape for name in (*kinds, "split")}
+        names = np.full(len(self.group), "") if self.group_name is None else self.group_name
+        for name, texts in (("split", self.split), ("group_name", names)):
+            object.__setattr__(self, name, np.asarray(texts, dtype=np.str_))
+        shapes = {getattr(self, name).shape for name in (*kinds, "split", "group_name")}
         if len(shapes) != 1 or self.sample_index.ndim != 1:
             raise ValueError(f"split, {', '.join(kinds)} must be 1-D of one length, got shapes {shapes}")
 
@@ -83,7 +87,8 @@ def select(data: DataConfig, source: Source) -> Selection:
     _check_disjoint(*sides)
     selection = gather(sides[0], sides[1], source)
     canaries(data.canaries, selection.split, selection.sample_index)
-    return replace(selection, group=declared_groups(data, [*sides[0], *sides[1]], source))
+    group, name = declared_groups(data, [*sides[0], *sides[1]], source)
+    return replace(selection, group=group, group_name=name)
 
 
 def contents(selection: Selection, source: Source, form: Form | None = None) -> np.ndarray:

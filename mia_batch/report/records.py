@@ -41,15 +41,34 @@ def write_records(
     Raises:
         InputError: the disk is full or the directory cannot be written.
     """
-    n_rows = next(len(column) for column in samples.values() if column is not None)
+    n_rows = n_rows_of(samples)
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*samples, *(f"{name}_{column}" for name in attacks for column in OF_ATTACK)])
         for first in range(0, n_rows, BLOCK):
             part = slice(first, min(first + BLOCK, n_rows))
-            fields = [_texts(column, part) for column in samples.values()]
-            fields += [column for found in attacks.values() for column in _fields(found, part)]
-            writer.writerows(zip(*fields, strict=True))
+            fields = record_columns(samples, attacks, part)
+            writer.writerows(zip(*(column for _, column in fields), strict=True))
+
+
+def n_rows_of(samples: Mapping[str, NDArray[Any] | None]) -> int:
+    """Rows of the file; at least one column of the samples is there."""
+    return next(len(column) for column in samples.values() if column is not None)
+
+
+def record_columns(
+    samples: Mapping[str, NDArray[Any] | None], attacks: Mapping[str, AttackColumns], part: slice | None = None
+) -> Iterator[tuple[str, list[Any]]]:
+    """Names and fields of the columns; None where there is nothing.
+
+    Args:
+        samples, attacks: as of `write_records`.
+        part: of the rows; None for all.
+    """
+    rows = part or slice(0, n_rows_of(samples))
+    yield from ((name, _texts(column, rows)) for name, column in samples.items())
+    for attack, found in attacks.items():
+        yield from zip((f"{attack}_{name}" for name in OF_ATTACK), _fields(found, rows), strict=True)
 
 
 def _texts(column: NDArray[Any] | None, part: slice) -> list[Any]:

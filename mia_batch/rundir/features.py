@@ -44,6 +44,7 @@ class Features:
     group: NDArray[np.int64] | None = None  # (n_samples,) declared group, NO_GROUP without one
     statistics: NDArray[np.float32] | None = None  # (n_samples, len(STATISTICS)) of the input
     sample_id: NDArray[np.bytes_] | None = None  # (n_samples,) names in UTF-8; None but of imported outputs
+    group_name: NDArray[np.bytes_] | None = None  # (n_samples,) likewise, of the declared groups; None without any
     # Of imported outputs, by column: number of each sample's value, (n_samples,), and the values.
     slices: Mapping[str, tuple[NDArray[np.int32], tuple[str, ...]]] = field(default_factory=dict)
 
@@ -72,9 +73,17 @@ class FeatureStore(RowStore):
     def create(
         cls, path: Path, rows: Mapping[str, NDArray[Any]], n_classes: int, attrs: Mapping[str, Any]
     ) -> FeatureStore:
-        """Make the file with no row done; `rows` holds sample_index, split, label, member and group, (n_rows,) each."""
+        """Make the file with no row done.
+
+        Args:
+            path: its name.
+            rows: sample_index, split, label, member, group and, where groups are declared, group_name, (n_rows,) each.
+            n_classes: columns of the logits.
+            attrs: provenance.
+        """
         known = {name: np.asarray(rows[name], dtype=kind) for name, kind in KNOWN.items()}
-        return cls.make(path, known | {"split": as_bytes(rows["split"])}, block_dtype(n_classes), attrs)
+        known |= {name: as_bytes(rows[name]) for name in ("split", "group_name") if name in rows}
+        return cls.make(path, known, block_dtype(n_classes), attrs)
 
 
 class RowsOnDisk(np.memmap):
@@ -130,7 +139,7 @@ def read_features(path: Path) -> Features:
             loss=load(file["loss"]),
             attrs=attrs,
             slices={n: (load(file[f"slices/{n}"]), tuple(names)) for n, names in attrs.get("slices", {}).items()},
-            sample_id=load(file["sample_id"]) if "sample_id" in file else None,
+            **{name: load(file[name]) for name in ("sample_id", "group_name") if name in file},
             **{name: file[name][:] for name in ("content", "group", "statistics") if name in file},
         )
 

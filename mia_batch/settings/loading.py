@@ -90,7 +90,7 @@ def make_config(
                 parts[name] = section.model_validate(raw[name], context={"base": path.absolute().parent})
             except ValidationError as error:
                 problems += [line for item in error.errors() for line in _lines(path, name, section, item)]
-    problems += [*_missing_files(path, parts, need), *_unfit_references(path, parts)]
+    problems += [*_missing_files(path, parts, need), *_unfit_references(path, parts), *_two_columns(path, parts)]
     if problems:
         raise InputError(_of_changes(problems, path, read_changes(changes)))
     return Config(path=path.absolute(), changes=tuple(changes), **parts)
@@ -110,6 +110,16 @@ def _unfit_references(path: Path, parts: Mapping[str, Any]) -> list[str]:
         rule = "must be left out where samples are no images"
         problems.append(f"{path}: references.queries: {rule}, got data.preprocess: {data.preprocess}")
     return problems
+
+
+def _two_columns(path: Path, parts: Mapping[str, Any]) -> list[str]:
+    """One line for each name that a column of imported outputs and one of `report.slices_by` have."""
+    data, report = parts.get("data"), parts.get("report")
+    if not isinstance(data, OutputsConfig) or report is None:
+        return []
+    both = [name for name in report.slices_by if name in data.columns.slices]
+    rule = "must be another name than those of data.columns.slices"
+    return [f"{path}: report.slices_by.{name}: {rule}, got the same" for name in both]
 
 
 def _refuse_checkpoints(changes: Sequence[Change], checkpoint: str | Path | None) -> None:

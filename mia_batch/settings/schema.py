@@ -150,6 +150,20 @@ def _as_group(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
+def _as_columns(value: Any, info: ValidationInfo) -> Any:
+    """By name the files of its splits that have a name for each sample."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a mapping: {NAME: {SPLIT: FILE}}")
+    found = {}
+    for name, given in value.items():
+        if name == CLASS or not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"must have names of letters, digits and _ that are not {CLASS}, not {name!r}")
+        if not isinstance(given, Mapping) or not given:
+            raise KeyProblems((name, "must be a file of a name for each sample, for each split: {train: FILE}"))
+        found[name] = {str(split): resolve_path(file, info) for split, file in given.items()}
+    return found
+
+
 def _as_slices(value: Any, info: ValidationInfo) -> Any:
     """By name the index files of its splits; `class` is true or false, and false is as good as nothing."""
     if not isinstance(value, Mapping):
@@ -611,6 +625,8 @@ class ReportConfig(Section):
         metrics: what is printed for each attack; the summary has all.
         slices: subsets of the samples whose metrics are looked at too, and the worst of them: class, and by name files
             of indices for each split.
+        slices_by: more subsets, one for each value that samples have, by name files with a value for each sample of a
+            split.
         fdr: at most this share of what an attack claims in records.csv are non-members.
         records: how many samples records.csv has at most, those of the highest scores; 0 writes none.
     """
@@ -620,6 +636,7 @@ class ReportConfig(Section):
         BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(unique),
     ] = ("precision", "accuracy", "recall")
     slices: Annotated[dict[str, bool | dict[str, Path]], BeforeValidator(_as_slices)] = Field(default_factory=dict)
+    slices_by: Annotated[dict[str, dict[str, Path]], BeforeValidator(_as_columns)] = Field(default_factory=dict)
     fdr: Annotated[float, Field(gt=0, lt=1)] = 0.1
     records: Annotated[int, Field(ge=0)] = 1_000_000
 
@@ -630,8 +647,9 @@ class ReportConfig(Section):
     def files(self) -> dict[str, Path]:
         """The files that it names, by field."""
         return {
-            f"report.slices.{name}.{split}": file
-            for name, files in self.slice_files().items() for split, file in files.items()
+            f"report.{key}.{name}.{split}": file
+            for key, by_name in (("slices", self.slice_files()), ("slices_by", self.slices_by))
+            for name, files in by_name.items() for split, file in files.items()
         }  # fmt: skip
 
 

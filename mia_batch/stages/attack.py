@@ -282,8 +282,10 @@ def samples_that_fit(features: Features, settings: AttackConfig, split: Split) -
     return Samples(features.member, [split], **columns)
 
 
-def results_in_memory(config: Config, features: Features, *, n_jobs: int) -> dict[str, AttackResult]:
-    """Every attack's result and every check's, without files.
+def results_in_memory(
+    config: Config, features: Features, *, n_jobs: int, more: Mapping[str, NDArray[Any]] = EMPTY
+) -> dict[str, AttackResult]:
+    """Every attack's result and every check's, without files; `more` as of `samples_of`.
 
     Raises:
         InputError: no attack can be made on these samples with these settings.
@@ -292,7 +294,8 @@ def results_in_memory(config: Config, features: Features, *, n_jobs: int) -> dic
     if reasons := look_at_model(config, features).reasons:
         names = [*(method.method for method in config.attack.methods), *checks]
         return {name: _unmade(name, features, " ".join(reasons)) for name in names}
-    made = run_attacks(samples_of(features, config.attack, checks), config.attack, n_jobs=n_jobs, checks=checks)
+    samples = samples_of(features, config.attack, checks, more)
+    made = run_attacks(samples, config.attack, n_jobs=n_jobs, checks=checks)
     return {name: with_origin(result, features) for name, result in made.items()}
 
 

@@ -20,6 +20,7 @@ from mia_batch.data.forms import Form
 from mia_batch.data.prepared import Prepared
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
+from mia_batch.inputs import NO_GROUP
 from mia_batch.mpi.launcher import launched_first
 from mia_batch.mpi.rank_log import labelled
 from mia_batch.mpi.world import World, connect
@@ -133,7 +134,9 @@ def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Form
 
 
 def _columns(selection: Selection) -> dict[str, NDArray[Any]]:
-    return {name: getattr(selection, name) for name in ("sample_index", "split", "label", "member", "group")}
+    found = {name: getattr(selection, name) for name in ("sample_index", "split", "label", "member", "group")}
+    named = (selection.group != NO_GROUP).any()
+    return found | ({"group_name": selection.group_name} if named else {})
 
 
 def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> tuple[Outcome, float]:

@@ -16,7 +16,7 @@ from mia_batch import signals
 from mia_batch.attacks.equal_outputs import row_keys, same_samples
 from mia_batch.data.outputs import ImportedSamples, Outputs, refuse_one_file
 from mia_batch.data.selection import canaries
-from mia_batch.data.slices import named_slices
+from mia_batch.data.slices import named_slices, slice_columns
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.progress import Progress
@@ -99,6 +99,7 @@ def check_samples(config: Config, samples: ImportedSamples) -> None:
     split, index = np.broadcast_to(SPLIT, n), np.arange(n)
     canaries(config.data.canaries, split, index)
     named_slices(config.report.slice_files(), split, index)
+    slice_columns(config.report.slices_by, split, index, {SPLIT: n})
 
 
 def _copy(
@@ -135,9 +136,8 @@ def _columns(samples: ImportedSamples) -> dict[str, NDArray[Any]]:
         return found
 
     columns: dict[str, NDArray[Any]] = {"sample_index": np.arange(len(rows), dtype=np.int64), "member": samples.member}
-    columns |= {
-        name: column for name in ("label", "group", "sample_id") if (column := getattr(samples, name)) is not None
-    }
+    names = ("label", "group", "group_name", "sample_id")
+    columns |= {name: column for name in names if (column := getattr(samples, name)) is not None}
     columns |= {f"slices/{name}": numbers for name, (numbers, _) in samples.slices.items()}
     return {name: placed(column) for name, column in columns.items()}
 

@@ -19,7 +19,7 @@ from mia_batch.data.forms import Form
 from mia_batch.data.inclusion import read_inclusion
 from mia_batch.data.outputs import Outputs
 from mia_batch.data.selection import Selection, form_of, read_inputs, select
-from mia_batch.data.slices import named_slices
+from mia_batch.data.slices import named_slices, slice_columns
 from mia_batch.data.sources import open_source
 from mia_batch.data.user_preprocess import UserPreprocess
 from mia_batch.errors import InputError
@@ -82,6 +82,7 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int
         attempt(partial(check_splits, config.attack, samples[0].member, samples[0].group))
         attempt(partial(check_inclusion, config, samples[0]))
         attempt(partial(named_slices, config.report.slice_files(), samples[0].split, samples[0].sample_index))
+        attempt(partial(check_slice_columns, config, samples[0]))
     warn_of_borrowed(config.data)
     manifest = None if problems else attempt(lambda: make_manifest(config))
     if samples is None or manifest is None:
@@ -120,6 +121,18 @@ def check_inclusion(config: Config, selection: Selection) -> None:
         read_inclusion(
             config.references.inclusion, len(config.references.checkpoints), selection.split, selection.sample_index
         )
+
+
+def check_slice_columns(config: Config, selection: Selection) -> None:
+    """Refuse files of values that have not one for each sample of their split.
+
+    Raises:
+        InputError: as of `data.slices.slice_columns`.
+    """
+    if config.report.slices_by:
+        source = open_source(config.data, open_dataset)
+        sizes = {split: source.size(split) for split in config.data.splits()}
+        slice_columns(config.report.slices_by, selection.split, selection.sample_index, sizes)
 
 
 def warn_of_borrowed(data: DataConfig) -> None:

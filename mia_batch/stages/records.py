@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,14 +22,25 @@ from mia_batch.settings.schema import ReportConfig
 
 log = logging.getLogger(__name__)
 Chosen = NDArray[np.int64] | slice
+NOTHING: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the rows of records.csv have: columns of the samples, columns of each attack, and what is said of both."""
+
+    samples: Mapping[str, NDArray[Any] | None]
+    attacks: Mapping[str, AttackColumns]
+    summary: RecordsSummary
 
 
 def make_records(
-    report: ReportConfig, path: Path, features: Features, results: Mapping[str, AttackResult]
+    report: ReportConfig, path: Path, features: Features, results: Mapping[str, AttackResult],
+    exposure: Mapping[str, NDArray[np.float64]] = NOTHING,
 ) -> RecordsSummary | None:
     """Write records.csv of the attacks that have scores; without rows, remove that of an earlier reduction.
 
-    What is held of each attack are the rows of the file, not all samples.
+    Arguments as of `read_records`, and the file.
 
     Raises:
         InputError: the disk is full or the directory cannot be written.
@@ -35,6 +48,29 @@ def make_records(
     if not report.records:
         path.unlink(missing_ok=True)
         return None
+    found = read_records(report, features, results, exposure)
+    write_records(path, found.samples, found.attacks)
+    summary = found.summary
+    if summary.n_rows < summary.n_samples:
+        told = f"the {summary.n_rows} samples of the highest scores of {summary.n_samples}"
+        log.info("%s: %s (report.records)", path, told)
+    return summary
+
+
+def read_records(
+    report: ReportConfig, features: Features, results: Mapping[str, AttackResult],
+    exposure: Mapping[str, NDArray[np.float64]] = NOTHING,
+) -> Records:
+    """What is said of each sample, of the attacks that have scores.
+
+    What is held of each attack are the rows of the file, not all samples.
+
+    Args:
+        report: how many rows there are, and the share of false claims.
+        features: of the samples, n_samples rows.
+        results: of the attacks, over the same rows.
+        exposure: what the checkpoints of the training tell of each sample, (n_samples,), by column.
+    """
     attacks = {name: result for name, result in results.items() if not result.reason}
     n_samples, rows = len(features.member), _chosen(attacks, len(features.member), report.records)
     columns, counts = {}, {}
@@ -43,14 +79,11 @@ def make_records(
         columns[name] = _columns(result, found, rows)
         member = result.scored(result.member)[found.claimed] == 1
         counts[name] = ClaimsSummary(members=int(member.sum()), nonmembers=int((~member).sum()))
-    known = _samples(features, rows)
-    write_records(path, known, columns)
-    n_rows = len(features.member[rows])
-    if n_rows < n_samples:
-        log.info("%s: the %d samples of the highest scores of %d (report.records)", path, n_rows, n_samples)
-    return RecordsSummary(
-        fdr=report.fdr, n_rows=n_rows, n_samples=n_samples, fewest=_fewest(attacks, report.fdr), claimed=counts
-    )
+    known = _samples(features, rows) | {name: column[rows] for name, column in exposure.items()}
+    return Records(known, columns, RecordsSummary(
+        fdr=report.fdr, n_rows=len(features.member[rows]), n_samples=n_samples, fewest=_fewest(attacks, report.fdr),
+        claimed=counts,
+    ))  # fmt: skip
 
 
 def _chosen(attacks: Mapping[str, AttackResult], n_samples: int, most: int) -> Chosen:
@@ -97,14 +130,16 @@ def _samples(features: Features, rows: Chosen) -> dict[str, NDArray[Any] | None]
     known: dict[str, NDArray[Any] | None] = {
         "sample_index": features.sample_index[rows], "split": features.split[rows],
         "class": None if features.label is None else features.label[rows],
-        "group": None if group is None or (group == NO_GROUP).all() else _named(group),
+        "group": None if group is None or (group == NO_GROUP).all() else _named(features, group, rows),
     }  # fmt: skip
     known |= {} if features.sample_id is None else {"sample_id": features.sample_id[rows]}
     return known | {"member": features.member[rows]}
 
 
-def _named(group: NDArray[np.int64]) -> NDArray[Any]:
-    """Groups, and nothing where none is declared."""
+def _named(features: Features, group: NDArray[np.int64], rows: Chosen) -> NDArray[Any]:
+    """Names of groups, and nothing where none is declared; numbers in a run of a version that kept no names."""
+    if features.group_name is not None:
+        return features.group_name[rows]
     found = group.astype(object)
     found[group == NO_GROUP] = None
     return found

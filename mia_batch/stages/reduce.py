@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import BLIND, AttackResult, taken
 from mia_batch.attacks.grouping import design_effects, group_codes, twins
+from mia_batch.attacks.trajectories import lt_iqr
 from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
@@ -48,6 +49,7 @@ from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.stages.records import make_records
 from mia_batch.stages.slices import look_at_slices
+from mia_batch.stages.trajectory_columns import Checkpoint, earlier_checkpoints, losses_of
 from mia_batch.verdict.cautions import AUGMENTED
 from mia_batch.verdict.duplicates import IMPORTED, NOT_KNOWN, duplicates_caution
 from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, gap_exceeds, low_accuracy, not_known, too_coarse
@@ -208,7 +210,20 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     summary = conclude(
         config, features, results, blind, origin=origin, command=_command(config, paths, BLIND)
     ).summary  # fmt: skip
-    return summary.model_copy(update={"records": make_records(config.report, paths.records, features, results)})
+    exposure = exposure_of(config, Checkpoint(paths, manifest, features))
+    records = make_records(config.report, paths.records, features, results, exposure)
+    return summary.model_copy(update={"records": records})
+
+
+def exposure_of(config: Config, own: Checkpoint) -> dict[str, NDArray[np.float64]]:
+    """What the checkpoints of the training say of how exposed each sample is, by column of records.csv.
+
+    Raises:
+        InputError: as of `trajectory_columns`.
+    """
+    if not config.attack.trajectory or not config.report.records:
+        return {}
+    return {"lt_iqr": lt_iqr(losses_of(own, [*earlier_checkpoints(config, own), own])).values}
 
 
 def conclude(

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult, taken
 from mia_batch.attacks.grouping import design_effects
-from mia_batch.data.slices import named_slices
+from mia_batch.data.slices import named_slices, slice_columns
 from mia_batch.metrics.base import Effects, Estimate
-from mia_batch.metrics.registry import in_group
+from mia_batch.metrics.registry import METRICS
 from mia_batch.metrics.slices import (
-    WORST_BY,
     Slice,
     SliceEstimates,
     evaluate_slices,
@@ -35,7 +34,7 @@ Group = NDArray[np.integer] | None
 def look_at_slices(
     report: ReportConfig, features: Features, results: Mapping[str, AttackResult], group: Group = None
 ) -> SlicesSummary | None:
-    """Metrics of `report.metrics`, and balanced accuracy, of each slice; None where none are asked for.
+    """Every metric of each slice; None where none are asked for.
 
     Args:
         report: what slices there are by class and by files.
@@ -44,14 +43,14 @@ def look_at_slices(
         group: numbers of the rows' groups, (n_samples,); None for rows that stand alone.
 
     Raises:
-        InputError: a bad index file.
+        InputError: a bad index file, or a bad file of values.
     """
     attacks = {name: result for name, result in results.items() if not result.reason}
     first = next(iter(attacks.values()), None)
-    if first is None or not (report.slices or features.slices):
+    if first is None or not (report.slices or report.slices_by or features.slices):
         return None
     slices = _slices(report, features, first.evaluated)
-    member, metrics = first.scored(first.member), _metrics(report)
+    member, metrics = first.scored(first.member), tuple(METRICS)
     reasons = {each.name: too_few(member[each.rows]) for each in slices}
     enough = [each for each in slices if not reasons[each.name]]
     found = {}
@@ -67,11 +66,6 @@ def look_at_slices(
     )  # fmt: skip
 
 
-def _metrics(report: ReportConfig) -> tuple[str, ...]:
-    named = [name for group in report.metrics for name in in_group(group)]
-    return tuple(dict.fromkeys((WORST_BY, *named)))
-
-
 def _slices(report: ReportConfig, features: Features, scored: NDArray[np.bool_]) -> list[Slice]:
     """All of them, among the rows that are scored."""
     found: list[Slice] = []
@@ -80,7 +74,8 @@ def _slices(report: ReportConfig, features: Features, scored: NDArray[np.bool_])
             log.warning("report.slices.class: there are no slices by class, because these samples have no labels")
         else:
             found += slices_by_value(CLASS, taken(features.label, scored), {})
-    for name, (numbers, values) in features.slices.items():
+    columns = slice_columns(report.slices_by, features.split, features.sample_index)
+    for name, (numbers, values) in {**features.slices, **columns}.items():
         found += slices_by_value(name, taken(numbers, scored), dict(enumerate(values)))
     files = named_slices(report.slice_files(), features.split, features.sample_index)
     found += [Slice(name, np.flatnonzero(taken(named, scored))) for name, named in files.items()]
