@@ -30,7 +30,7 @@ bench:
 
 # Puts slurm/body.bash into the stages' scripts, below what is each one's own.
 scripts:
-	@for stage in shadows prepare extract references import attack reduce; do \
+	@for stage in shadows prepare extract references import attack reduce trajectory; do \
 		sed -i '/^# --- slurm\/body.bash/,$$d' slurm/$$stage.sbatch && cat slurm/body.bash >>slurm/$$stage.sbatch; \
 	done
 

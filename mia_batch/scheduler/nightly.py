@@ -87,7 +87,7 @@ def _checked_config(args: argparse.Namespace, runs: Path) -> Config:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Queue the audits of new checkpoints as one array."""
+    """Queue the audits of new checkpoints as one array, and behind it what joins all audits by training and step."""
     site, runs = site_from(args), named_folder("--runs", args.runs)
     config = _checked_config(args, runs)
     new = find_new(args, config, runs)
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         show_nothing(args)
         return OK
     try:
-        submission = submit_runs(config, new, runs, site, dry_run=args.dry_run)
+        submission = submit_runs(config, new, runs, site, join=True, dry_run=args.dry_run)
     except BaseException:
         if not args.dry_run:
             release(new)

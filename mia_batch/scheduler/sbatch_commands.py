@@ -20,7 +20,7 @@ class Request:
         config: the configuration's file, absolute.
         out: where the jobs' logs go: the run directory, or the directory that holds many of them.
         words: for every script, after CONFIG, DIR and the site's words.
-        stages: the ones of STAGES that are not done, perhaps after "prepare" or "shadows".
+        stages: the ones of STAGES that are not done, perhaps after "prepare" or "shadows" or before "trajectory".
         methods: attacks, one task of the attack stage's array each; empty: each task does all of them.
         n_tasks: checkpoints in the array, or 0 for a single run.
         prepared: where the array's data goes, for "prepare".
@@ -59,10 +59,14 @@ class Step:
 
 
 def plan_chain(request: Request) -> list[Step]:
-    """The jobs of a request. Each waits until the one before has succeeded; in an array, each task for its own."""
+    """The jobs of a request. Each waits until the one before has succeeded; in an array, each task for its own.
+
+    A trajectory is of whatever audits there are: it waits until the array has ended.
+    """
     steps: list[Step] = []
     for stage in request.stages:
         kind = "aftercorr" if request.n_tasks and steps and steps[-1].stage != "prepare" else "afterok"
+        kind = "afterany" if stage == "trajectory" else kind
         after = (kind, steps[-1].stage) if steps else None
         steps.append(Step(stage, tuple(_options(request, stage)), tuple(_script(request, stage)), after))
     return steps
@@ -87,7 +91,7 @@ def _options(request: Request, stage: str) -> list[str]:
 
 
 def _array(request: Request, stage: str) -> str | None:
-    if stage == "prepare":
+    if stage in ("prepare", "trajectory"):
         return None
     if stage == "shadows":
         return f"{_ranges(request.models)}%{request.site.at_once}"
@@ -120,6 +124,8 @@ def _log_pattern(request: Request, stage: str) -> str:
 
 def _script(request: Request, stage: str) -> list[str]:
     words = [*request.site.setup_words(), *request.words]
+    if stage == "trajectory":  # of all runs in the directory, not of those of the array
+        words = [word for word in words if not word.startswith("list=")]
     if stage == "attack" and not request.n_tasks:
         words += [f"method={name}" for name in request.methods]
     if stage == "extract" and request.prepared:

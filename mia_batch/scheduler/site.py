@@ -97,8 +97,9 @@ class Site(_Strict):
     reduce: StageSite = StageSite()
 
     def stage(self, name: str) -> StageSite:
-        """What the stage `name` asks for; an import, which is one process too, for what the reducer does."""
-        found: StageSite = getattr(self, {"import": "reduce", "references": "extract"}.get(name, name))
+        """What the stage `name` asks for; an import and a trajectory, one process each, for what the reducer does."""
+        alike = {"import": "reduce", "trajectory": "reduce", "references": "extract"}
+        found: StageSite = getattr(self, alike.get(name, name))
         return found
 
     def setup_words(self) -> list[str]:

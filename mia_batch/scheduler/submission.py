@@ -181,12 +181,18 @@ def name_runs(checkpoints: Sequence[Path], out: Path) -> list[Run]:
     return [Run(path, RunPaths(out / f"{path.stem}{more.get(path, '')}")) for path in checkpoints]
 
 
-def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, dry_run: bool = False) -> Submission:
+def submit_runs(
+    config: Config, runs: Sequence[Run], out: Path, site: Site, *, join: bool = False, dry_run: bool = False
+) -> Submission:
     """Queue many audits as one array per stage; a task that fails stops only the later tasks of its own audit.
 
     Args:
         config: of all audits; its own checkpoint is not used.
         runs: to be queued, each with something left to do.
+        out: directory of the runs.
+        site: where they run.
+        join: whether the audits in `out` are joined by training and step afterwards.
+        dry_run: queue nothing.
 
     Raises:
         InputError: with a line for every run that cannot be queued; then no run is queued.
@@ -198,7 +204,7 @@ def submit_runs(config: Config, runs: Sequence[Run], out: Path, site: Site, *, d
     array = out / ".arrays" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
     prepared = array if "extract" in stages and is_worth_it(config.data) else None
     words = (f"list={array / 'list'}", *_changed(config))
-    stages = (("prepare",) if prepared else ()) + stages
+    stages = (("prepare",) if prepared else ()) + stages + (("trajectory",) if join else ())
     request = Request(config.path, out, site, words, stages, n_tasks=len(runs), prepared=prepared)
     steps = plan_chain(request)
     found = _estimates(with_checkpoint(config, runs[0].checkpoint), plan, site, stages, runs_around(out), alone=False)
@@ -232,7 +238,8 @@ def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
 
 def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict[str, str]:
     """The jobs of one run of an array, by what they do; one task does all attacks of the run."""
-    jobs = {stage: job if stage == "prepare" else f"{job}_{task}" for stage, job in job_ids.items()}
+    own = {stage: job for stage, job in job_ids.items() if stage != "trajectory"}  # which is of no single run
+    jobs = {stage: job if stage == "prepare" else f"{job}_{task}" for stage, job in own.items()}
     attack = jobs.pop("attack", None)  # none where only reduce was left to do
     attacks = (*(method.method for method in config.attack.methods), BLIND)
     return jobs | ({f"attack {name}": attack for name in attacks} if attack else {})

@@ -138,12 +138,27 @@ def read_trajectory(folder: Path) -> Trajectory:
     Raises:
         InputError: it is no directory, has no finished audit or those of several trainings, or the samples differ.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: RUNS: must be a directory of run directories")
     runs, left_out = _finished(folder)
-    if not runs:
-        raise InputError(f"{folder}: RUNS: must hold a finished audit, got {_listed(left_out) or 'no run directory'}")
-    training = _one_training(folder, [run.audited for run in runs.values()])
+    return _join(_one_training(folder, [run.audited for run in runs.values()]), runs, left_out)
+
+
+def read_trajectories(folder: Path) -> dict[str, Trajectory | InputError]:
+    """Join the audits in `folder` by training and step: by training's id the trajectory, or why there is none.
+
+    Raises:
+        InputError: it is no directory, or has no finished audit.
+    """
+    runs, left_out = _finished(folder)
+    found: dict[str, Trajectory | InputError] = {}
+    for training in trainings(run.audited for run in runs.values()):
+        try:
+            found[training.id] = _join(training, runs, left_out)
+        except InputError as error:
+            found[training.id] = error
+    return found
+
+
+def _join(training: Training, runs: Mapping[str, Run], left_out: Mapping[str, str]) -> Trajectory:
     kept, again = _once_each(training, runs)
     chosen = [runs[run] for run in kept]
     steps = tuple(_step(runs[run], numbers) for run, numbers in kept.items())
@@ -152,12 +167,18 @@ def read_trajectory(folder: Path) -> Trajectory:
     return Trajectory(
         training.id, steps, level, _joined(checkpoints),
         tuple(update_between(*pair, level=level) for pair in pairwise(checkpoints)),
-        lira_over_steps(checkpoints, level=level), left_out | again, tuple(_cautions(chosen)),
+        lira_over_steps(checkpoints, level=level), {**left_out, **again}, tuple(_cautions(chosen)),
     )  # fmt: skip
 
 
 def _finished(folder: Path) -> tuple[dict[str, Run], dict[str, str]]:
-    """The audits with a verdict by run, and of the others why not."""
+    """The audits with a verdict by run, and of the others why not.
+
+    Raises:
+        InputError: `folder` is no directory, or has none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: RUNS: must be a directory of run directories")
     found, left_out = {}, {}
     for paths in runs_in(folder):
         run = paths.root.name
@@ -176,6 +197,8 @@ def _finished(folder: Path) -> tuple[dict[str, Run], dict[str, str]]:
             left_out[run] = " ".join(str(error).split())
         except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
             left_out[run] = f"run.json or summary.json: must be as a run writes it, got {one_line(error)}"
+    if not found:
+        raise InputError(f"{folder}: RUNS: must hold a finished audit, got {_listed(left_out) or 'no run directory'}")
     return found, left_out
 
 

@@ -13,7 +13,7 @@ import pytest
 from mia_batch.files import shipped
 
 SLURM = shipped("slurm")
-STAGES = ["shadows", "prepare", "extract", "references", "import", "attack", "reduce"]
+STAGES = ["shadows", "prepare", "extract", "references", "import", "attack", "reduce", "trajectory"]
 SCRIPTS = [*STAGES, "nightly"]
 SLURM_SAYS = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "j", "SLURM_JOB_NODELIST": "n"}
 TASK = {"shadows": {"SLURM_ARRAY_TASK_ID": "0"}}  # of stages that are arrays always
