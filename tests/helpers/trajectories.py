@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from rundirs import a_manifest, make_run, write_verdict
 
-from mia_batch.rundir.features import FeatureStore, block_dtype
+from mia_batch.files import sha256
+from mia_batch.rundir.features import FeatureStore, block_dtype, read_features
 from mia_batch.rundir.identity import features_digest
-from mia_batch.rundir.manifest import Manifest
-from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.manifest import Manifest, read_manifest
+from mia_batch.rundir.paths import ReferencePaths, RunPaths
+from mia_batch.rundir.reference_store import ReferenceStore, StoredSamples, make_store, reference_paths, row_dtype
 from mia_batch.signals import loss
 
 CLASSES = 10
@@ -27,18 +29,19 @@ def some_logits(member: np.ndarray, *, seed: int) -> np.ndarray:
 
 def write_audit(
     runs: Path, step: int, outcome: bool | str | None, member: np.ndarray, *, accuracy: float = 0.55,
-    rows: dict[str, np.ndarray] | None = None, **changes: Any,
+    rows: dict[str, np.ndarray] | None = None, logits: np.ndarray | None = None, **changes: Any,
 ) -> RunPaths:  # fmt: skip
     """The audit of net-1_STEP.ckpt, made on that day; `outcome` None has no verdict.
 
     `rows` are columns of features.h5 other than those of samples 0, 1, ... of split train; members are put first.
+    `logits` are those of `some_logits` where none are given.
     """
     manifest = a_manifest(
         created=f"2030-01-{step:02d}T01:00:00+00:00",
         **{"model.checkpoint": f"/w/net-1_{step}.ckpt", "digests.model.checkpoint": f"{step:064x}"} | changes,
     )
     paths = make_run(RunPaths(runs / f"run{step}"), manifest)
-    write_samples(paths, manifest, member, some_logits(member, seed=step), rows or {})
+    write_samples(paths, manifest, member, some_logits(member, seed=step) if logits is None else logits, rows or {})
     if outcome is not None:
         write_verdict(paths, manifest, leak=outcome if isinstance(outcome, bool) else None)
         summary = json.loads(paths.summary_json.read_text())
@@ -48,6 +51,66 @@ def write_audit(
             summary["methods"][method]["metrics"]["balanced_accuracy"] = numbers
         paths.summary_json.write_text(json.dumps(summary))
     return paths
+
+
+def write_referenced(
+    runs: Path, step: int, member: np.ndarray, inside: np.ndarray, *, weights: int | None = None, shift: float = 0.5,
+    stored: bool = True, outcome: bool = False, **changes: Any,
+) -> RunPaths:  # fmt: skip
+    """The audit of a step, with references of the same step, and their outputs in a store.
+
+    Target and references are surer by `shift * step` of what they were trained on, in a noise that steps share.
+
+    Args:
+        runs: directory of the runs; the store and the inclusion file are beside it.
+        step: of the checkpoint.
+        member: of the target, (n,).
+        inside: of the references, (n_references, n).
+        weights: what the references' digests are made of, instead of the step.
+        shift: 0 of models that leak nothing.
+        stored: whether the outputs are in the store.
+        outcome: leak or not.
+        changes: of the config.
+    """
+    inclusion, named = runs.parent / f"in{step}.npz", "digests.references.checkpoints"
+    runs.parent.mkdir(exist_ok=True)
+    np.savez(inclusion, included=inside, split=np.array(["train"] * len(member)), sample_index=np.arange(len(member)))
+    files = [f"/w/ref{k}-1_{step}.ckpt" for k in range(len(inside))]
+    section = {"checkpoints": files, "inclusion": str(inclusion), "store": str(runs.parent / "store"),
+               "logits": "float32", "group": None, "queries": None}  # fmt: skip
+    digests = {f"{named}[{k}]": f"{1000 * (weights or step) + k:064x}" for k in range(len(inside))}
+    digests["digests.references.inclusion"] = sha256(inclusion)
+    logits = [_trained(each, seed=k, step=step, shift=shift) for k, each in enumerate([member, *inside])]
+    paths = write_audit(runs, step, outcome, member, logits=logits[0], **{"references": section} | digests | changes)
+    manifest, features = read_manifest(paths), read_features(paths.features)
+    assert manifest is not None
+    assert features.content is not None
+    assert features.label is not None
+    samples = StoredSamples(features.split, features.sample_index, features.label)
+    for where, answers in zip(reference_paths(manifest, samples).values(), logits[1:], strict=True):
+        if stored and not where.outputs.exists():
+            _write_answers(where, samples, features.content, answers)
+    return paths
+
+
+def _trained(inside: np.ndarray, *, seed: int, step: int, shift: float) -> np.ndarray:
+    hard, own = np.random.default_rng(99), np.random.default_rng(seed)
+    logits = (own.normal(size=(len(inside), CLASSES)) + np.random.default_rng([seed, step]).normal(
+        size=(len(inside), CLASSES)) / 2).astype(np.float32)  # fmt: skip
+    logits[:, 0] += (2 + hard.normal(size=len(inside)) + shift * step * inside).astype(np.float32)
+    return logits
+
+
+def _write_answers(where: ReferencePaths, samples: StoredSamples, content: np.ndarray, logits: np.ndarray) -> None:
+    """`logits` by the samples' index, as the store has them."""
+    make_store(where.outputs.parent, None)
+    sent = row_dtype(CLASSES, n_queries=1, logits="float32")
+    block = np.zeros(len(logits), dtype=sent)
+    block["row"], block["content"] = np.arange(len(logits)), content[samples.order]
+    block["logits"][:, 0] = logits[samples.sample_index[samples.order]]
+    store = ReferenceStore.create(where, samples, sent, {"versions": {}})
+    store.write(block)
+    store.finish(where)
 
 
 def write_samples(
