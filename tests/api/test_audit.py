@@ -18,6 +18,8 @@ from mia_batch import signals
 from mia_batch.api.arrays import as_array, read_rows
 from mia_batch.api.audit import audit
 from mia_batch.api.result import AuditResult
+from mia_batch.attacks.lira import lira_fixed
+from mia_batch.attacks.sides import References
 from mia_batch.errors import InputError
 from mia_batch.inputs import NO_GROUP, STATISTICS, describe
 from mia_batch.metrics.registry import METRICS
@@ -61,6 +63,16 @@ def found(rows: dict[str, np.ndarray]) -> AuditResult:
     return audit(rows["logits"], rows["labels"], rows["member"], **QUICK)
 
 
+def made_references(n_pairs: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Answers of references in pairs, (K, N, CLASSES), that are surer of what they were trained on, and inclusion."""
+    rng = np.random.default_rng(3)
+    coins = rng.integers(0, 2, (n_pairs, N))
+    inside = np.stack([coins, 1 - coins], axis=1).reshape(-1, N)
+    label = np.random.default_rng(0).integers(0, CLASSES, N)
+    z = rng.normal(size=(len(inside), N, CLASSES))
+    return z + (1 + 2 * inside)[:, :, None] * (label[:, None] == np.arange(CLASSES)), inside
+
+
 def bare(summary: Summary) -> dict[str, Any]:
     """The summary without where it comes from, and without times."""
     plain = summary.model_dump()
@@ -94,10 +106,7 @@ def test_it_says_what_the_stages_say(
     kind: str,
 ) -> None:
     how = "cross_fit" if kind == "extracted" else "holdout"
-    own = {
-        "attack.methods": METHODS, "attack.seed": 3, "attack.eval": how, "gate": {"alpha": 0.1},
-        "report.records": 0,  # a call writes no records.csv
-    }  # fmt: skip
+    own = {"attack.methods": METHODS, "attack.seed": 3, "attack.eval": how, "gate": {"alpha": 0.1}}
     given = {"logits": rows["logits"], "labels": rows["labels"], "member": rows["member"], "groups": rows["groups"]}
     z = rows["logits"].astype(np.float64)
     given |= {"probabilities": np.exp(z - np.logaddexp.reduce(z, axis=1)[:, None])} if kind == "probabilities" else {}
@@ -121,6 +130,10 @@ def test_it_says_what_the_stages_say(
 
     result = audit(**given, attacks=METHODS, gate={"alpha": 0.1}, seed=3, cv=2, n_jobs=1, eval=how)
     assert bare(result.summary) == bare(read_summary(paths.summary_json))
+    result.write_records(tmp_path / "records.csv")
+    same = [file.read_text().replace("outputs", "row") for file in (tmp_path / "records.csv", paths.records)]
+    assert same[0].splitlines()[0] == same[1].splitlines()[0]
+    assert sorted(same[0].splitlines()) == sorted(same[1].splitlines())
     assert code == BY_OUTCOME[result.verdict.outcome]
     assert f"{result!r}\n" == f"{result}\n" == printed
     assert result.verdict.sentence in " ".join(printed.split())
@@ -402,6 +415,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"logits": None, "losses": np.zeros(N), "labels": np.full(N, 2**63, np.uint64)}, "labels: must be in 0..21474836"),
     ({"logits": None, "labels": None, "member": {"losses": [1, 2]}, "nonmember": {"losses": [1, 2]}},
      "nonmember: must be other samples than member, got the same losses"),
+    ({"references": np.zeros((2, N, CLASSES))}, r"references: must be \(logits, included\), got ndarray"),
+    ({"references": (np.zeros((2, N, 3)), np.zeros((2, N)))}, r"references\[0\]\[0\]: must be of shape"),
+    ({"references": (np.zeros((2, N, CLASSES)), np.zeros((2, 3)))}, r"references\[1\]: must be 0 or 1 of shape"),
+    ({"references": (np.zeros((2, N, CLASSES)), np.full((2, N), 2))}, r"references\[1\]: must be 0 or 1 of shape"),
+    ({"references": (np.zeros((2, N, CLASSES)), np.zeros((3, N)))}, r"references\[1\]: must have a row for"),
+    ({"references": (made_references()[0], 1 - made_references()[1])}, r"references\[1\]: must be 1 where a reference"),
+    ({"slices": ["class"]}, "slices: must be a mapping of names to values"),
+    ({"slices": {"class": "yes"}}, "slices.class: must be True or False, got str"),
+    ({"slices": {"ward": ["a"]}}, r"slices.ward: must be integers or words of shape \(400,\)"),
+    ({"slices": {"ward": np.arange(N) + 0.5}}, r"slices.ward: must be integers or words of shape \(400,\)"),
+    ({"fdr": 2}, "report.fdr: must be less than 1, got 2"),
     ({"nonmembers_used_for": "fun"}, "data.nonmembers_used_for: must be 'none'"),
 ]  # fmt: skip
 
@@ -507,6 +531,31 @@ def test_the_json_is_that_of_a_summary(found: AuditResult, tmp_path: Path) -> No
     assert recall == found.metrics["correctness"]["recall"].value
 
 
+def test_references_and_slices_and_records(rows: dict[str, np.ndarray]) -> None:
+    """The numbers are those of the core, and of the records the groups' names are kept."""
+    logits, inside = made_references()
+    given = {name: rows[name] for name in ("logits", "labels", "member")}
+    wards, words = np.where(np.arange(N) % 4 < 2, "a", "b"), np.array([f"p{i // 2}" for i in range(N)])
+    result = audit(
+        **given, attacks=["threshold_loss", "lira_fixed", "lira_trajectory"], references=(logits, inside),
+        groups=words, slices={"class": True, "ward": wards, "young": np.arange(N) % 2 == 0}, n_jobs=1, fdr=0.2,
+    )  # fmt: skip
+    phi = np.stack([signals.phi(each.astype(np.float32), rows["labels"]) for each in logits], axis=1)
+    own = signals.phi(rows["logits"], rows["labels"])[:, None]
+    naive = lira_fixed(References(own, phi[:, None, :], inside.T.astype(np.int8))).values[:, 0]
+    assert result.attacks["lira_fixed"].scores == pytest.approx(naive)
+    assert result.attacks["lira_trajectory"].not_run
+    assert result.summary.slices is not None
+    names = [each.name for each in result.summary.slices.slices]
+    assert names == [*(f"class={i}" for i in range(CLASSES)), "ward=a", "ward=b", "young=False", "young=True"]
+    assert result.summary.records is not None
+    assert result.summary.records.fdr == 0.2
+    frame = result.to_records()
+    assert frame["group"].tolist() == words.tolist()
+    assert frame["lira_fixed_score"].tolist() == pytest.approx(naive.tolist())
+    assert result.summary.provenance["digests"].keys() >= {"reference_phi", "reference_in"}
+
+
 # --- the manual ------------------------------------------------------------------------------------------------------
 
 
@@ -517,12 +566,15 @@ def test_the_manuals_examples_run(
     z = rows["logits"].astype(np.float64)
     names: dict[str, Any] = {name: rows[name] for name in ("logits", "labels", "member")}
     names["probabilities"] = np.exp(z - np.logaddexp.reduce(z, axis=1)[:, None])
+    names |= dict(zip(("reference_logits", "included"), made_references(), strict=True))
+    names["wards"] = np.where(np.arange(N) % 2, "a", "b")
     examples = [code for code in code_blocks(REPO / "docs" / "python.md") if "audit(" in code]
-    assert len(examples) == 2
+    found = []
     for code in examples:
         exec(code, names)
+        found.append(set(names["result"].metrics))
     assert capsys.readouterr().out.splitlines()[-1]
-    assert set(names["result"].metrics) == {"threshold_loss", "knn"}
+    assert found[1:] == [{"threshold_loss", "knn"}, {"threshold_loss", "lira_fixed", "stack_lr"}]
 
 
 # --- in a process of its own -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from mia_batch.attacks.stacked import (
     N_FEATURES,
     NULL,
     STACKED,
+    attacked,
+    n_stack_features,
     permuted,
     stack_columns,
     stack_features,
@@ -23,6 +26,7 @@ from mia_batch.attacks.stacked import (
     stack_shapes,
     units,
 )
+from mia_batch.attacks.trajectories import lira_trajectory, trajectory_features
 from mia_batch.metrics.ranking import auc
 from mia_batch.rundir.features import Features
 from mia_batch.samples import OwnRows, Part, Samples, Split
@@ -62,6 +66,52 @@ def result_of(name: str, samples: Samples, settings: AttackSettings = LR) -> Att
         if work is not None:
             results[task.key] = work.run(samples)
     return attack.result(samples, settings, results)
+
+
+def over_steps(references: References, member: np.ndarray, *, leak: float, seed: int = 0) -> References:
+    """The same with two checkpoints before, which leak less, of which the noise is shared."""
+    rng = np.random.default_rng([seed, 9])
+    target = np.stack([references.target[:, 0] - leak * member * left + rng.normal(size=len(member)) / 2
+                       for left in (0.6, 0.3, 0.0)], axis=1)  # fmt: skip
+    others = np.stack([references.others[:, 0] - leak * references.inside * left
+                       + rng.normal(size=references.inside.shape) / 2 for left in (0.6, 0.3, 0.0)], axis=1)  # fmt: skip
+    return replace(references, steps=References(target, others, references.inside))
+
+
+def test_rows_hold_what_checkpoints_tell_of_the_reference_that_plays_the_target() -> None:
+    references, member = drawn(200, 4, leak=1.0)
+    known = over_steps(references, member, leak=1.0)
+    assert known.steps is not None
+    found = stack_features(known)
+    assert found.shape == (200, n_stack_features(3))
+    assert np.array_equal(found[:, :N_FEATURES], stack_features(references))
+    steps = known.steps
+    told = trajectory_features(steps.target, np.logaddexp(0, -steps.target))
+    assert found[:, N_FEATURES:-1] == pytest.approx(told)
+    assert found[:, -1] == pytest.approx(lira_trajectory(steps).values[:, 0])
+    left = attacked(known, 2, [0, 1, 4, 5, 6, 7])
+    assert left.steps is not None
+    assert np.array_equal(left.steps.target, steps.others[:, :, 2])
+    assert np.array_equal(left.steps.others, steps.others[:, :, [0, 1, 4, 5, 6, 7]])
+    assert np.array_equal(left.steps.inside, references.inside[:, [0, 1, 4, 5, 6, 7]])
+    again = permuted(known, seed=1)
+    assert again.steps is not None
+    assert np.array_equal(again.steps.inside, again.inside)
+    assert not np.array_equal(again.inside, known.inside)
+    assert stack_shapes(200, 8, cv=3, max_rows=None, n_checkpoints=3)["stack"].X.shape[1] == n_stack_features(3)
+
+
+def test_checkpoints_that_tell_nothing_find_nothing_and_those_that_leak_more() -> None:
+    references, member = drawn(2000, 3, leak=0.0, seed=3)
+    null = auc(member, result_of("stack_lr", samples_of(over_steps(references, member, leak=0.0), member)).scores,
+               level=0.999)  # fmt: skip
+    assert null.low < 0.5 < null.high
+    references, member = drawn(2000, 3, leak=1.0, seed=4)
+    alone, known = (
+        auc(member, result_of("stack_lr", samples_of(each, member)).scores)
+        for each in (references, over_steps(references, member, leak=1.0, seed=4))
+    )
+    assert known.value > alone.value > 0.6
 
 
 def test_units_are_pairs_of_complements_and_others_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from trajectories import some_logits, write_audit
 
 from mia_batch.cli import main
 from mia_batch.metrics.ranking import auc
+from mia_batch.process.exit_codes import run_main
 from mia_batch.signals import loss, phi
+from mia_batch.stages.trajectory_report import join_all
 
 N = 200
 MEMBER = (np.arange(N) < N // 2).astype(np.int8)
@@ -233,6 +236,63 @@ def test_a_run_whose_features_are_gone_and_a_csv_that_cannot_be(
     assert (code, err.count("\n")) == (2, 1)
     paths.features.unlink()
     assert "features.h5" in refused(capsys, tmp_path / "runs")
+
+
+def joined(runs: Path) -> int:
+    return run_main(lambda: join_all(Namespace(out=str(runs))))
+
+
+def test_every_training_of_a_directory_is_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the nightly does: the worst verdict of a last step counts, and one training that cannot be joined alone."""
+    for step, outcome in ((1, False), (2, True)):
+        write_audit(tmp_path, step, outcome, MEMBER)
+    write_audit(tmp_path, 3, False, MEMBER, **{"model.kwargs": {"num_classes": 20}})
+    write_audit(tmp_path, 4, None, MEMBER)
+    assert joined(tmp_path) == 3
+    found = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "trajectories").glob("*.json")}
+    assert sorted(len(each["steps"]) for each in found.values()) == [1, 2]
+    (leaks,) = [each for each in found.values() if each["first_leak"]]
+    assert (leaks["first_leak"]["step"], leaks["first_leak"]["after_step"]) == ("1 2", "1 1")
+    rows = (tmp_path / "trajectories" / f"{leaks['training']}.csv").read_text().splitlines()
+    assert len(rows) == N + 1
+    printed = capsys.readouterr().out
+    assert f"Training {leaks['training']}, 2 checkpoints" in printed
+    assert "First leak found: step 1 2 (run2), balanced accuracy 0.5500 (0.5100 to 0.5900)" in printed
+    assert joined(tmp_path) == 3  # again, over what is there
+    fewer = (np.arange(N + 1) < N // 2).astype(np.int8)
+    write_audit(tmp_path, 5, False, fewer, **{"model.kwargs": {"num_classes": 20}})
+    assert joined(tmp_path) == 3
+    assert "samples: must be those of run3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("outcomes", "code"), [((True, False), 0), ((False, "unknown"), 4), ((False, True), 3)])
+def test_the_code_of_all_trainings_is_that_of_the_last_steps(
+    outcomes: tuple[Any, ...], code: int, tmp_path: Path
+) -> None:
+    for step, outcome in enumerate(outcomes, 1):
+        write_audit(tmp_path, step, outcome, MEMBER)
+    assert joined(tmp_path) == code
+
+
+def test_a_directory_without_audits_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert joined(tmp_path) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "trajectories").exists()
+
+
+def test_outputs_that_are_equal_by_chance_in_one_epoch_make_no_other_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`content` of imports is of their outputs, which change from step to step."""
+    for epoch in range(2):
+        z = np.random.default_rng(epoch).normal(size=(N, 4)).astype(np.float32)
+        z[1 + epoch] = z[0]
+        np.savez(tmp_path / f"epoch_{epoch}.npz", logits=z, label=np.zeros(N, int), member=np.arange(N) % 2)
+        raw = a_raw_config(f"epoch_{epoch}.npz") | {"gate": {"weak_model": True}}
+        (tmp_path / f"epoch_{epoch}.yaml").write_text(yaml.safe_dump(raw))
+        main(["run", str(tmp_path / f"epoch_{epoch}.yaml"), "--out", str(tmp_path / "runs" / f"epoch_{epoch}")])
+    capsys.readouterr()
+    assert len(read_object(capsys, tmp_path / "runs")["steps"]) == 2
 
 
 def import_epochs(folder: Path, members: list[np.ndarray], *, losses: bool = False) -> Path:

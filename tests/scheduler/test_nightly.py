@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import shutil
 import struct
 import time
 from collections.abc import Callable
@@ -158,6 +159,20 @@ def test_bad_input_is_refused_also_on_a_night_without_a_checkpoint(
             run_nightly(*argv)
     assert run_nightly(config, watch, tmp_path / "runs") == 0
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_night_ends_with_the_trajectories_of_all_audits(
+    tmp_path: Path, write_config: Callable[..., Path], checkpoints: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = tmp_path / "watch"
+    watch.mkdir()
+    shutil.copy(checkpoints[0], watch)
+    assert run_nightly(write_config(), watch, tmp_path / "runs", "--quiet=0", "--dry-run") == 0
+    *_, reduce, trajectory = capsys.readouterr().out.splitlines()
+    assert reduce.startswith("reduce=$(sbatch")
+    assert "--dependency=afterany:$reduce" in trajectory
+    assert f"trajectory.sbatch {tmp_path}" in trajectory
+    assert f" {tmp_path / 'runs'} -- " in trajectory
 
 
 def test_claims_are_given_up_when_a_later_one_cannot_be_made(

@@ -88,6 +88,18 @@ def test_many_checkpoints_are_arrays_that_go_on_task_by_task() -> None:
     assert all("list=/runs/l" in command for command in (extract, attack, reduce))
 
 
+def test_a_trajectory_is_one_job_that_waits_until_the_array_has_ended() -> None:
+    request = Request(
+        Path("/c.yaml"), Path("/runs"), Site(), words=("list=/runs/l", "set=attack.seed=2"), n_tasks=2,
+        stages=("reduce", "trajectory"),
+    )  # fmt: skip
+    _, last = (step.command({"reduce": "7"}) for step in plan_chain(request))
+    assert "--output=/runs/logs/trajectory-%j.log" in last
+    assert "--dependency=afterany:7" in last
+    assert not any(word.startswith(("--array", "list=")) for word in last)
+    assert last[-6:] == [f"{SLURM}/trajectory.sbatch", "/c.yaml", "/runs", "set=attack.seed=2", "--", "python3"]
+
+
 def test_a_users_data_is_prepared_before_the_array() -> None:
     request = Request(
         Path("/c.yaml"), Path("/runs"), Site(), words=("list=/l",), stages=("prepare", "extract"), n_tasks=2,

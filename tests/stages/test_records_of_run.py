@@ -94,6 +94,18 @@ def test_groups_and_names_of_samples(tmp_path: Path) -> None:
     assert list(rows[0]) == ["sample_index", "split", "class", "group", "sample_id", "member"]
 
 
+def test_groups_have_their_names_and_exposure_a_column(tmp_path: Path) -> None:
+    group = np.where(np.arange(N) < 4, 7, -1)
+    named = np.char.encode(np.where(group == 7, "Familie Ö", ""), "utf-8")
+    known, exposure = features(group=group, group_name=named), {"lt_iqr": np.arange(N) / 8}
+    make_records(ReportConfig(records=100), tmp_path / "r.csv", known, {"lr": result("lr", 120)}, exposure)
+    with open(tmp_path / "r.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["group"] for row in rows] == ["Familie Ö" if int(row["sample_index"]) < 8 else "" for row in rows]
+    assert [float(row["lt_iqr"]) for row in rows] == [int(row["sample_index"]) / 16 for row in rows]
+    assert len(rows) == 100
+
+
 def test_what_no_attack_scores_has_empty_fields(tmp_path: Path) -> None:
     """As with `holdout`; and an attack without any score has no columns."""
     there = np.arange(N) % 4 < 2

@@ -12,6 +12,7 @@ import pytest
 from rundirs import finish
 
 from mia_batch.attacks.base import AttackResult, not_evaluable
+from mia_batch.data.slices import slice_columns
 from mia_batch.errors import InputError
 from mia_batch.metrics.registry import METRICS, evaluate
 from mia_batch.process.exit_codes import run_main
@@ -123,6 +124,68 @@ def test_columns_of_imports_are_slices(caplog: pytest.LogCaptureFixture) -> None
     found = found_of({"class": True}, imported)
     assert [each.name for each in found.slices] == ["sex=f", "sex=m"]
     assert "there are no slices by class, because these samples have no labels" in caplog.text
+
+
+def found_by(files: dict[str, Path], found: Features | None = None) -> SlicesSummary | None:
+    report = ReportConfig(slices_by={"ward": {split: str(file) for split, file in files.items()}})
+    return look_at_slices(report, found or features(), {"lr": result("lr")})
+
+
+def write_wards(folder: Path) -> dict[str, Path]:
+    """A value for each of 210 samples of train, and of 200 of test."""
+    np.save(folder / "train.npy", np.where(np.arange(210) < 80, "Süd 1", "n"))
+    rows = "".join(f"{i},{'Süd 1' if i < 30 else 'n'}\n" for i in range(200))
+    (folder / "test.csv").write_text(f"id,ward\n{rows}", encoding="utf-8")
+    return {"train": folder / "train.npy", "test": folder / "test.csv"}
+
+
+def test_a_name_for_each_sample_is_a_slice_for_each_value(tmp_path: Path) -> None:
+    found = found_by(write_wards(tmp_path))
+    assert found is not None
+    counts = [(each.name, each.n_members, each.n_nonmembers) for each in found.slices]
+    assert counts == [("ward=Süd 1", 80, 30), ("ward=n", 120, 170)]
+    member, scores = MEMBER, result("lr").scores
+    rows = np.r_[np.arange(80), 200 + np.arange(30)]
+    naive = evaluate(member[rows], (scores > 1.5)[rows], scores[rows])
+    assert found.slices[0].metrics["lr"].keys() == naive.keys() == METRICS.keys()
+    for name, each in naive.items():
+        assert found.slices[0].metrics["lr"][name].value == pytest.approx(each.value, nan_ok=True), name
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"test": None}, "report.slices_by.ward: must have a file for each split, got none for test"),
+        ({"valid": "x.txt"}, "report.slices_by.ward.valid: must be a split that samples are of: test, train, got valid"),
+        ({"test": "x.txt"}, "must have a value for each sample of the split, at least 200, got 2"),
+        ({"test": "other.csv"}, "must have a column ward, got id, name"),
+        ({"test": "empty.csv"}, "ward: line 3: must be there, got nothing"),
+        ({"test": "gone.txt"}, "must be a readable file of names, got"),
+    ],
+)
+def test_a_bad_file_of_names_is_refused(change: dict[str, str | None], rule: str, tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("a\nb\n")
+    (tmp_path / "other.csv").write_text("id,name\n1,a\n")
+    (tmp_path / "empty.csv").write_text("id,ward\n1,a\n2,\n")
+    files: dict[str, Path] = write_wards(tmp_path)
+    files |= {split: tmp_path / name for split, name in change.items() if name}
+    files = {split: file for split, file in files.items() if change.get(split, "") is not None}
+    with pytest.raises(InputError, match=rule):
+        found_by(files)
+
+
+def test_a_column_of_too_many_values_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "many.npy", np.arange(1001))
+    split, index = np.array(["train"] * 1001), np.arange(1001)
+    with pytest.raises(InputError, match=r"report\.slices_by\.ward: must have at most 1000 different values, got 1001"):
+        slice_columns({"ward": {"train": tmp_path / "many.npy"}}, split, index)
+
+
+def test_where_the_sizes_of_splits_are_known_more_names_are_refused_too(tmp_path: Path) -> None:
+    files, known = write_wards(tmp_path), features()
+    slice_columns({"ward": files}, known.split, known.sample_index, {"train": 210, "test": 200})
+    with pytest.raises(InputError, match="must have a value for each sample of the split, 205, got 210"):
+        slice_columns({"ward": files}, known.split, known.sample_index, {"train": 205, "test": 200})
 
 
 def test_none_are_asked_for() -> None:
