@@ -156,7 +156,7 @@ def test_a_name_for_each_sample_is_a_slice_for_each_value(tmp_path: Path) -> Non
     ("change", "rule"),
     [
         ({"test": None}, "report.slices_by.ward: must have a file for each split, got none for test"),
-        ({"valid": "x.txt"}, "report.slices_by.ward.valid: must be a split that samples are of: test, train, got valid"),
+        ({"valid": "x.txt"}, "report.slices_by.ward.valid: must be a split that samples are of: test, train"),
         ({"test": "x.txt"}, "must have a value for each sample of the split, at least 200, got 2"),
         ({"test": "other.csv"}, "must have a column ward, got id, name"),
         ({"test": "empty.csv"}, "ward: line 3: must be there, got nothing"),
@@ -197,7 +197,7 @@ def test_none_are_asked_for() -> None:
 @pytest.mark.parametrize(
     ("split", "text", "rule"),
     [
-        ("valid", "1", "report.slices.a.valid: must be a split that samples are of: test, train, got valid"),
+        ("valid", "1", "report.slices.a.valid: must be a split that samples are of: test, train"),
         ("train", "999", "report.slices.a.train: must name a sample of split 'train', got none in"),
         ("train", "x", "line 1: must be one integer, got 'x'"),
     ],
