@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mia_batch.data.slices import slice_columns
 from mia_batch.errors import InputError
 from mia_batch.metrics.registry import METRICS, evaluate
 from mia_batch.process.exit_codes import run_main
-from mia_batch.report.summary import SlicesSummary, json_schema
+from mia_batch.report.summary import SlicesSummary, json_schema, plain
 from mia_batch.report.text import slices_lines
 from mia_batch.rundir.claim import claim
 from mia_batch.rundir.features import SPLIT, Features
@@ -64,12 +65,15 @@ def test_each_class_and_the_worst() -> None:
     assert [each.name for each in found.slices] == ["class=0", "class=1", "class=2", "class=3"]
     assert {(each.n_members, each.n_nonmembers, each.reason) for each in found.slices} == {(50, 50, None)}
     lr, rows = result("lr"), LABEL == 1
-    expected = evaluate(MEMBER[rows], lr.predicted[rows], lr.scores[rows], names=["balanced_accuracy", "recall", "auc"])
+    expected = evaluate(MEMBER[rows], lr.predicted[rows], lr.scores[rows])
     numbers = found.slices[1].metrics["lr"]
-    assert {name: (each.value, each.low, each.high) for name, each in numbers.items()} == {
-        name: (each.value, each.low, each.high) for name, each in expected.items()
+    assert list(numbers) == list(METRICS)
+    assert {name: each.model_dump() for name, each in numbers.items()} == {
+        name: plain(asdict(each)) for name, each in expected.items()
     }
-    assert {name: each.slice for name, each in found.worst["lr"].items()} == dict.fromkeys(expected, "class=2")
+    assert set(found.worst["lr"]) == set(METRICS)
+    for name in ("balanced_accuracy", "recall", "auc", "tpr_at_fpr_0.1"):
+        assert found.worst["lr"][name].slice == "class=2"
     own = found.slices[2].metrics["lr"]["auc"]
     worst = found.worst["lr"]["auc"]
     assert own.low is not None
