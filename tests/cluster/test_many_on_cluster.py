@@ -101,3 +101,5 @@ def test_the_nightly_script_queues_itself_again(
     wait_until(lambda: set(cluster.run(*waiting).stdout.split()) - {second}, what="third night")
     assert [each for each in runs.iterdir() if (each / "run.json").exists()] == [run]
     wait_until((run / "summary.json").exists, what="audit of the first night")
+    (found,) = wait_until(lambda: list((runs / "trajectories").glob("*.json")), what="trajectory after the audit")
+    assert [step["run"] for step in json.loads(found.read_text())["steps"]] == [run.name]

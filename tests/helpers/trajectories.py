@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def write_audit(
 
 def write_referenced(
     runs: Path, step: int, member: np.ndarray, inside: np.ndarray, *, weights: int | None = None, shift: float = 0.5,
-    stored: bool = True, outcome: bool = False, **changes: Any,
+    stored: bool = True, outcome: bool = False, answers: list[np.ndarray] | None = None, **changes: Any,
 ) -> RunPaths:  # fmt: skip
     """The audit of a step, with references of the same step, and their outputs in a store.
 
@@ -70,6 +71,7 @@ def write_referenced(
         shift: 0 of models that leak nothing.
         stored: whether the outputs are in the store.
         outcome: leak or not.
+        answers: logits of the target and of each reference, instead of made-up ones.
         changes: of the config.
     """
     inclusion, named = runs.parent / f"in{step}.npz", "digests.references.checkpoints"
@@ -80,7 +82,7 @@ def write_referenced(
                "logits": "float32", "group": None, "queries": None}  # fmt: skip
     digests = {f"{named}[{k}]": f"{1000 * (weights or step) + k:064x}" for k in range(len(inside))}
     digests["digests.references.inclusion"] = sha256(inclusion)
-    logits = [_trained(each, seed=k, step=step, shift=shift) for k, each in enumerate([member, *inside])]
+    logits = answers or [_made_up(each, seed=k, step=step, shift=shift) for k, each in enumerate([member, *inside])]
     paths = write_audit(runs, step, outcome, member, logits=logits[0], **{"references": section} | digests | changes)
     manifest, features = read_manifest(paths), read_features(paths.features)
     assert manifest is not None
@@ -93,12 +95,34 @@ def write_referenced(
     return paths
 
 
-def _trained(inside: np.ndarray, *, seed: int, step: int, shift: float) -> np.ndarray:
+def _made_up(inside: np.ndarray, *, seed: int, step: int, shift: float) -> np.ndarray:
     hard, own = np.random.default_rng(99), np.random.default_rng(seed)
     logits = (own.normal(size=(len(inside), CLASSES)) + np.random.default_rng([seed, step]).normal(
         size=(len(inside), CLASSES)) / 2).astype(np.float32)  # fmt: skip
     logits[:, 0] += (2 + hard.normal(size=len(inside)) + shift * step * inside).astype(np.float32)
     return logits
+
+
+def trained_answers(inside: np.ndarray, label: np.ndarray, epochs: Sequence[int]) -> list[list[np.ndarray]]:
+    """By epoch the logits of models that are really trained: softmax regressions of more numbers than samples.
+
+    Args:
+        inside: which samples each model is trained on, (n_models, n).
+        label: true classes, (n,).
+        epochs: when to ask, ascending.
+    """
+    rng = np.random.default_rng(11)
+    X, Y = rng.normal(size=(len(label), 2 * len(label))) / 20, np.eye(CLASSES)[label]
+    found: list[list[np.ndarray]] = [[] for _ in epochs]
+    for chosen in inside == 1:
+        W = rng.normal(size=(X.shape[1], CLASSES)) / 2
+        for epoch in range(1, epochs[-1] + 1):
+            z = X[chosen] @ W
+            p = np.exp(z - z.max(axis=1, keepdims=True))
+            W -= 0.05 * X[chosen].T @ (p / p.sum(axis=1, keepdims=True) - Y[chosen])
+            if epoch in epochs:
+                found[epochs.index(epoch)].append((X @ W).astype(np.float32))
+    return found
 
 
 def _write_answers(where: ReferencePaths, samples: StoredSamples, content: np.ndarray, logits: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_references import pairs_by_coins
-from trajectories import write_audit, write_referenced
+from trajectories import trained_answers, write_audit, write_referenced
 
 from mia_batch.attacks.sides import References
 from mia_batch.attacks.trajectories import lira_trajectory
@@ -75,6 +75,24 @@ def test_it_is_what_the_core_makes_of_every_reference_at_every_step(
     area = found.metrics["auc"]
     line = f"LiRA over 3 checkpoints: AUC {area.value:.4f} ({area.low:.4f} to {area.high:.4f})"
     assert line in capsys.readouterr().out
+
+
+def test_of_models_that_are_really_trained(tmp_path: Path) -> None:
+    """It finds the members, and more of them than the first epochs alone."""
+    epochs, label = (1, 2, 4), np.zeros(N, dtype=np.int64)
+    inside = np.vstack([MEMBER, INSIDE])
+    mixed = np.random.default_rng(8).integers(0, 10, N)
+    answers = trained_answers(inside, mixed, epochs)
+    turned = [[np.take_along_axis(z, (mixed[:, None] + np.arange(10)) % 10, axis=1) for z in each] for each in answers]
+    made = [
+        a_checkpoint(write_referenced(tmp_path / "runs", step, MEMBER, INSIDE, answers=each))
+        for step, each in zip((1, 2, 3), turned, strict=True)
+    ]  # helpers write label 0: the true class comes first
+    assert made[0].features.label is not None
+    assert (made[0].features.label == label).all()
+    whole, early = (lira_over_steps(made[:n], level=0.95).metrics["auc"] for n in (3, 2))
+    assert whole.low > 0.6
+    assert whole.value > early.value
 
 
 def test_without_a_leak_its_auc_covers_one_half(tmp_path: Path) -> None:
