@@ -93,7 +93,8 @@ def inclusion_of(manifest: Manifest, features: Features) -> NDArray[np.int8]:
 def kept_references(included: NDArray[np.int8], member: NDArray[np.int8]) -> NDArray[np.int64]:
     """Numbers of the references that are not the complement of a target with these members."""
     kept = np.flatnonzero(~is_complement_of_target(included, member))
-    log.info("references: %d of %d; the others are the target's complement", len(kept), included.shape[1])
+    if len(kept) < included.shape[1]:
+        log.info("references: %d of %d; the others are the target's complement", len(kept), included.shape[1])
     return kept
 
 
