@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,15 @@ from mia_batch.attacks.base import REFERENCE_COLUMNS
 from mia_batch.attacks.inclusion import inclusion_problem, is_complement_of_target, own_areas
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.data.digests import refuse_twins
-from mia_batch.data.inclusion import read_inclusion
 from mia_batch.errors import InputError
 from mia_batch.rundir.features import Features
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import ReferencePaths
-from mia_batch.rundir.reference_store import StoredSamples, read_phi, reference_paths
-from mia_batch.settings.schema import Config
+from mia_batch.rundir.reference_files import inclusion_digest, inclusion_file, reference_weights
+from mia_batch.rundir.reference_store import StoredSamples, read_phi, reference_fields, reference_paths
+from mia_batch.settings.schema import Config, ReferencesConfig
 from mia_batch.signals import SIGNALS
-from mia_batch.stages.plan import reference_checkpoints
+from mia_batch.stages.plan import inclusion_of
 
 log = logging.getLogger(__name__)
 
@@ -48,27 +47,30 @@ def reference_columns(
     needed = any(not ATTACKS[method].needs.isdisjoint(REFERENCE_COLUMNS) for method in methods)
     if config.references is None or not needed:
         return {}
-    refuse_twins(manifest.digests, reference_checkpoints(config))
+    references, weights = config.references, reference_weights(config.references)
+    refuse_twins(manifest.digests, weights)
+    _refuse_other_inclusion(references, manifest)
     assert features.label is not None
     samples = StoredSamples(features.split, features.sample_index, features.label)
     found = reference_paths(manifest, samples)
-    _refuse_missing(found)
-    weights = list(reference_checkpoints(config))
-    included = read_inclusion(config.references.inclusion, len(weights), features.split, features.sample_index)
+    _refuse_missing(found, reference_fields(manifest))
+    included = inclusion_of(references, features.split, features.sample_index)
     kept = np.flatnonzero(~is_complement_of_target(included, features.member))
     log.info("references: %d of %d; the others are the target's complement", len(kept), len(weights))
     if not len(kept):
         return {}
     included = np.ascontiguousarray(included[:, kept])
-    problem = inclusion_problem(included, member=features.member, names=[weights[k] for k in kept])
+    names = [list(weights)[k] for k in kept]
+    problem = inclusion_problem(included, member=features.member, names=names)
+    field, file = inclusion_file(references)
     if problem:
-        raise InputError(f"{config.references.inclusion}: references.inclusion: must not betray members: {problem}")
-    phi = read_phi([found[weights[k]] for k in kept], samples, features.content)
-    _refuse_another_order(config.references.inclusion, phi, included)
+        raise InputError(f"{file}: {field}: must not betray members: {problem}")
+    phi = read_phi([found[name] for name in names], samples, features.content)
+    _refuse_another_order(f"{file}: {field}", phi, included)
     return {"query_phi": _own_phi(found, samples, features), "reference_phi": phi, "reference_in": included}
 
 
-def _refuse_another_order(file: Path, phi: NDArray[np.float64], included: NDArray[np.int8]) -> None:
+def _refuse_another_order(where: str, phi: NDArray[np.float64], included: NDArray[np.int8]) -> None:
     """Refuse inclusion that is turned round, and warn of one that the references' own answers do not bear out."""
     areas = own_areas(phi, included)
     best = max(areas, key=lambda each: each.value, default=None)
@@ -77,16 +79,24 @@ def _refuse_another_order(file: Path, phi: NDArray[np.float64], included: NDArra
     told = f"the references' phi tells what they were trained on with AUC {best.value:.4f} at most"
     if all(each.high < 0.5 for each in areas):
         rule = "must be 1 where a reference was trained on a sample"
-        raise InputError(f"{file}: references.inclusion: {rule}, got {told}")
+        raise InputError(f"{where}: {rule}, got {told}")
     if all(each.low <= 0.5 for each in areas):
-        log.warning("%s: references.inclusion: %s; is it in the order of the samples?", file, told)
+        log.warning("%s: %s; is it in the order of the samples?", where, told)
 
 
-def _refuse_missing(found: Mapping[str, ReferencePaths]) -> None:
-    missing = [field for field, paths in found.items() if not paths.outputs.exists()]
+def _refuse_other_inclusion(references: ReferencesConfig, manifest: Manifest) -> None:
+    """Refuse what says who was trained on what, if it has changed since the stage references has run."""
+    field, file = inclusion_file(references)
+    if inclusion_digest(references) != manifest.digests.get(field):
+        rule = "must be as it was when the stage references has run"
+        raise InputError(f"{file}: {field}: {rule}, got another content; run references again")
+
+
+def _refuse_missing(found: Mapping[str, ReferencePaths], fields: Sequence[str]) -> None:
+    missing = [field for field in fields if field not in found or not found[field].outputs.exists()]
     if missing:
-        n = len(found) - len(missing)
-        raise InputError(f"{missing[0]}: outputs must be in the store, got {n} of {len(found)}; run references first")
+        n = len(fields) - len(missing)
+        raise InputError(f"{missing[0]}: outputs must be in the store, got {n} of {len(fields)}; run references first")
 
 
 def _own_phi(
