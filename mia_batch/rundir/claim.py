@@ -41,6 +41,7 @@ def claim(paths: RunPaths, manifest: Manifest, begun: Mapping[str, Any] | None =
         InputError: the directory holds rows or results of another model, data or extraction; in words.
     """
     paths.create()
+    in_force(paths, manifest)  # what is refused leaves nothing behind
     with in_turn(paths.lock):
         wanted = in_force(paths, manifest)
         if begun:
