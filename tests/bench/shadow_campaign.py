@@ -52,12 +52,13 @@ def disturbed(cluster: MiniCluster, words: list[str | Path], rounds: int) -> dic
         deed = DEEDS[number % len(DEEDS)]
         print(f"  {deed.__name__} {disturb(cluster, jobs, 'shadows', deed, drawn)}", flush=True)
         time.sleep(drawn.uniform(3, 8))
-    found["shadows"] = restarts(cluster, jobs)["shadows"]
-    cluster.run("scancel", *jobs.values())
-    for job in jobs.values():
-        cluster.wait_job(job)
-    print("  scancel of the whole chain; submitted again", flush=True)
-    jobs = submit(cluster, *words)
+    if rounds:
+        found["shadows"] = restarts(cluster, jobs)["shadows"]
+        cluster.run("scancel", *jobs.values())
+        for job in jobs.values():
+            cluster.wait_job(job)
+        print("  scancel of the whole chain; submitted again", flush=True)
+        jobs = submit(cluster, *words)
     for deed in DEEDS:
         print(f"  {deed.__name__} {disturb(cluster, jobs, 'references', deed, drawn)}", flush=True)
         time.sleep(drawn.uniform(1, 3))
@@ -73,7 +74,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8, help="disturbances of the trainings")
     args = parser.parse_args()
     root = args.out.absolute()
-    root.mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)  # a campaign that was broken off goes on
     write_site(root / "site.yaml")
     subprocess.run([sys.executable, "-m", "mia_batch.jobs.train", write_inputs(root)], check=True, capture_output=True)
     cluster = MiniCluster.start()

@@ -78,7 +78,7 @@ def power_off(cluster: MiniCluster, _task: str, node: str) -> None:
 
 def disturb(cluster: MiniCluster, jobs: Mapping[str, str], stage: str, deed: Deed, drawn: random.Random) -> str:
     """Do it to a job of a stage that runs, drawn by chance; its name, once it is not running as it was."""
-    chosen = wait_until(lambda: running(cluster, jobs, stage), timeout=300, what=f"a job of {stage} that runs")
+    chosen = wait_until(lambda: running(cluster, jobs, stage), timeout=1800, what=f"a job of {stage} that runs")
     task, node = drawn.choice(chosen)
     deed(cluster, task, node)
     return task
