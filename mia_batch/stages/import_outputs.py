@@ -157,6 +157,8 @@ def _run_directory(paths: RunPaths) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        if paths.root in made:
+            paths.lock.unlink(missing_ok=True)
         for folder in made:
             with suppress(OSError):  # somebody else has put a file there
                 folder.rmdir()

@@ -122,7 +122,7 @@ def test_one_command_trains_references_and_audits_with_them(config_file: Path) -
     """A second call only repeats the verdict; of weights that are others, nothing is taken for what it was."""
     out, folder = config_file.parent / "run", config_file.parent / "run" / "shadows"
     methods = {"methods": [{"method": "threshold_loss"}, {"method": "squared_difference"}], "backend": "serial"}
-    config = write_config(config_file.parent, train={"epochs": 20}, attack=methods)
+    config = write_config(config_file.parent, train={"epochs": 5}, attack=methods)
     train = [sys.executable, str(REPO / "jobs" / "train.py"), str(config)]
     subprocess.run(train, check=True, capture_output=True, env=environ(), timeout=300)
     audit = ("run", config, "--out", out, "--shadows", "2", "--set", "gate.weak_model=true")

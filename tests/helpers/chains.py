@@ -45,7 +45,8 @@ def running(cluster: MiniCluster, jobs: Mapping[str, str], stage: str) -> list[t
     for each in cluster.jobs(jobs[stage]):
         if each["JobState"] == "RUNNING":
             task = f"{each['ArrayJobId']}_{each['ArrayTaskId']}" if "ArrayTaskId" in each else each["JobId"]
-            found.append((task, each["NodeList"].partition(",")[0]))
+            nodes = cluster.run("scontrol", "show", "hostnames", each["NodeList"], check=False).stdout.split()
+            found += [(task, node) for node in nodes[:1]]
     return found
 
 
