@@ -59,7 +59,7 @@ def disturbed(cluster: MiniCluster, words: list[str | Path], rounds: int) -> dic
             cluster.wait_job(job)
         print("  scancel of the whole chain; submitted again", flush=True)
         jobs = submit(cluster, *words)
-    for deed in DEEDS:
+    for deed in DEEDS if "references" in jobs else ():
         print(f"  {deed.__name__} {disturb(cluster, jobs, 'references', deed, drawn)}", flush=True)
         time.sleep(drawn.uniform(1, 3))
     finish(cluster, jobs)
