@@ -91,6 +91,22 @@ def sha256(path: Path, between: Between = None) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block of this lock file, which is made.
+
+    Raises:
+        InputError: the folder cannot be written, or its file system has no locks.
+    """
+    try:
+        file = open(path, "ab")  # noqa: SIM115  (closed below)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        raise not_written(path, error, "must be a file that can be locked") from error
+    with file:
+        yield
+
+
 def in_use(path: Path) -> bool:
     """Whether a writer holds features.h5, or an attack's journal, at this moment."""
     with open(path, "rb") as file:

@@ -13,7 +13,7 @@ unknown() {
 
 config=${1:?$usage} dir=${2:?$usage}
 shift 2
-options=() methods=() runs=()
+options=() methods=() runs=() only=''
 while (($#)) && [[ $1 != -- ]]; do
   [[ " $words " == *" ${1%%=*}= "* ]] || unknown "$1"
   value=${1#*=}
@@ -50,7 +50,7 @@ if ((${#methods[@]} > 0)); then
 fi
 
 if [[ $stage == references && ${SLURM_ARRAY_TASK_ID-} ]] && ((${#runs[@]} == 0)); then
-  options+=(--only "$SLURM_ARRAY_TASK_ID")
+  options+=(--only "$SLURM_ARRAY_TASK_ID") only=-$SLURM_ARRAY_TASK_ID
 fi
 if [[ $stage == shadows ]]; then
   options+=(--only "${SLURM_ARRAY_TASK_ID:?shadows wants an array: sbatch --array=0-3 for four models}")
@@ -95,8 +95,14 @@ while [[ $interrupted ]]; do # a signal ends `wait` early
 done
 
 # A rank that dies of ILL, ABRT, BUS, FPE or SEGV has the launch's rows computed again: mia_batch/rundir/crashes.py.
-if [[ $stage == extract && -e $dir/.launch && $code =~ ^(4|6|7|8|11|132|134|135|136|139)$ ]]; then
-  echo "extract ended with exit code $code" >>"$dir/.launch"
+launch=''
+if [[ $stage == extract ]]; then
+  launch=$dir/.launch
+elif [[ $stage == references && -e $dir/.references$only.launch ]]; then
+  launch=$(<"$dir/.references$only.launch") # in the store, of the reference that it was at
+fi
+if [[ -e $launch && $code =~ ^(4|6|7|8|11|132|134|135|136|139)$ ]]; then
+  echo "$stage ended with exit code $code" >>"$launch"
 fi
 
 # Whether a node of this job no longer answers. Slurm itself finds out minutes later, and would not wait for it here.

@@ -8,6 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 OF_COINS, OF_TRAININGS = 0, 1  # streams of a plan's seed
+MOST = 1000  # names of checkpoints have three digits
+COUNT_RULE = f"must be an even number from 2 to {MOST}, as models come in pairs"
+
+
+def is_count(count: int) -> bool:
+    """Whether there can be a plan of so many models."""
+    return count % 2 == 0 and 2 <= count <= MOST
 
 
 @dataclass(frozen=True)

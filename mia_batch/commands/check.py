@@ -21,6 +21,7 @@ from mia_batch.settings.loading import load_config, named_in
 from mia_batch.settings.schema import SOURCES, Config, DataConfig, MethodConfig
 from mia_batch.stages.arguments import add_config_arguments, named_folder
 from mia_batch.stages.estimates import (
+    StageCost,
     column_widths,
     earlier_speed,
     estimate_lines,
@@ -28,10 +29,13 @@ from mia_batch.stages.estimates import (
     import_estimates,
     known_of,
     n_classes_of,
+    n_outputs,
     reference_shapes,
     runs_around,
+    training_estimates,
 )
 from mia_batch.stages.plan import Plan, make_plan
+from mia_batch.stages.shadows import Models, models_of_audit
 from mia_batch.stages.trial import try_in_child
 from mia_batch.verdict.rules import GATE_RULES, JointRule, Rule
 from mia_batch.verdict.sentences import words
@@ -76,9 +80,22 @@ def extract_lines(config: Config, ranks: int, runs: str | None) -> list[str]:
     """What the stages will do of a network and its samples."""
     plan = make_plan(config)
     lines = [*sample_lines(config.data, plan), *data_lines(config.data, plan.selection)]
+    models = models_of_audit(config, dry_run=True)
     stored, n_missing = reference_lines(config, plan)
-    planned = plan_lines(config, plan.selection, ranks)
-    return [*lines, planned[0], *stored, *planned[1:], *estimated(config, plan, ranks, runs, n_missing)]
+    planned, trainings = plan_lines(config, plan.selection, ranks), training_estimates(config, models) if models else []
+    found = [*trainings, *estimated(config, plan, ranks, runs, n_missing)]
+    return [*lines, planned[0], *shadow_lines(models), *stored, *planned[1:], *estimate_lines(found)]
+
+
+def shadow_lines(models: Models | None) -> list[str]:
+    """What is to be trained before the audit."""
+    if models is None:
+        return []
+    count, n_samples = models.plan.models.n_references, models.plan.models.included.sum(axis=1)
+    return [
+        f"shadows: {count} reference models of {n_samples.min()} to {n_samples.max()} samples each, "
+        f"{len(models.missing)} of them not trained in {models.paths.root}"
+    ]
 
 
 def reference_lines(config: Config, plan: Plan) -> tuple[list[str], int]:
@@ -89,12 +106,13 @@ def reference_lines(config: Config, plan: Plan) -> tuple[list[str], int]:
 
     wanted, chosen, n_queries = config.references, plan.selection, config.references.n_queries
     found = reference_paths(plan.manifest, StoredSamples(chosen.split, chosen.sample_index, chosen.label))
-    n_missing = sum(not paths.outputs.exists() for paths in found.values())
+    total = n_outputs(wanted)
+    n_missing = total - sum(paths.outputs.exists() for paths in found.values())
     per_row = row_dtype(n_classes_of(config, chosen.label), n_queries=n_queries, logits=wanted.logits).itemsize
     size = len(chosen) * (per_row + 8 + 4 + 1 + chosen.split.dtype.itemsize // 4)
     asked = f", {n_queries} queries of each sample" if wanted.queries else ""
     return [
-        f"references: {len(found)} outputs of {len(chosen)} samples{asked}, {n_missing} of them missing in "
+        f"references: {total} outputs of {len(chosen)} samples{asked}, {n_missing} of them missing in "
         f"{wanted.store}; about {_bytes(size)} each, {_bytes(size * n_missing)} more"
     ], n_missing
 
@@ -133,14 +151,12 @@ def sample_lines(data: DataConfig, plan: Plan) -> list[str]:
     return [f"sample:  {split} sample {index}: {plan.form}; label {plan.selection.label[0]}"]
 
 
-def estimated(config: Config, plan: Plan, ranks: int, runs: str | None, n_missing: int) -> list[str]:
+def estimated(config: Config, plan: Plan, ranks: int, runs: str | None, n_missing: int) -> list[StageCost]:
     """What each stage will take on this machine."""
     folders = [] if runs is None else runs_around(named_folder("--runs", runs))
     speed = earlier_speed(plan.manifest, folders)
-    return estimate_lines(
-        estimates(
-            config, plan.selection, ranks=ranks, n_jobs=available_cpus(), speed=speed, n_missing=n_missing
-        )
+    return estimates(
+        config, plan.selection, ranks=ranks, n_jobs=available_cpus(), speed=speed, n_missing=n_missing
     )
 
 

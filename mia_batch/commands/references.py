@@ -10,9 +10,10 @@ from mia_batch.errors import InputError
 from mia_batch.files import in_use
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.paths import ReferencePaths
+from mia_batch.rundir.reference_files import reference_weights
 from mia_batch.rundir.reference_store import StoredSamples, files_in, reference_paths, rows_done
 from mia_batch.settings.loading import load_config, named_in
-from mia_batch.stages.plan import look_at, make_manifest, reference_checkpoints
+from mia_batch.stages.plan import look_at, make_manifest
 
 EXAMPLES = (
     "mia-batch references audit.yaml",
@@ -24,11 +25,15 @@ SHOWN = 12  # digits of a key
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a config wants of a store: the files of weights by the keys of their outputs, and rows of each."""
+    """What a config wants of a store: the files of weights by the keys of their outputs, and rows of each.
+
+    What is still to be trained has no key.
+    """
 
     store: Path
     weights: dict[str, Path]
     n_rows: int
+    untrained: tuple[Path, ...]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,9 +68,10 @@ def wanted_by(config_file: str) -> Wanted:
     with named_in(config.path):
         (chosen, _), manifest = look_at(config.data, 1), make_manifest(config)
     samples = StoredSamples(chosen.split, chosen.sample_index, chosen.label)
-    files = reference_checkpoints(config) | {"model.checkpoint": config.model.checkpoint}
+    files = reference_weights(config.references) | {"model.checkpoint": config.model.checkpoint}
     weights = {paths.key: files[field] for field, paths in reference_paths(manifest, samples).items()}
-    return Wanted(config.references.store, weights, len(chosen))
+    untrained = tuple(file for field, file in files.items() if field not in manifest.digests)
+    return Wanted(config.references.store, weights, len(chosen), untrained)
 
 
 def listed(store: Path, wanted: list[Wanted]) -> list[str]:
@@ -77,6 +83,7 @@ def listed(store: Path, wanted: list[Wanted]) -> list[str]:
             size = _size(sum(each.size for each in files if each.key == key))
             progress = _progress(ReferencePaths(store, key), config.n_rows)
             lines.append(f"{key[:SHOWN]}  {progress:>9}  {size:>10}  {weights}")
+        lines += [f"{'':{SHOWN}}  {'untrained':>9}  {'':10}  {weights}" for weights in config.untrained]
     total = _size(sum(each.size for each in files))
     return [*dict.fromkeys(lines), f"{store}: {sum(each.complete for each in files)} references, {total}"]
 

@@ -1,10 +1,9 @@
-"""`mia-batch run`: extract, references, attack and reduce on this machine, each only as far as it is not done."""
+"""`mia-batch run`: all stages of an audit on this machine, each only as far as it is not done."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 
 from mia_batch.errors import InputError
@@ -15,12 +14,15 @@ from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
 from mia_batch.process.resources import available_memory
 from mia_batch.rundir.claim import claim, in_force
 from mia_batch.rundir.crashes import crash_of, note_crash
-from mia_batch.rundir.state import Left, begun_references, left_to_do, read_state
+from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import ON_RANKS, SHADOWS, begun_references, left_to_do, read_state
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, forget_verdict, load_run
 from mia_batch.stages.estimates import batch_bytes
 from mia_batch.stages.plan import planned_manifest
 from mia_batch.stages.reduce import reduce
+from mia_batch.stages.shadows import add_shadows_argument, models_of_audit, read_shadows_argument
+from mia_batch.stages.train_shadows import train_models
 
 log = logging.getLogger(__name__)
 UNDONE = (
@@ -30,12 +32,14 @@ UNDONE = (
 EXAMPLES = (
     "mia-batch run audit.yaml --out runs/one --ranks 2",
     "mia-batch run audit.yaml --out runs/two --set attack.seed=2",
+    "mia-batch run audit.yaml --out runs/three --shadows 4",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """CONFIG --out DIR --ranks N --junit FILE."""
+    """CONFIG --out DIR --ranks N --shadows K --junit FILE."""
     add_run_arguments(parser)
+    add_shadows_argument(parser)
     add_verdict_arguments(parser)
     parser.add_argument("--ranks", metavar="N", type=int, default=1, help="MPI ranks of the extraction (default 1)")
 
@@ -45,27 +49,22 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
     forget_verdict(args)
+    read_shadows_argument(args)
     config, paths = load_run(args, need=("checkpoint", "data"))
+    models = models_of_audit(config)
     if not config.imports:
         check_memory(config, args.ranks)
     manifest = planned_manifest(config)
     stages = read_state(paths, in_force(paths, manifest) if config.imports else claim(paths, manifest))
-    # As one word each: a name may begin with a dash.
-    arguments = [args.config, f"--out={args.out}"]
-    arguments += [f"--checkpoint={args.checkpoint}"] if args.checkpoint else []
-    arguments += [f"--set={change}" for change in config.changes]
-    arguments += ["--verbose"] if args.verbose else []
-    for stage, command in _commands(args.ranks, arguments, left_to_do(stages)):
+    for stage in left_to_do(stages).stages[:-1]:  # but reduce, which is left if anything is
         log.info("stage %s", stage)
-        code = run_stage(command, mpi_environment())
-        crash = crash_of(code) if stage in ("extract", "references") else None
-        if crash:
-            for launched in [paths] if stage == "extract" else begun_references(paths, manifest):
-                note_crash(launched, f"{stage} ended with exit code {code}")
-            print(f"mia-batch: {_crashed(stage, crash)}", file=sys.stderr)
-            return FAILED
+        if stage == SHADOWS:
+            assert models is not None
+            code = train_models(config, models, verbose=args.verbose)
+        else:
+            code = _run_stage(stage, _arguments(args, config), args.ranks, paths)
         if code != OK:
-            return _explain(stage, code)
+            return code
         if stage != "attack" and stage in left_to_do(read_state(paths)).stages:  # reduce says which attack is missing
             print(f"mia-batch: {stage} {UNDONE}", file=sys.stderr)
             return FAILED
@@ -91,22 +90,26 @@ def check_memory(config: Config, ranks: int) -> None:
         )
 
 
-def _commands(ranks: int, arguments: list[str], left: Left) -> list[tuple[str, list[str]]]:
-    """The stages before the reducer that are still to be run."""
-    commands = []
-    if "extract" in left.stages:
-        commands.append(("extract", mpirun_command(ranks, stage_command("extract", arguments))))
-    if "import" in left.stages:
-        commands.append(("import", stage_command("import_outputs", arguments)))
-    if "references" in left.stages:
-        commands.append(("references", mpirun_command(ranks, stage_command("references", arguments))))
-    if "attack" in left.stages:
-        commands.append(("attack", stage_command("attack", arguments)))
-    return commands
+def _arguments(args: argparse.Namespace, config: Config) -> list[str]:
+    """Of a stage, as one word each: a name may begin with a dash."""
+    arguments = [args.config, f"--out={args.out}"]
+    arguments += [f"--checkpoint={args.checkpoint}"] if args.checkpoint else []
+    arguments += [f"--set={change}" for change in config.changes]
+    return arguments + (["--verbose"] if args.verbose else [])
 
 
-def _crashed(stage: str, crash: signal.Signals) -> str:
-    return f"a rank of {stage} died of {crash.name}; the same command computes again what it has computed"
+def _run_stage(stage: str, arguments: list[str], ranks: int, paths: RunPaths) -> int:
+    """Run a stage as a process, or as ranks; the exit code, after a line that says what went wrong."""
+    command = stage_command({"import": "import_outputs"}.get(stage, stage), arguments)
+    code = run_stage(mpirun_command(ranks, command) if stage in ON_RANKS else command, mpi_environment())
+    crash = crash_of(code) if stage in ON_RANKS else None
+    if crash:
+        for launched in [paths] if stage == "extract" else begun_references(paths):
+            note_crash(launched, f"{stage} ended with exit code {code}")
+        said = f"a rank of {stage} died of {crash.name}; the same command computes again what it has computed"
+        print(f"mia-batch: {said}", file=sys.stderr)
+        return FAILED
+    return OK if code == OK else _explain(stage, code)
 
 
 def _explain(stage: str, code: int) -> int:

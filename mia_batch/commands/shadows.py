@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
-import sys
+import shlex
 
 from mia_batch.errors import InputError
-from mia_batch.process.child import run_stage, stage_command
-from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
-from mia_batch.process.stop import StopRequest
+from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.shadows import ShadowPaths
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.arguments import add_config_arguments, named_folder
-from mia_batch.stages.shadows import config_lines, models_to_train, result_line
+from mia_batch.stages.shadows import config_lines, models_to_train, result_line, shadow_changes
+from mia_batch.stages.train_shadows import train_models
 
 log = logging.getLogger(__name__)
 EXAMPLES = (
@@ -35,38 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, train what is missing, and print what to add to the config."""
+    """Plan, train what is missing, and print by which command, or lines of a config, audits take the models."""
     if args.seed is not None and args.seed < 0:
         raise InputError(f"--seed: must be at least 0, got {args.seed}")
     config = load_config(args.config, need=("data",), changes=args.changes)
     paths = ShadowPaths(named_folder("--out", args.out))
-    plan, missing = models_to_train(config, paths, args.count, args.seed)
-    if not missing:
+    models = models_to_train(config, paths, args.count, args.seed)
+    if not models.missing:
         log.info("nothing to do: all %d models are trained", args.count)
-    with StopRequest().listening() as stop:
-        for number in missing:
-            code = run_stage(stage_command("shadows", _arguments(args, number)))
-            if code == OK:
-                log.info("%d of %d: %s", number + 1, args.count, result_line(paths, plan, number))
-            if stop.signal == signal.SIGINT:
-                raise KeyboardInterrupt
-            if code != OK or stop:
-                return _explain(number, code or RESUME)
-    print("\n".join(result_line(paths, plan, number) for number in range(args.count)))
-    print("\n".join(["", "add to the config:", "", *config_lines(paths, args.count)]))
-    return OK
-
-
-def _arguments(args: argparse.Namespace, number: int) -> list[str]:
-    words = [args.config, f"--out={args.out}", f"--only={number}", *(f"--set={change}" for change in args.changes)]
-    return [*words, "--verbose" if args.verbose else "--quiet"]
-
-
-def _explain(number: int, code: int) -> int:
-    if code == RESUME:
-        log.warning("stopped at model %d, state saved; the same command goes on from there", number)
-    elif code != BAD_INPUT:
-        said = f"training of model {number} failed with exit code {code}; the same command goes on from there"
-        print(f"mia-batch: {said}", file=sys.stderr)
-        return FAILED
+    code = train_models(config, models, verbose=args.verbose)
+    if code == OK:
+        print("\n".join(result_line(paths, models.plan, number) for number in range(args.count)))
+        print("\n".join(["", "audit with them:", "", _next_command(args, paths)]))
+        print("\n".join(["", "or add to the config:", "", *config_lines(paths, args.count)]))
     return code
+
+
+def _next_command(args: argparse.Namespace, paths: ShadowPaths) -> str:
+    out = paths.root.with_name(f"{paths.root.name}-audit")
+    changes = [*args.changes, *shadow_changes(paths.root, args.count)]
+    words = ["mia-batch", "run", args.config, "--out", str(out)]
+    return shlex.join([*words, *(word for change in changes for word in ("--set", change))])

@@ -7,12 +7,11 @@ import logging
 
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.rundir.shadows import ShadowPaths
 from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
 from mia_batch.scheduler.submission import Run, find_checkpoints, name_runs, still_to_do, submit_run, submit_runs
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.arguments import add_config_arguments, named_folder
-from mia_batch.stages.shadows import config_lines, models_to_train
+from mia_batch.stages.shadows import add_shadows_argument, read_shadows_argument
 from mia_batch.stages.trial import print_tried, tried_or_not
 
 log = logging.getLogger(__name__)
@@ -32,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
     which.add_argument("--checkpoints", metavar="FILE", nargs="+", help="audit each of these files or globs")
-    shadows = "first train so many reference models to DIR/shadows, an array; an even number"
-    which.add_argument("--shadows", metavar="K", type=int, help=shadows)
+    add_shadows_argument(parser)
     tried = "first run the network of one checkpoint on 64 samples on this host's CPU"
     parser.add_argument("--try", dest="try_", action="store_true", help=tried)
     add_site_arguments(parser)
@@ -42,25 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, then queue what is not done."""
     site, out = site_from(args), named_folder("--out", args.out)
+    read_shadows_argument(args)
     named = name_runs(find_checkpoints(args.checkpoints), out) if args.checkpoints else []
     checkpoint = named[0].checkpoint if named else args.checkpoint
     config = load_config(args.config, checkpoint=checkpoint, changes=args.changes)
     runs = still_to_do(config, named or [Run(config.model.checkpoint, RunPaths(out))])
     if runs and args.try_:
         print_tried(tried_or_not(config, runs[0].checkpoint, args.changes))
-    models: list[int] = []
-    folder = ShadowPaths(RunPaths(out).shadows)
-    if args.shadows is not None:
-        models = models_to_train(config, folder, args.shadows, dry_run=args.dry_run)[1]
-    if not runs and not models:
+    if not runs:
         log.info("nothing to do: every checkpoint has its verdict in %s", out)
         show_nothing(args)
     elif args.checkpoints:
         show(args, site, submit_runs(config, runs, out, site, dry_run=args.dry_run), runs)
     else:
         words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
-        submission = submit_run(config, out, site, words=words, models=models, dry_run=args.dry_run)
-        show(args, site, submission, runs or [Run(config.model.checkpoint, RunPaths(out))])
-    if models and not (args.dry_run or args.json):
-        print("\n".join(["", "once they are trained, add to the config:", "", *config_lines(folder, args.shadows)]))
+        show(args, site, submit_run(config, out, site, words=words, dry_run=args.dry_run), runs)
     return OK

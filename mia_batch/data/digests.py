@@ -9,10 +9,11 @@ from pathlib import Path
 from mia_batch.data.records import FORMATS, RecordSource
 from mia_batch.errors import InputError
 from mia_batch.files import Between, sha256
+from mia_batch.rundir.reference_files import reference_digests, reference_weights
 from mia_batch.settings.outputs import NoModel
 from mia_batch.settings.schema import Config, DataConfig, factory_file
 
-WEIGHTS = re.compile(r"references\.checkpoints\[\d+\]")
+WEIGHTS = re.compile(r"references\.(checkpoints|shadows)\[\d+\]")
 
 
 def data_digests(data: DataConfig, between: Between = None) -> dict[str, str]:
@@ -35,7 +36,8 @@ def data_digests(data: DataConfig, between: Between = None) -> dict[str, str]:
 def digests(config: Config, between: Between = None) -> dict[str, str]:
     """SHA-256 of the checkpoint, the data files, index files, other named files and functions' files, by field.
 
-    Of an audit of an earlier checkpoint it is a digest of what its rows depend on.
+    Of an audit of an earlier checkpoint it is a digest of what its rows depend on. References that are still to be
+    trained have none.
 
     Raises:
         InputError: a file cannot be read, a reference is there twice or is the audited checkpoint itself, or an earlier
@@ -46,12 +48,12 @@ def digests(config: Config, between: Between = None) -> dict[str, str]:
     }
     files |= {
         "data.source": factory_file(config.data.source), "data.preprocess": factory_file(config.data.preprocess),
-        **config.data.named_files(), **(config.references.files() if config.references else {}),
-        **config.report.files(),
+        **config.data.named_files(), **config.report.files(),
     }
     found = {field: sha256(file, between) for field, file in files.items() if file}
     if config.references:
-        refuse_twins(found, files)
+        found |= reference_digests(config.references, between)
+        refuse_twins(found, reference_weights(config.references))
     if config.attack.trajectory:
         from mia_batch.rundir.earlier import earlier_digests  # h5py: only where there are earlier audits
 
@@ -59,7 +61,7 @@ def digests(config: Config, between: Between = None) -> dict[str, str]:
     return found | {f"data:{name}": digest for name, digest in data_digests(config.data, between).items()}
 
 
-def refuse_twins(digests: Mapping[str, str], files: Mapping[str, Path | None]) -> None:
+def refuse_twins(digests: Mapping[str, str], files: Mapping[str, Path]) -> None:
     """Refuse references whose weights are there twice: their content counts, not their names.
 
     Args:

@@ -16,7 +16,7 @@ NAMED = ("included", "split", "sample_index")  # the arrays of a .npz file
 
 
 def read_inclusion(
-    path: Path, n_references: int, split: NDArray[np.str_], sample_index: NDArray[np.int64]
+    path: Path, n_references: int, split: NDArray[np.str_], sample_index: NDArray[np.int64], *, first: bool = False
 ) -> NDArray[np.int8]:
     """Read it for the samples of an audit.
 
@@ -26,6 +26,7 @@ def read_inclusion(
         n_references: K.
         split: of each sample of the audit, (n_samples,).
         sample_index: position in its split, (n_samples,).
+        first: whether the file may have more references, of which the first K are wanted.
 
     Returns:
         1 where the sample was in the reference's training data, else 0, (n_samples, K).
@@ -39,7 +40,8 @@ def read_inclusion(
         missing = [name for name in NAMED if name not in found]
         if missing:
             raise InputError(f"{where}: must have the arrays {', '.join(NAMED)}, got none of {', '.join(missing)}")
-        included = _checked(found["included"], f"{where}: included", n_references, len(found["split"]))
+        rows = found["included"][:n_references] if first else found["included"]
+        included = _checked(rows, f"{where}: included", n_references, len(found["split"]))
         return included[:, _columns(found, where, split, sample_index)].T
     return _checked(found, where, n_references, len(sample_index)).T
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mia_batch.errors import InputError
-from mia_batch.files import sha256
+from mia_batch.files import in_turn, sha256
 from mia_batch.rundir.earlier import earlier_digests
 from mia_batch.rundir.identity import (
     OF_VERDICT,
@@ -20,6 +20,7 @@ from mia_batch.rundir.identity import (
 )
 from mia_batch.rundir.manifest import Manifest, read_manifest, write_manifest
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.reference_files import reference_digests
 from mia_batch.rundir.state import read_rows
 from mia_batch.settings.outputs import NoModel, OutputsConfig
 from mia_batch.settings.schema import Config
@@ -42,13 +43,15 @@ def claim(paths: RunPaths, manifest: Manifest, begun: Mapping[str, Any] | None =
         InputError: the directory holds rows or results of another model, data or extraction; in words.
     """
     paths.create()
-    wanted = in_force(paths, manifest)
-    if begun:
-        wanted = wanted.model_copy(update={"launches": (*wanted.launches, dict(begun))})
-    rows = read_rows(paths)
-    if rows and not rows.held and rows.differences(wanted):
-        paths.features.unlink()
-    put_in_force(paths, wanted)
+    in_force(paths, manifest)  # what is refused leaves nothing behind
+    with in_turn(paths.lock):
+        wanted = in_force(paths, manifest)
+        if begun:
+            wanted = wanted.model_copy(update={"launches": (*wanted.launches, dict(begun))})
+        rows = read_rows(paths)
+        if rows and not rows.held and rows.differences(wanted):
+            paths.features.unlink()
+        put_in_force(paths, wanted)
     return wanted
 
 
@@ -71,12 +74,16 @@ def in_force(paths: RunPaths, manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={**kept, "checkpoint": origin})
 
 
-def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) -> Manifest:
+def in_force_with(paths: RunPaths, config: Config, now: Mapping[str, str] | None = None) -> Manifest:
     """The manifest of a run that is there already, with another configuration, which may be no other run's.
 
-    No file is read again but those that only the verdict reads, what audits of earlier checkpoints hold, files of
-    references that are named otherwise than they were and, if asked for, the checkpoint; so what is known of the other
-    files stays as it was.
+    No file is read again but those that only the verdict reads, what audits of earlier checkpoints hold, and files of
+    references that are named otherwise than they were; so what is known of the other files stays as it was.
+
+    Args:
+        paths: of the run.
+        config: the configuration.
+        now: digests of what is audited and of the references, if they were taken just now.
 
     Raises:
         InputError: there is no run, or one of another model, data or extraction.
@@ -85,11 +92,12 @@ def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) 
     if found is None:
         raise InputError(f"{paths.root}: must be a run directory with {paths.manifest.name}; run extract first")
     own = config.resolved().get("references")
-    afresh = (*VERDICT_FILES, TRAJECTORY, *([] if own == found.config.get("references") else ["references."]))
+    others = now is None and own != found.config.get("references")
+    afresh = (*VERDICT_FILES, TRAJECTORY, *([] if now is None and not others else ["references."]))
     known = {field: digest for field, digest in found.digests.items() if not field.startswith(afresh)}
-    read = {field: file for field, file in _named_files(config).items() if field.startswith(afresh)}
-    read |= _audited_files(config) if checkpoint else {}
+    read = {field: file for field, file in config.data.named_files().items() if field.startswith(afresh)}
     digests = known | {field: sha256(file) for field, file in read.items()} | earlier_digests(config.attack.trajectory)
+    digests |= reference_digests(config.references) if others else now or {}
     here = found.model_copy(update={"config": config.resolved(), "digests": digests, "changes": config.changes})
     in_force(paths, here)
     unread = {
@@ -99,11 +107,7 @@ def in_force_with(paths: RunPaths, config: Config, *, checkpoint: bool = False) 
     return here.model_copy(update={"config": here.config | unread})
 
 
-def _named_files(config: Config) -> dict[str, Path]:
-    return config.data.named_files() | (config.references.files() if config.references else {})
-
-
-def _audited_files(config: Config) -> dict[str, Path]:
+def audited_files(config: Config) -> dict[str, Path]:
     """What is audited, by field: the checkpoint, or imported outputs."""
     if isinstance(config.model, NoModel):
         assert isinstance(config.data, OutputsConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 import mia_batch
 from mia_batch.errors import InputError, one_line
-from mia_batch.files import write_text
+from mia_batch.files import in_turn, write_text
 from mia_batch.rundir.paths import RunPaths
 
 SCHEMA = 2
@@ -47,7 +47,8 @@ class Manifest(BaseModel):
         config: every key with its value, by section, as plain JSON types.
         digests: SHA-256 of the checkpoint, the data files, index files and factories given as files, by field.
         versions: of Python, the product and what computes its numbers, when the run was set up.
-        launches: how each extraction was started and what was measured, oldest first.
+        launches: how extractions and references' stages were started, reference models trained, and what was measured,
+            oldest first.
         checkpoint: when the checkpoint was made.
         changes: of `config_file`, by --set, as they were said: KEY=VALUE. `config` has their values.
     """
@@ -142,20 +143,30 @@ def write_manifest(paths: RunPaths, manifest: Manifest) -> None:
     write_text(paths.manifest, manifest.text())
 
 
-def add_launch(paths: RunPaths, entry: Mapping[str, Any]) -> Manifest:
-    """Append one stage's start to run.json; returns the new manifest."""
-    return _change_launches(paths, lambda launches: (*launches, dict(entry)))
+def add_launch(paths: RunPaths, entry: Mapping[str, Any], before: Sequence[Mapping[str, Any]] = ()) -> Manifest:
+    """Append one stage's start to run.json, after those of `before` that are not there; returns the new manifest."""
+
+    def change(launches: tuple[dict[str, Any], ...]) -> tuple[Any, ...]:
+        return (*launches, *(dict(each) for each in before if each not in launches), dict(entry))
+
+    return _change_launches(paths, change)
 
 
-def end_launch(paths: RunPaths, measured: Mapping[str, Any]) -> None:
-    """Add what was measured to the entry that `add_launch` appended last."""
-    _change_launches(paths, lambda launches: (*launches[:-1], {**launches[-1], **measured}))
+def end_launch(paths: RunPaths, begun: Mapping[str, Any], measured: Mapping[str, Any]) -> None:
+    """Add what was measured to the entry `begun`; tasks of an array may have appended theirs since."""
+
+    def change(launches: tuple[dict[str, Any], ...]) -> tuple[Any, ...]:
+        last = max(i for i, entry in enumerate(launches) if entry == begun)
+        return (*launches[:last], {**begun, **measured}, *launches[last + 1 :])
+
+    _change_launches(paths, change)
 
 
 def _change_launches(paths: RunPaths, change: Callable[[tuple[dict[str, Any], ...]], tuple[Any, ...]]) -> Manifest:
-    found = read_manifest(paths)
-    if found is None:
-        raise InputError(f"{paths.manifest}: must stay there while a stage runs")
-    manifest = found.model_copy(update={"launches": change(found.launches)})
-    write_manifest(paths, manifest)
+    with in_turn(paths.lock):
+        found = read_manifest(paths)
+        if found is None:
+            raise InputError(f"{paths.manifest}: must stay there while a stage runs")
+        manifest = found.model_copy(update={"launches": change(found.launches)})
+        write_manifest(paths, manifest)
     return manifest

@@ -14,6 +14,7 @@ class RunPaths:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
         self.manifest = self.root / "run.json"  # what this run is: config, digests of checkpoint and data, versions
+        self.lock = self.root / ".run.lock"  # held while run.json is changed
         self.features = self.root / "features.h5"  # logits and loss of each sample, and which rows are computed
         self.launch = self.root / ".launch"  # rows done before the last extraction, and what is known of a crash since
         self.attacks = self.root / "attacks"  # directory of the attacks' results
@@ -37,6 +38,10 @@ class RunPaths:
     def journal(self, name: str) -> Path:
         """Finished tasks of an attack whose result is not there yet."""
         return self.attacks / f".{name}.journal"
+
+    def reference_launch(self, only: int | None) -> Path:
+        """Names the launch file of the reference that a job is at: of one task of an array, or of a job for all."""
+        return self.root / f".references{'' if only is None else f'-{only}'}.launch"
 
     def create(self) -> None:
         """Make the run directory, or say in one line why that cannot be."""

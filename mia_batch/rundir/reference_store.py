@@ -73,16 +73,17 @@ def reference_fields(manifest: Manifest) -> list[str]:
     Each is a field of the manifest's digests.
     """
     section = manifest.config["references"]
-    fields = [f"references.checkpoints[{i}]" for i in range(len(section["checkpoints"]))]
+    kind, count = ("shadows", section["count"]) if section.get("shadows") else ("checkpoints", None)
+    fields = [f"references.{kind}[{i}]" for i in range(count or len(section["checkpoints"]))]
     return fields + ([] if section["queries"] is None else ["model.checkpoint"])
 
 
 def reference_paths(manifest: Manifest, samples: StoredSamples) -> dict[str, ReferencePaths]:
-    """Where the outputs of each of `reference_fields` are, or will be."""
+    """Where the outputs of each of `reference_fields` are, or will be; not of those that are still to be trained."""
     store = Path(manifest.config["references"]["store"])
     return {
         field: ReferencePaths(store, reference_digest(manifest, field, samples.digest))
-        for field in reference_fields(manifest)
+        for field in reference_fields(manifest) if field in manifest.digests
     }
 
 

@@ -168,12 +168,8 @@ def write_indices(path: Path, index: NDArray[np.int64]) -> None:
 
 
 @contextmanager
-def trained_here(paths: ShadowPaths, number: int) -> Iterator[None]:
-    """Keep other processes from training this model meanwhile.
-
-    Raises:
-        InputError: another one does.
-    """
+def trained_here(paths: ShadowPaths, number: int) -> Iterator[bool]:
+    """Keep other processes from training this model meanwhile; yields False where one of them does now."""
     try:
         file = open(paths.lock(number), "ab")  # noqa: SIM115  (closed below)
     except OSError as error:
@@ -182,5 +178,6 @@ def trained_here(paths: ShadowPaths, number: int) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{paths.checkpoint(number)}: another process is training this model") from None
-        yield
+            yield False
+        else:
+            yield True

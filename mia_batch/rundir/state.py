@@ -22,10 +22,12 @@ from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import ReferencePaths, RunPaths
 from mia_batch.rundir.reference_store import reference_fields, reference_paths, rows_done
 from mia_batch.rundir.results import read_mark
+from mia_batch.rundir.shadows import ShadowPaths
 from mia_batch.settings.schema import FROM_FILES
 
 FIRST = ("extract", "import")  # the stage that makes features.h5: of a network, and of outputs from files
-REFERENCES = "references"
+SHADOWS, REFERENCES = "shadows", "references"
+ON_RANKS = ("extract", REFERENCES)  # run the network
 SAID_OF = {"no leak": "no leak found"}  # of a verdict's outcome
 
 
@@ -68,7 +70,7 @@ class JobState:
 
 @dataclass(frozen=True)
 class Left:
-    """What is not done: stages, in the order extract or import, references, attack, reduce; and attacks."""
+    """What is not done: stages, in the order extract or import, shadows, references, attack, reduce; and attacks."""
 
     stages: tuple[str, ...]
     attacks: tuple[str, ...]
@@ -90,8 +92,10 @@ def read_state(paths: RunPaths, manifest: Manifest | None = None) -> list[StageS
     attacks, reduce = attack_statuses(paths, manifest), reduce_status(paths, manifest)
     if reduce.state == "done":  # a verdict of the version before, which had no baseline, does not lack it
         attacks = [each for each in attacks if each.attack != BLIND or each.state != "missing"]
-    references = [references_status(paths, manifest)] if "references" in manifest.config else []
-    return [extract_status(paths, manifest), *references, *attacks, reduce]
+    section = manifest.config.get(REFERENCES, {})
+    folder, references = section.get(SHADOWS), [references_status(paths, manifest)] if section else []
+    shadows = [shadows_status(ShadowPaths(Path(folder)), section["count"])] if folder else []
+    return [extract_status(paths, manifest), *shadows, *references, *attacks, reduce]
 
 
 def with_jobs(stages: Sequence[StageStatus], jobs: Mapping[str, JobState]) -> list[StageStatus]:
@@ -120,10 +124,11 @@ def left_to_do(stages: Sequence[StageStatus]) -> Left:
     undone = [each for each in stages if each.state != "done"]
     attacks = tuple(each.attack for each in undone if each.attack)
     first = next((each.stage for each in undone[:1] if each.stage in FIRST), FIRST[0])
-    references = [each for each in undone if each.stage == REFERENCES]
+    names = {each.stage for each in undone}
     wanted = {
-        first: undone and undone[0].stage == first, REFERENCES: references, "attack": attacks, "reduce": undone
-    }
+        first: first in names, SHADOWS: SHADOWS in names, REFERENCES: REFERENCES in names, "attack": attacks,
+        "reduce": undone,
+    }  # fmt: skip
     return Left(tuple(stage for stage, wants in wanted.items() if wants), attacks)
 
 
@@ -178,6 +183,19 @@ def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
     return _status(stage, paths.features, look)
 
 
+def shadows_status(paths: ShadowPaths, count: int) -> StageStatus:
+    """The reference models that are trained for the run: done when each of them is there."""
+
+    def look() -> tuple[str, str]:
+        missing = [number for number in range(count) if not paths.checkpoint(number).exists()]
+        locks = [lock for number in missing if (lock := paths.lock(number)).exists()]
+        writing = any(in_use(lock) for lock in locks)
+        state = "done" if not missing else "running" if writing else "partial" if len(missing) < count else "missing"
+        return state, f"{count - len(missing)} of {count} trained"
+
+    return _status(SHADOWS, paths.root, look)
+
+
 def references_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
     """The stage references: done when the store has the outputs of each for these samples, whichever run made them."""
     store = Path(manifest.config["references"]["store"])
@@ -198,10 +216,10 @@ def references_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
     return _status(REFERENCES, store, look)
 
 
-def begun_references(paths: RunPaths, manifest: Manifest) -> list[ReferencePaths]:
+def begun_references(paths: RunPaths) -> list[ReferencePaths]:
     """The references of a run of which there are some rows, and which no process is at."""
-    samples = features_samples(paths.features)
-    found = reference_paths(manifest, samples).values() if samples else ()
+    manifest, samples = read_manifest(paths), features_samples(paths.features)
+    found = reference_paths(manifest, samples).values() if manifest and samples else ()
     return [each for each in found if each.partial.exists() and not in_use(each.partial)]
 
 

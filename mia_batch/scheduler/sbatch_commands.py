@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mia_batch.files import shipped
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.scheduler.site import ON_RANKS, Site
+from mia_batch.rundir.state import ON_RANKS
+from mia_batch.scheduler.site import Site
+
+# Each stage waits, of each of these groups, for the first that is queued too.
+AFTER = {
+    "extract": (("prepare",),), "references": (("shadows",), ("extract", "prepare")),
+    "attack": (("references", "extract", "import"),), "reduce": (("attack", "references", "extract", "import"),),
+    "trajectory": (("reduce", "attack", "references", "extract", "import"),),
+}  # fmt: skip
+FOR_ALL = ("prepare", "shadows")  # of an array over checkpoints, what every task waits for
 
 
 @dataclass(frozen=True)
@@ -20,12 +29,13 @@ class Request:
         config: the configuration's file, absolute.
         out: where the jobs' logs go: the run directory, or the directory that holds many of them.
         words: for every script, after CONFIG, DIR and the site's words.
-        stages: the ones of STAGES that are not done, perhaps after "prepare" or "shadows" or before "trajectory".
+        stages: the ones of STAGES that are not done, perhaps after "prepare" or before "trajectory".
         methods: attacks, one task of the attack stage's array each; empty: each task does all of them.
         n_tasks: checkpoints in the array, or 0 for a single run.
         prepared: where the array's data goes, for "prepare".
         models: numbers of the reference models to train, for "shadows".
         shadows: their folder.
+        references: numbers of the outputs that are to be made, a task each; empty: one job, or each task, makes all.
     """
 
     config: Path
@@ -38,38 +48,45 @@ class Request:
     prepared: Path | None = None
     models: tuple[int, ...] = ()
     shadows: Path | None = None
+    references: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One sbatch command; `after` is a kind of dependency and the stage that it waits for."""
+    """One sbatch command; `after` has the kinds of dependencies and the stages that it waits for."""
 
     stage: str
     options: tuple[str, ...]
     script: tuple[str, ...]
-    after: tuple[str, str] | None
+    after: tuple[tuple[str, str], ...] = ()
 
     def command(self, job_ids: Mapping[str, str]) -> list[str]:
         """The command's words; `job_ids` are those of the stages queued before, by stage."""
         waits: list[str] = []
         if self.after:
-            kind, stage = self.after
-            waits = [f"--dependency={kind}:{job_ids[stage]}", "--kill-on-invalid-dep=yes"]  # else it waits for ever
+            found = ",".join(f"{kind}:{job_ids[stage]}" for kind, stage in self.after)
+            waits = [f"--dependency={found}", "--kill-on-invalid-dep=yes"]  # else it waits for ever
         return ["sbatch", "--parsable", *self.options, *waits, *self.script]
 
 
 def plan_chain(request: Request) -> list[Step]:
-    """The jobs of a request. Each waits until the one before has succeeded; in an array, each task for its own.
+    """The jobs of a request. Each waits until what it reads is made; in an array, each task for its own.
 
     A trajectory is of whatever audits there are: it waits until the array has ended.
     """
-    steps: list[Step] = []
-    for stage in request.stages:
-        kind = "aftercorr" if request.n_tasks and steps and steps[-1].stage != "prepare" else "afterok"
-        kind = "afterany" if stage == "trajectory" else kind
-        after = (kind, steps[-1].stage) if steps else None
-        steps.append(Step(stage, tuple(_options(request, stage)), tuple(_script(request, stage)), after))
-    return steps
+    return [
+        Step(stage, tuple(_options(request, stage)), tuple(_script(request, stage)), tuple(_waits(request, stage)))
+        for stage in request.stages
+    ]
+
+
+def _waits(request: Request, stage: str) -> Iterator[tuple[str, str]]:
+    for group in AFTER.get(stage, ()):
+        for other in group:
+            if other in request.stages:
+                kind = "aftercorr" if request.n_tasks and other not in FOR_ALL else "afterok"
+                yield "afterany" if stage == "trajectory" else kind, other
+                break
 
 
 def _options(request: Request, stage: str) -> list[str]:
@@ -95,6 +112,8 @@ def _array(request: Request, stage: str) -> str | None:
         return None
     if stage == "shadows":
         return f"{_ranges(request.models)}%{request.site.at_once}"
+    if stage == "references" and request.references and not request.n_tasks:
+        return f"{_ranges(request.references)}%{request.site.at_once}"
     if request.n_tasks:
         return f"0-{request.n_tasks - 1}" + (f"%{request.site.at_once}" if stage in ON_RANKS else "")
     return f"0-{len(request.methods) - 1}" if stage == "attack" and request.methods else None
@@ -116,22 +135,26 @@ def _folder(request: Request, stage: str) -> Path:
 
 def _log_pattern(request: Request, stage: str) -> str:
     # The tasks of many checkpoints share one file: it has what they print before their own run directory is there.
-    many = _array(request, stage) is not None and request.n_tasks > 0
+    many = _array(request, stage) is not None and request.n_tasks > 0 and stage not in FOR_ALL
     name = f"{stage}-%A.log" if many else f"{stage}-%A_%a.log" if _array(request, stage) else f"{stage}-%j.log"
     folder = _folder(request, stage) if stage == "shadows" else request.out
     return str(RunPaths(folder).logs).replace("%", "%%") + f"/{name}"
 
 
 def _script(request: Request, stage: str) -> list[str]:
-    words = [*request.site.setup_words(), *request.words]
-    if stage == "trajectory":  # of all runs in the directory, not of those of the array
-        words = [word for word in words if not word.startswith("list=")]
+    words = [*request.site.setup_words(), *(word for word in request.words if _is_for(stage, word))]
     if stage == "attack" and not request.n_tasks:
         words += [f"method={name}" for name in request.methods]
-    if stage == "extract" and request.prepared:
+    if stage in ON_RANKS and request.prepared:
         words.append(f"prepared={request.prepared}")
     script = str(shipped("slurm") / f"{stage}.sbatch")
     return [script, str(request.config), str(_folder(request, stage)), *words, "--", *request.site.command(stage)]
+
+
+def _is_for(stage: str, word: str) -> bool:
+    if stage == "shadows":  # of no audit alone
+        return word.startswith("set=")
+    return stage != "trajectory" or not word.startswith("list=")  # of all runs in the directory, not of the array's
 
 
 def shell_lines(steps: Sequence[Step]) -> list[str]:

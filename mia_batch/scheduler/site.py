@@ -13,12 +13,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mia_batch.errors import InputError, did_you_mean
 from mia_batch.files import shipped
+from mia_batch.rundir.state import ON_RANKS
 from mia_batch.settings.json_schema import editor_schema
 from mia_batch.settings.loading import read_yaml
 from mia_batch.settings.schema import as_tuple, expand
 
-STAGES = ("extract", "references", "attack", "reduce")
-ON_RANKS = ("extract", "references")  # run the network, and ask Slurm for the same
+STAGES = ("extract", "shadows", "references", "attack", "reduce")
 
 
 def _as_words(value: Any) -> Any:

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
@@ -20,20 +20,30 @@ from mia_batch.errors import InputError
 from mia_batch.files import sha256, write_text
 from mia_batch.network.checkpoint_bytes import check_whole
 from mia_batch.network.checkpoint_origin import origin_of
-from mia_batch.rundir.claim import claim, in_force, in_force_with
+from mia_batch.rundir.claim import audited_files, claim, in_force, in_force_with
 from mia_batch.rundir.jobs import latest_jobs, record
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.rundir.state import left_to_do, read_rows, read_state
+from mia_batch.rundir.reference_files import reference_digests
+from mia_batch.rundir.state import ON_RANKS, left_to_do, read_rows, read_state
 from mia_batch.scheduler import slurm as scheduler
 from mia_batch.scheduler.queue import refuse_active, states_now
-from mia_batch.scheduler.sbatch_commands import Request, Step, plan_chain
+from mia_batch.scheduler.sbatch_commands import FOR_ALL, Request, Step, plan_chain
 from mia_batch.scheduler.site import STAGES, Site
 from mia_batch.settings.loading import named_in, with_checkpoint
 from mia_batch.settings.schema import Config
-from mia_batch.stages.estimates import StageCost, earlier_speed, estimates, import_estimates, runs_around
+from mia_batch.stages.estimates import (
+    StageCost,
+    earlier_speed,
+    estimates,
+    import_estimates,
+    runs_around,
+    training_estimates,
+)
 from mia_batch.stages.import_outputs import check_samples, open_outputs
 from mia_batch.stages.plan import Plan, make_plan, planned_manifest
+from mia_batch.stages.references import missing_outputs
+from mia_batch.stages.shadows import Models, models_of_audit
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +86,7 @@ def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
 
 
 def submit_run(
-    config: Config, out: Path, site: Site, *, words: Sequence[str] = (), models: Sequence[int] = (),
-    dry_run: bool = False,
+    config: Config, out: Path, site: Site, *, words: Sequence[str] = (), dry_run: bool = False
 ) -> Submission:
     """Queue what is still to be done of one run and record the jobs in its jobs.json; a dry run does neither.
 
@@ -86,7 +95,6 @@ def submit_run(
         out: directory of the run.
         site: where it runs.
         words: for every script.
-        models: numbers of the reference models to train before, of the plan that is there.
         dry_run: queue nothing.
 
     Raises:
@@ -94,43 +102,69 @@ def submit_run(
     """
     paths = RunPaths(out)
     _refuse_backslash(paths)
+    if not dry_run:
+        refuse_active([paths])  # before the directory becomes this run's: they may be of the one before
+    models = models_of_audit(config, dry_run=dry_run)
     plan = None if config.imports else make_plan(config)
     manifest = in_force(paths, plan.manifest if plan else planned_manifest(config))
     left = left_to_do(read_state(paths, manifest))
+    outputs = missing_outputs(manifest, plan.selection) if plan and config.references else ()
+    words = (*words, *_changed(config))
+    request = Request(config.path, paths.root, site, words, left.stages, left.attacks, references=outputs)
+    steps = plan_chain(_with_models(request, models))
     runs = [paths, *runs_around(out.parent)]
     if plan:
-        found = _estimates(config, plan, site, left.stages, runs, alone=True)
+        found = _estimates(config, plan, site, left.stages, runs, n_outputs=len(outputs), models=models, alone=True)
     else:
         found = _estimates_of_import(config, site, left.stages)
-    words = (*words, *_changed(config))
-    stages = (*(["shadows"] if models else []), *left.stages)
-    request = Request(
-        config.path, paths.root, site, words, stages, left.attacks, models=tuple(models), shadows=paths.shadows
-    )
-    steps = plan_chain(request)
     if dry_run:
         return Submission(steps, estimates=found)
-    refuse_active([paths])  # before the directory becomes this run's: they may be of the one before
     claim(paths, manifest)
-    for logs in [paths.logs, *([RunPaths(paths.shadows).logs] if models else [])]:
-        logs.mkdir(exist_ok=True)
+    _make_logs(paths, models)
     with queued(steps) as job_ids:
         attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(left.attacks)}
         record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)
     return Submission(steps, job_ids, found)
 
 
+def _with_models(request: Request, models: Models | None) -> Request:
+    """The request with the models that are to be trained before."""
+    return replace(request, models=models.missing, shadows=models.paths.root) if models else request
+
+
+def _make_logs(paths: RunPaths, models: Models | None) -> None:
+    """The folders that Slurm opens logs in, which it does not make."""
+    for logs in [paths.logs, *([RunPaths(models.paths.root).logs] if models else [])]:
+        logs.mkdir(exist_ok=True)
+
+
 def _estimates(
-    config: Config, plan: Plan, site: Site, stages: Sequence[str], runs: Sequence[RunPaths], *, alone: bool
+    config: Config, plan: Plan, site: Site, stages: Sequence[str], runs: Sequence[RunPaths], *,
+    n_outputs: int | None = None, models: Models | None = None, alone: bool,
 ) -> list[StageCost]:
-    """What the jobs will take, of those runs' measurements; `alone`: each attack is a job."""
+    """What the jobs will take, of those runs' measurements.
+
+    Args:
+        config: of the audit.
+        plan: of the audit.
+        site: where it runs.
+        stages: that are queued.
+        runs: whose measurements are known.
+        n_outputs: of references, a task each; None: one task makes all.
+        models: that are trained before.
+        alone: whether each attack is a job.
+    """
     ask, rows = site.extract, read_rows(runs[0]) if runs else None
     found = estimates(
         config, plan.selection, ranks=ask.nodes * ask.tasks_per_node, n_jobs=site.attack.cpus_per_task or 1,
         speed=earlier_speed(plan.manifest, dict.fromkeys(runs)), alone=alone,
-        n_done=rows.done if alone and rows else 0,
+        n_done=rows.done if alone and rows else 0, n_missing=None if n_outputs is None else min(1, n_outputs),
     )  # fmt: skip
-    return [estimate for estimate in found if estimate.stage in stages]
+    found = [estimate for estimate in found if estimate.stage in stages]
+    if n_outputs:
+        tasks = f"of {n_outputs} task(s)"
+        found = [replace(each, where=f"{each.where} {tasks}") if each.stage == "references" else each for each in found]
+    return [*(training_estimates(config, models) if models else []), *found]
 
 
 def _estimates_of_import(config: Config, site: Site, stages: Sequence[str]) -> list[StageCost]:
@@ -198,23 +232,25 @@ def submit_runs(
         InputError: with a line for every run that cannot be queued; then no run is queued.
     """
     _refuse_backslash(RunPaths(out))
+    if not dry_run:
+        refuse_active([run.paths for run in runs])
+    models = models_of_audit(config, dry_run=dry_run)
     plan, manifests = _manifests(config, runs)
     left = _each(lambda run: left_to_do(read_state(run.paths, in_force(run.paths, manifests[run]))), runs)
     stages = tuple(stage for stage in STAGES if any(stage in each.stages for each in left))
     array = out / ".arrays" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
-    prepared = array if "extract" in stages and is_worth_it(config.data) else None
+    prepared = array if set(ON_RANKS) & set(stages) and is_worth_it(config.data) else None
     words = (f"list={array / 'list'}", *_changed(config))
     stages = (("prepare",) if prepared else ()) + stages + (("trajectory",) if join else ())
     request = Request(config.path, out, site, words, stages, n_tasks=len(runs), prepared=prepared)
-    steps = plan_chain(request)
-    found = _estimates(with_checkpoint(config, runs[0].checkpoint), plan, site, stages, runs_around(out), alone=False)
+    steps, first = plan_chain(_with_models(request, models)), with_checkpoint(config, runs[0].checkpoint)
+    found = _estimates(first, plan, site, stages, runs_around(out), models=models, alone=False)
     if dry_run:
         return Submission(steps, estimates=found)
-    refuse_active([run.paths for run in runs])
     _each(lambda run: claim(run.paths, manifests[run]), runs)
     remove_old_data(out)
     _write_list(array / "list", runs)
-    (out / "logs").mkdir(exist_ok=True)
+    _make_logs(RunPaths(out), models)
     with queued(steps) as job_ids:
         record(RunPaths(array), job_ids)
         for task, run in enumerate(runs):
@@ -239,7 +275,7 @@ def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
 def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict[str, str]:
     """The jobs of one run of an array, by what they do; one task does all attacks of the run."""
     own = {stage: job for stage, job in job_ids.items() if stage != "trajectory"}  # which is of no single run
-    jobs = {stage: job if stage == "prepare" else f"{job}_{task}" for stage, job in own.items()}
+    jobs = {stage: job if stage in FOR_ALL else f"{job}_{task}" for stage, job in own.items()}
     attack = jobs.pop("attack", None)  # none where only reduce was left to do
     attacks = (*(method.method for method in config.attack.methods), BLIND)
     return jobs | ({f"attack {name}": attack for name in attacks} if attack else {})
@@ -288,10 +324,13 @@ def still_to_do(config: Config, runs: Sequence[Run]) -> list[Run]:
         InputError: a directory holds another run, or one of the checkpoint's former content.
     """
 
+    of_references = reference_digests(config.references)
+
     def is_left(run: Run) -> bool:
         if not run.paths.manifest.exists():
             return True
-        manifest = in_force_with(run.paths, with_checkpoint(config, run.checkpoint), checkpoint=True)
-        return bool(left_to_do(read_state(run.paths, manifest)).stages)
+        own = with_checkpoint(config, run.checkpoint)
+        now = {field: sha256(file) for field, file in audited_files(own).items()} | of_references
+        return bool(left_to_do(read_state(run.paths, in_force_with(run.paths, own, now))).stages)
 
     return [run for run, left in zip(runs, _each(is_left, runs), strict=True) if left]

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from mia_batch.attacks.reference_plan import MOST
 from mia_batch.settings.grids import MAX_VALUES
 from mia_batch.settings.outputs import OWN, OutputsConfig
 from mia_batch.settings.schema import (
@@ -84,6 +85,7 @@ FORMS: dict[str, SchemaForm] = {
     "DataConfig.nonmembers": one_or_list,
     "DataConfig.canaries": one_or_list,
     "Config.references": lambda schema: schema["anyOf"][0],
+    "ReferencesConfig.count": lambda schema: schema | {"multipleOf": 2, "minimum": 2, "maximum": MOST},
     "ReportConfig.metrics": one_of(report_metrics),
     "ReportConfig.slices": _slices,
     "RuleConfig.metric": one_of(measures),
@@ -99,6 +101,8 @@ def config_schema() -> Json:
     gate = schema["properties"]["gate"]
     schema["properties"]["gate"] = {"description": gate["description"], "anyOf": [{"const": "tutorial"}, gate]}
     _tell_methods(schema["$defs"])
+    either = (["checkpoints", "inclusion"], ["shadows", "count"])
+    schema["$defs"]["ReferencesConfig"]["oneOf"] = [{"required": keys} for keys in either]
     return schema
 
 

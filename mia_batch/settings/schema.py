@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from mia_batch.attacks.reference_plan import COUNT_RULE, is_count
 from mia_batch.errors import Problem, did_you_mean
 from mia_batch.settings.grids import expand_values, normalise_grid
 from mia_batch.signals import OUTPUTS
@@ -126,6 +127,12 @@ def _matching(value: Collection[Any], info: ValidationInfo) -> tuple[Path, ...]:
             raise ValueError(f"must match a file, none matches {item}")
         files += sorted(found, key=_natural) or [named]
     return tuple(files)
+
+
+def _as_count(count: int) -> int:
+    if not is_count(count):
+        raise ValueError(COUNT_RULE)
+    return count
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
@@ -849,28 +856,47 @@ class ReferencesConfig(Section):
     Attributes:
         checkpoints: their weights, K files; a glob stands for its files in natural order.
         inclusion: which was trained on which sample: a .npy file (K, n_samples), or a .npz file that names its samples.
+        shadows: instead of these two, the folder of models that `mia-batch` plans and trains for the audit.
+        count: of these models, K, an even number.
         store: the folder of their outputs, which any number of audits may share.
         logits: the type that outputs are kept in.
         group: the group of users who share the store; without one it is for its owner alone.
         queries: several queries for each image; without it one.
     """
 
-    checkpoints: Annotated[tuple[Path, ...], BeforeValidator(_as_files)]
-    inclusion: ConfigPath
+    checkpoints: Annotated[tuple[Path, ...], BeforeValidator(_as_files)] | None = None
+    inclusion: ConfigPath | None = None
+    shadows: ConfigPath | None = None
+    count: Annotated[int, AfterValidator(_as_count)] | None = None
     store: Annotated[ConfigPath, Field(validate_default=True)] = "references"  # type: ignore[assignment]
     logits: Literal["float32", "float16"] = "float32"
     group: Annotated[str, Field(min_length=1)] | None = None
     queries: QueriesConfig | None = None
+
+    @model_validator(mode="after")
+    def _either_given_or_trained(self) -> ReferencesConfig:
+        given, trained = ("checkpoints", "inclusion"), ("shadows", "count")
+        keys, others = (trained, given) if self.shadows or self.count else (given, trained)
+        problems = [(key, f"must not be there beside {keys[0]}") for key in others if getattr(self, key) is not None]
+        problems += [(key, "is required") for key in keys if getattr(self, key) is None]
+        if problems:
+            raise KeyProblems(*problems)
+        return self
 
     @property
     def n_queries(self) -> int:
         """Queries of a sample."""
         return self.queries.count if self.queries else 1
 
+    @property
+    def n_references(self) -> int:
+        """K."""
+        return self.count or len(self.checkpoints or ())
+
     def files(self) -> dict[str, Path]:
-        """The files that it names, by field."""
-        weights = {f"references.checkpoints[{i}]": file for i, file in enumerate(self.checkpoints)}
-        return weights | {"references.inclusion": self.inclusion}
+        """The files that it names, by field; none of models that are trained for the audit."""
+        weights = {f"references.checkpoints[{i}]": file for i, file in enumerate(self.checkpoints or ())}
+        return weights | ({"references.inclusion": self.inclusion} if self.inclusion else {})
 
 
 class Config(Section):

@@ -25,6 +25,8 @@ from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.samples import OwnRows, Samples, Split
 from mia_batch.settings.schema import AttackConfig, Config, ReferencesConfig
+from mia_batch.stages.shadows import Models
+from mia_batch.stages.train import Files
 
 # Measured with 8,000 to 100,000 rows of 10 classes on one core of an AMD EPYC, as were the costs of the search's tasks.
 MEASURED = "costs measured on one core of an AMD EPYC"
@@ -43,7 +45,7 @@ class StageCost:
     """What one stage will take.
 
     Attributes:
-        stage: the stage's name, extract, references, attack or reduce.
+        stage: the stage's name, extract, shadows, references, attack or reduce.
         seconds: how long it will take, by the clock; None where nothing is known.
         memory: how many bytes it will hold; of extract, how many each rank will.
         where: what the estimate holds for, in words, such as "on 2 core(s)" or "for each of 8 rank(s)".
@@ -175,6 +177,59 @@ class _Measured(BaseModel):
         return Speed(self.n_rows / self.rank_size / forward, self.seconds - forward, self.memory, source)
 
 
+# --- shadows ---------------------------------------------------------------------------------------------------------
+
+
+class _Training(BaseModel):
+    """What is beside a checkpoint that was trained here, as far as it tells how long a training takes."""
+
+    config: dict[str, dict[str, Any]]
+    seconds: Annotated[float, Field(gt=0)]
+    epochs_timed: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1)]
+    memory: Annotated[int, Field(gt=0)] | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> _Training | None:
+        try:
+            return cls.model_validate_json(Files(checkpoint).provenance.read_bytes())
+        except (OSError, ValueError):  # not trained here, or by a version that did not measure
+            return None
+
+
+def training_estimates(config: Config, models: Models) -> list[StageCost]:
+    """Of the trainings of models that are not trained, each as long as those of the same network that are; or none.
+
+    Args:
+        config: of the audit.
+        models: of its plan.
+    """
+    if not models.missing:
+        return []
+    others = [models.paths.checkpoint(number) for number in range(models.plan.models.n_references)]
+    found = {file: _Training.of(file) for file in (*others, config.model.checkpoint)}
+    wanted = _pace(config.resolved())
+    known = [(file, each) for file, each in found.items() if each and _pace(each.config) == wanted]
+    where = f"for each of {len(models.missing)} model(s)"
+    memory = RANK_BYTES + 2 * batch_bytes(config)
+    if not known:
+        return [StageCost("shadows", None, memory, where, "MindSpore on CPU and batches", at_least=True)]
+    file, timed = known[0]
+    n_samples = int(models.plan.models.included.sum(axis=1).max())
+    seconds = timed.seconds / timed.epochs_timed / timed.samples * config.train.epochs * n_samples
+    basis = f"{file.name}: {timed.epochs_timed} epochs of {timed.samples} samples in {timed.seconds:.0f} s"
+    return [StageCost("shadows", seconds, timed.memory or memory, where, basis, at_least=timed.memory is None)]
+
+
+def _pace(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What decides how long a sample of a training takes."""
+    keys = {
+        "model": ("factory", "kwargs"), "train": ("batch_size",), "extract": ("device",),
+        "data": ("source", "kwargs", "preprocess", "image_size", "augment_members"),
+    }  # fmt: skip
+    return {f"{name}.{key}": config[name].get(key) for name, section in keys.items() for key in section}
+
+
 # --- attack ----------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +260,7 @@ def reference_shapes(attack: AttackConfig, references: ReferencesConfig | None) 
 
     if references is None or needed_columns(attack).isdisjoint(REFERENCE_COLUMNS):
         return {}
-    n_queries, n = references.n_queries, len(references.checkpoints)
+    n_queries, n = references.n_queries, references.n_references
     found = dict(zip(REFERENCE_COLUMNS, [(n_queries,), (n_queries, n), (n,)], strict=True))
     if not attack.trajectory:
         return found
@@ -222,7 +277,7 @@ def stack_alone(attack: AttackConfig, references: ReferencesConfig | None, n_sam
     if references is None or STACK not in needed_columns(attack):
         return {}
     return stack_shapes(
-        n_samples, len(references.checkpoints), cv=attack.cv, max_rows=attack.max_rows,
+        n_samples, references.n_references, cv=attack.cv, max_rows=attack.max_rows,
         n_checkpoints=1 + len(attack.trajectory),
     )  # fmt: skip
 
@@ -357,7 +412,7 @@ def estimates(
 
 def n_outputs(references: ReferencesConfig) -> int:
     """How many outputs an audit wants of its store: where it asks several queries, its own model's too."""
-    return len(references.checkpoints) + (references.queries is not None)
+    return references.n_references + (references.queries is not None)
 
 
 def known_of(n_classes: int | None, samples: ImportedSamples) -> set[str]:

@@ -112,7 +112,7 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     """On the root: read the config, choose the samples, claim the run directory, see what is left to do."""
     config, paths = load_run(args, need=("checkpoint", "data"))
     prepared = Prepared(Path(args.prepared).absolute()) if args.prepared else None
-    selection, form, manifest = _look_at(config, prepared)
+    selection, form, manifest = look_at_run(config, prepared)
     manifest = claim(paths, manifest)
     done = file.rows_done(paths, selection)
     if not done.all():
@@ -123,7 +123,7 @@ def open_work(args: argparse.Namespace, world: World, file: RootFile) -> Work:
     return Work(config, paths, selection, manifest, done, width, form, prepared)
 
 
-def _look_at(config: Config, prepared: Prepared | None) -> tuple[Selection, Form | None, Manifest]:
+def look_at_run(config: Config, prepared: Prepared | None) -> tuple[Selection, Form | None, Manifest]:
     """The samples, what each has, and what the run is; where they are prepared, no user's source is read again."""
     if prepared is None:
         planned = make_plan(config, n_looked_at=1)
@@ -220,7 +220,7 @@ def extract(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
         if world.is_root:
             measured = {"rows_done_after": outcome.done, "seconds": round(time.monotonic() - started, 3)}
             measured["forward_seconds"] = round(forward, 3)
-            end_launch(work.paths, measured | ({"memory": max(peaks)} if peaks else {}))
+            end_launch(work.paths, work.manifest.launches[-1], measured | ({"memory": max(peaks)} if peaks else {}))
     finally:
         file.close()
     if outcome.done < outcome.total:

@@ -84,7 +84,7 @@ def _import(config: Config, paths: RunPaths, stop: StopRequest) -> int:
         store.complete(columns, attrs)
         claim(paths, manifest, begun)  # after all that a full disk may stop
         store.put_in_place()
-    end_launch(paths, {"seconds": round(time.monotonic() - started, 3)})
+    end_launch(paths, begun, {"seconds": round(time.monotonic() - started, 3)})
     return OK
 
 
@@ -157,6 +157,8 @@ def _run_directory(paths: RunPaths) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        if paths.root in made:
+            paths.lock.unlink(missing_ok=True)
         for folder in made:
             with suppress(OSError):  # somebody else has put a file there
                 folder.rmdir()

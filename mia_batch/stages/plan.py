@@ -29,9 +29,10 @@ from mia_batch.network.checkpoint_origin import origin_of
 from mia_batch.network.datasets import open_dataset
 from mia_batch.network.rename import read_rename
 from mia_batch.rundir.manifest import CheckpointOrigin, Manifest, versions
+from mia_batch.rundir.reference_files import inclusion_digest, inclusion_file, reference_weights
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.outputs import NoModel, OutputsConfig
-from mia_batch.settings.schema import PREPROCESSING, AttackConfig, Config, DataConfig
+from mia_batch.settings.schema import PREPROCESSING, AttackConfig, Config, DataConfig, ReferencesConfig
 from mia_batch.verdict.sentences import borrowed_preprocessing
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,9 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int
 
     if whole_checkpoint:
         attempt(lambda: check_whole(config.model.checkpoint))
-        for field, file in reference_checkpoints(config).items():
-            attempt(partial(_check_whole_reference, file, field))
+        for field, file in reference_weights(config.references).items():
+            if file.exists():  # else it is still to be trained
+                attempt(partial(_check_whole_reference, file, field))
     if config.model.rename:
         attempt(partial(read_rename, config.model.rename))
     samples = attempt(lambda: look_at(config.data, n_looked_at))
@@ -84,17 +86,11 @@ def make_plan(config: Config, *, whole_checkpoint: bool = True, n_looked_at: int
         attempt(partial(named_slices, config.report.slice_files(), samples[0].split, samples[0].sample_index))
         attempt(partial(check_slice_columns, config, samples[0]))
     warn_of_borrowed(config.data)
+    warn_of_unused(config)
     manifest = None if problems else attempt(lambda: make_manifest(config))
     if samples is None or manifest is None:
         raise InputError(problems)
     return Plan(samples[0], manifest, samples[1])
-
-
-def reference_checkpoints(config: Config) -> dict[str, Path]:
-    """The references' weights, by field."""
-    if config.references is None:
-        return {}
-    return {f"references.checkpoints[{i}]": file for i, file in enumerate(config.references.checkpoints)}
 
 
 @contextmanager
@@ -117,10 +113,16 @@ def check_inclusion(config: Config, selection: Selection) -> None:
     Raises:
         InputError: it does not.
     """
-    if config.references:
-        read_inclusion(
-            config.references.inclusion, len(config.references.checkpoints), selection.split, selection.sample_index
-        )
+    if config.references and inclusion_digest(config.references):
+        inclusion_of(config.references, selection.split, selection.sample_index)
+
+
+def inclusion_of(
+    references: ReferencesConfig, split: NDArray[np.str_], sample_index: NDArray[np.int64]
+) -> NDArray[np.int8]:
+    """Which reference was trained on which sample of an audit, as `read_inclusion` gives it, (n_samples, K)."""
+    (_, file), planned = inclusion_file(references), references.shadows is not None
+    return read_inclusion(file, references.n_references, split, sample_index, first=planned)
 
 
 def check_slice_columns(config: Config, selection: Selection) -> None:
@@ -139,6 +141,19 @@ def warn_of_borrowed(data: DataConfig) -> None:
     """One loud line where the network's input is preprocessed with CIFAR's values because nothing else is said."""
     if data.borrowed:
         log.warning("%s", borrowed_preprocessing(data.borrowed))
+
+
+def warn_of_unused(config: Config) -> None:
+    """Say where there are references, and no attack that they are for."""
+    if config.references is None:
+        return
+    # scikit-learn takes a second
+    from mia_batch.attacks.base import REFERENCE_COLUMNS
+    from mia_batch.attacks.registry import ATTACKS
+
+    using = [name for name, attack in ATTACKS.items() if not attack.needs.isdisjoint(REFERENCE_COLUMNS)]
+    if not {method.method for method in config.attack.methods} & set(using):
+        log.warning("attack.methods: none of them uses the references; those that do: %s", ", ".join(using))
 
 
 def look_at(chosen: DataConfig, n_looked_at: int = LOOKED_AT) -> tuple[Selection, Form]:

@@ -14,14 +14,15 @@ from mia_batch.attacks.base import REFERENCE_COLUMNS
 from mia_batch.attacks.inclusion import inclusion_problem, is_complement_of_target, own_areas
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.data.digests import refuse_twins
-from mia_batch.data.inclusion import read_inclusion
 from mia_batch.errors import InputError
 from mia_batch.rundir.features import Features
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import ReferencePaths
-from mia_batch.rundir.reference_store import StoredSamples, read_phi, reference_paths
+from mia_batch.rundir.reference_files import inclusion_digest, inclusion_file, recorded_references, reference_weights
+from mia_batch.rundir.reference_store import StoredSamples, read_phi, reference_fields, reference_paths
 from mia_batch.settings.schema import Config
 from mia_batch.signals import SIGNALS
+from mia_batch.stages.plan import inclusion_of
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
@@ -56,38 +57,54 @@ def audited_references(manifest: Manifest, features: Features) -> dict[str, NDAr
         InputError: as of `reference_columns`.
     """
     refuse_twins(manifest.digests, reference_files(manifest))
+    refuse_other_inclusion(manifest)
     refuse_missing(manifest, features)
-    file, included = inclusion_file(manifest), inclusion_of(manifest, features)
+    where, included = inclusion_source(manifest), included_samples(manifest, features)
     kept = kept_references(included, features.member)
     if not len(kept):
         return {}
     names = list(reference_files(manifest))
-    refuse_betrayal(f"{file}: references.inclusion", included[:, kept], features.member, [names[k] for k in kept])
+    refuse_betrayal(where, included[:, kept], features.member, [names[k] for k in kept])
     own, phi = answers_of(manifest, features, kept)
     included = np.ascontiguousarray(included[:, kept])
-    refuse_another_order(f"{file}: references.inclusion", phi, included)
+    refuse_another_order(where, phi, included)
     return {"query_phi": own, "reference_phi": phi, "reference_in": included}
 
 
 def reference_files(manifest: Manifest) -> dict[str, Path]:
     """The references' weights, by field."""
-    section = manifest.config["references"]
-    return {f"references.checkpoints[{i}]": Path(file) for i, file in enumerate(section["checkpoints"])}
+    return reference_weights(recorded_references(manifest))
 
 
-def inclusion_file(manifest: Manifest) -> Path:
-    """Which reference was trained on which sample."""
-    return Path(manifest.config["references"]["inclusion"])
+def inclusion_source(manifest: Manifest) -> str:
+    """For messages, the file and the field of what says who was trained on what."""
+    field, file = inclusion_file(recorded_references(manifest))
+    return f"{file}: {field}"
 
 
-def inclusion_of(manifest: Manifest, features: Features) -> NDArray[np.int8]:
+def included_samples(manifest: Manifest, features: Features) -> NDArray[np.int8]:
     """1 where a sample was in a reference's training data, of all references, (n_samples, n_references).
 
     Raises:
         InputError: the file is not of these samples.
     """
-    n_references = len(reference_files(manifest))
-    return read_inclusion(inclusion_file(manifest), n_references, features.split, features.sample_index)
+    return inclusion_of(recorded_references(manifest), features.split, features.sample_index)
+
+
+def refuse_other_inclusion(manifest: Manifest, of: str = "") -> None:
+    """Refuse what says who was trained on what, if it has changed since the stage references has run.
+
+    Args:
+        manifest: in force.
+        of: for the message, whose it is; "" of the audit itself.
+
+    Raises:
+        InputError: it has.
+    """
+    references = recorded_references(manifest)
+    if inclusion_digest(references) != manifest.digests.get(inclusion_file(references)[0]):
+        rule = f"{inclusion_source(manifest)}{of}: must be as it was when the stage references has run"
+        raise InputError(f"{rule}, got another content; run references again")
 
 
 def kept_references(included: NDArray[np.int8], member: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -141,10 +158,10 @@ def refuse_another_order(where: str, phi: Floats, included: NDArray[np.int8]) ->
 
 def missing_outputs(manifest: Manifest, features: Features) -> str:
     """The first reference whose outputs are not in the store, and how many are; "" where all are."""
-    found = _stored(manifest, features)[1]
-    missing = [field for field, paths in found.items() if not paths.outputs.exists()]
-    n = len(found) - len(missing)
-    return f"{missing[0]}: outputs must be in the store, got {n} of {len(found)}" if missing else ""
+    found, fields = _stored(manifest, features)[1], reference_fields(manifest)
+    missing = [field for field in fields if field not in found or not found[field].outputs.exists()]
+    n = len(fields) - len(missing)
+    return f"{missing[0]}: outputs must be in the store, got {n} of {len(fields)}" if missing else ""
 
 
 def refuse_missing(manifest: Manifest, features: Features) -> None:

@@ -5,29 +5,36 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.data.forms import Form
+from mia_batch.data.prepared import Prepared
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError, InUseError
-from mia_batch.files import in_use
+from mia_batch.files import in_use, write_text
 from mia_batch.inputs import NO_GROUP
 from mia_batch.mpi.world import World
 from mia_batch.process.exit_codes import OK, RESUME
+from mia_batch.process.resources import peak_memory
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.claim import claim
 from mia_batch.rundir.crashes import begin_launch, report_own_crash, rows_before_crash
-from mia_batch.rundir.manifest import Manifest, launch
-from mia_batch.rundir.paths import ReferencePaths
+from mia_batch.rundir.identity import data_digest
+from mia_batch.rundir.manifest import Manifest, add_launch, end_launch, launch
+from mia_batch.rundir.paths import ReferencePaths, RunPaths
+from mia_batch.rundir.reference_files import reference_weights
 from mia_batch.rundir.reference_store import (
     ReferenceStore,
     StoredSamples,
     make_store,
+    reference_fields,
     reference_paths,
     row_dtype,
     share,
@@ -35,11 +42,13 @@ from mia_batch.rundir.reference_store import (
 from mia_batch.settings.loading import named_in
 from mia_batch.settings.schema import Config, ModelConfig, ReferencesConfig
 from mia_batch.stages.arguments import load_run
-from mia_batch.stages.extract import placement
+from mia_batch.stages.extract import look_at_run, placement
 from mia_batch.stages.gather import Extraction
-from mia_batch.stages.plan import make_plan, reference_checkpoints, weights_of
+from mia_batch.stages.plan import weights_of
+from mia_batch.stages.shadows import refuse_untrained, training_launches
 
 if TYPE_CHECKING:
+    from mia_batch.network.batches import Reader
     from mia_batch.network.forward import Predictor
 
 log = logging.getLogger(__name__)
@@ -62,14 +71,18 @@ class Work:
     Attributes:
         selection: the samples in the order of the store, of whom none is said to be a member.
         left: references without outputs.
+        prepared: where the samples are, in the audit's order, if they have been prepared.
     """
 
     config: Config
+    paths: RunPaths
+    only: int | None
     settings: ReferencesConfig
     manifest: Manifest
     selection: Selection
-    form: Form
+    form: Form | None
     left: tuple[Reference, ...]
+    prepared: Prepared | None
 
     @property
     def samples(self) -> StoredSamples:
@@ -77,31 +90,59 @@ class Work:
         return StoredSamples(self.selection.split, self.selection.sample_index, self.selection.label)
 
 
-def open_work(args: argparse.Namespace) -> Work:
+def open_work(args: argparse.Namespace, world: World) -> Work:
     """On the root: read the config, choose the samples, see whose outputs are missing."""
     config, paths = load_run(args, need=("checkpoint", "data"))
     if config.references is None:
         raise InputError(f"{config.path}: references: is required")
-    planned = make_plan(config, n_looked_at=1)
-    manifest = claim(paths, planned.manifest)
-    chosen = planned.selection
+    # Prepared images have the network's size: queries move the pixels of the source's.
+    usable = args.prepared and config.references.queries is None
+    prepared = Prepared(Path(args.prepared).absolute()) if usable else None
+    chosen, form, manifest = look_at_run(config, prepared)
+    with named_in(config.path):
+        refuse_untrained(config, manifest.digests)
+    manifest = claim(paths, manifest)
     samples = StoredSamples(chosen.split, chosen.sample_index, chosen.label)
     n, order = len(chosen), samples.order
     selection = Selection(
         sample_index=chosen.sample_index[order], split=chosen.split[order], label=chosen.label[order],
         member=np.zeros(n), group=np.full(n, NO_GROUP),
     )  # fmt: skip
-    files = reference_checkpoints(config) | {"model.checkpoint": config.model.checkpoint}
-    references = [
-        Reference(field, config.model.model_copy(update={"checkpoint": files[field]}), where)
-        for field, where in reference_paths(manifest, samples).items()
-    ]
-    wanted = references if args.only is None else _one_of(references, args.only)
-    left = tuple(each for each in wanted if not each.paths.outputs.exists())
+    left = _left(config, manifest, samples, args.only)
     if left:  # else who may only read the store may use it
         with named_in(config.path):
             make_store(config.references.store, config.references.group)
-    return Work(config, config.references, manifest, selection, planned.form, left)
+        fields = [each.field for each in left]
+        begun = launch("references", rank_size=world.size, n_nodes=world.n_nodes, references=fields)
+        manifest = add_launch(paths, begun, training_launches(config))
+    return Work(config, paths, args.only, config.references, manifest, selection, form, left, prepared)
+
+
+def _left(
+    config: Config, manifest: Manifest, samples: StoredSamples, only: int | None
+) -> tuple[Reference, ...]:
+    """The references, or the one that is wanted, of which there are no outputs."""
+    files = reference_weights(config.references) | {"model.checkpoint": config.model.checkpoint}
+    own_names = {"prefix": None, "rename": None} if config.references and config.references.shadows else {}
+    references = [
+        Reference(field, _model(config, files[field], own_names if field != "model.checkpoint" else {}), where)
+        for field, where in reference_paths(manifest, samples).items()
+    ]
+    wanted = references if only is None else _one_of(references, only)
+    return tuple(each for each in wanted if not each.paths.outputs.exists())
+
+
+def _model(config: Config, checkpoint: Path, own_names: Mapping[str, None]) -> ModelConfig:
+    """The audited model with other weights, which have the network's own names where they were trained here."""
+    return config.model.model_copy(update={"checkpoint": checkpoint, **own_names})
+
+
+def missing_outputs(manifest: Manifest, selection: Selection) -> tuple[int, ...]:
+    """The numbers, as --only takes them, of what is not in the store of an audit with these samples."""
+    samples = StoredSamples(selection.split, selection.sample_index, selection.label)
+    found = reference_paths(manifest, samples)
+    fields = enumerate(reference_fields(manifest))
+    return tuple(i for i, field in fields if field not in found or not found[field].outputs.exists())
 
 
 def _one_of(references: list[Reference], number: int) -> list[Reference]:
@@ -135,6 +176,7 @@ class RootFile:
             done = self.store.done()
         begin_launch(paths, done)
         share(paths.launch, self.work.settings.group)
+        write_text(self.work.paths.reference_launch(self.work.only), f"{paths.launch}\n")  # for who sees a crash
         return done
 
     def open(self, reference: Reference, n_classes: int) -> ReferenceStore:
@@ -251,7 +293,7 @@ def extract_one(
     config, settings = work.config, work.settings
     started = time.monotonic()
     report_own_crash(reference.paths)
-    read = reader(config.data, work.selection, form=work.form)
+    read = _prepared_reader(work) if work.prepared else reader(config.data, work.selection, form=work.form)
     predictor = forward.predictor
     outcome = Extraction(
         world,
@@ -277,17 +319,30 @@ def extract_one(
     return complete
 
 
+def _prepared_reader(work: Work) -> Reader:
+    """Read rows of the store from the prepared files, which have them in the audit's order."""
+    assert work.prepared is not None
+    opened = work.prepared.open(data_digest(work.manifest))
+    order = np.lexsort((opened.selection.sample_index, opened.selection.split))
+    return lambda rows: opened.read(order[rows])
+
+
 def references(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
     """The whole stage; returns the exit code, the same on every rank."""
-    work = world.on_root(lambda: open_work(args))
+    work = world.on_root(lambda: open_work(args, world))
     if not work.left:
         if world.is_root:
             log.info("references: nothing to do, the outputs of all are in %s", work.settings.store)
         return OK
-    file = RootFile(work)
+    file, started = RootFile(work), time.monotonic()
     try:
         with named_in(work.config.path):
             all_there = compute(work, world, file, stop)
     finally:
         file.close()
+    peaks = [peak for peak in world.allgather(peak_memory()) if peak]
+    if world.is_root:
+        measured = {"complete": all_there, "seconds": round(time.monotonic() - started, 3)}
+        end_launch(work.paths, work.manifest.launches[-1], measured | ({"memory": max(peaks)} if peaks else {}))
+        work.paths.reference_launch(work.only).unlink(missing_ok=True)
     return OK if all_there else RESUME

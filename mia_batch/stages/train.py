@@ -21,6 +21,7 @@ from mia_batch.files import atomic_path, sha256, write_text
 from mia_batch.mpi.launcher import launched_first, local_place
 from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import BAD_INPUT, OK, RESUME
+from mia_batch.process.resources import peak_memory
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.identity import CONTENT, differences
 from mia_batch.rundir.manifest import launch, versions
@@ -95,8 +96,10 @@ def _of_other_inputs(config: Config) -> dict[str, Any]:
     return found | ({f"{CONTENT}data.preprocess": sha256(file)} if file else {})
 
 
-def already_trained(files: Files, identity: Mapping[str, Any]) -> bool:
-    """Whether this training's checkpoint is there already.
+def already_trained(
+    files: Files, identity: Mapping[str, Any], digest_of: Callable[[Path], str] = sha256
+) -> bool:
+    """Whether this training's checkpoint is there already; `digest_of` gives the digest of a file, if it is known.
 
     Raises:
         InputError: another file is there, which is never overwritten.
@@ -110,7 +113,7 @@ def already_trained(files: Files, identity: Mapping[str, Any]) -> bool:
         there, digest = found["identity"], found["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{where}: must not be there before training, got one not written by it; {advice}") from None
-    if digest != sha256(files.checkpoint):
+    if digest != digest_of(files.checkpoint):
         raise InputError(f"{where}: must be as training wrote it ({files.provenance.name}), got other bytes; {advice}")
     different = differences(there, identity)
     if different:
@@ -146,12 +149,14 @@ def train(config: Config, stop: StopRequest, ranks: Ranks, *, test: bool = False
     if files.state.exists():
         trainer.load(files.state, key)
         log.info("going on after %d of %d epochs (%s)", trainer.epoch, config.train.epochs, files.state.name)
-    started = time.perf_counter()
+    started, begun, before = time.perf_counter(), launch("train"), trainer.epoch
     if not _run_epochs(trainer, files.state, key, stop):
         return trainer.epoch
     accuracy = {"accuracy": trainer.accuracy()} | ({"test_accuracy": trainer.test_accuracy()} if test else {})
     if ranks.rank == 0:
-        _finish(trainer, files, identity, {**accuracy, "seconds": round(time.perf_counter() - started, 3)})
+        seconds = round(time.perf_counter() - started, 3)
+        timed = {"seconds": seconds, "epochs_timed": trainer.epoch - before, "samples": len(trainer.selection)}
+        _finish(trainer, files, identity, {**accuracy, **timed, "memory": peak_memory(), "launch": begun})
     on_members = accuracy["accuracy"]
     log.info("trained %d epochs, accuracy on the members %.4f: %s", trainer.epoch, on_members, files.checkpoint)
     return trainer.epoch
@@ -196,7 +201,7 @@ def _finish(trainer: Trainer, files: Files, identity: Mapping[str, Any], results
         record = {
             "sha256": sha256(temporary), "config": trainer.config.resolved(), "identity": identity,
             "seed": trainer.config.train.seed, "epochs": trainer.epoch, **results, "rank_size": trainer.ranks.size,
-            "versions": versions(), "launch": launch("train"),
+            "versions": versions(),
         }  # fmt: skip
         write_text(files.provenance, json.dumps(record, indent=1) + "\n")
     files.state.unlink(missing_ok=True)

@@ -15,7 +15,6 @@ from mia_batch import signals
 from mia_batch.attacks.base import TRAJECTORY_COLUMNS
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.errors import InputError
-from mia_batch.files import sha256
 from mia_batch.rundir.earlier import earlier_field, open_earlier
 from mia_batch.rundir.features import Features, read_features
 from mia_batch.rundir.identity import ON_TRAJECTORY, trajectory_identity
@@ -26,11 +25,12 @@ from mia_batch.settings.schema import Config
 from mia_batch.stages.joining import Order, rows_as_in
 from mia_batch.stages.reference_columns import (
     answers_of,
-    inclusion_file,
-    inclusion_of,
+    included_samples,
+    inclusion_source,
     kept_references,
     reference_files,
     refuse_missing,
+    refuse_other_inclusion,
 )
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def reference_trajectories(checkpoints: Sequence[Checkpoint]) -> dict[str, NDArr
         log.info("no trajectories of references: %s", why)
         return {}
     own = checkpoints[-1]
-    included = inclusion_of(own.manifest, own.features)
+    included = included_samples(own.manifest, own.features)
     kept = kept_references(included, own.features.member)
     found = [_of_checkpoint(own, each, included, kept) for each in checkpoints]
     return {TRAJECTORY_COLUMNS[2]: np.stack(found, axis=1)}
@@ -177,14 +177,13 @@ def _of_checkpoint(
     own: Checkpoint, other: Checkpoint, included: NDArray[np.int8], kept: NDArray[np.int64]
 ) -> Floats:
     """The references' phi, (n_samples, n_kept)."""
-    rows, file = _rows(own, other), inclusion_file(other.manifest)
-    where = f"{file}: references.inclusion of {other.name}"
-    if sha256(file) != other.manifest.digests["references.inclusion"]:
-        raise InputError(f"{where}: must be what it was when that audit ran, got another content")
-    found = inclusion_of(other.manifest, other.features)[rows]
+    rows = _rows(own, other)
+    refuse_other_inclusion(other.manifest, f" of {other.name}")
+    found = included_samples(other.manifest, other.features)[rows]
     if not np.array_equal(found, included):
         alike = found.shape == included.shape
         got = _first_difference(own, found, included) if alike else f"{found.shape[1]} references"
+        where = f"{inclusion_source(other.manifest)} of {other.name}"
         raise InputError(f"{where}: must be that of {own.name}, reference by reference, got {got}")
     refuse_missing(other.manifest, other.features)
     return answers_of(other.manifest, other.features, kept)[1][:, 0][rows]

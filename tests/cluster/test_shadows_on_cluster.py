@@ -1,53 +1,72 @@
-"""Reference models as an array on the mini-cluster: requeued, warned, and the same bits as undisturbed."""
+"""An audit that trains its own references, as one chain on the mini-cluster: disturbed, and the same as undisturbed."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from audits import Audit, mia_batch, status, submit, write_site
+from chains import NOTHING, disturb, left_behind, power_off, requeue, restarts, running, times_of, warn
 from minicluster import MiniCluster, wait_until
 
 TRAIN = ("--set", "train.epochs=6", "--set", "train.checkpoint_every=1", "--set", "train.batch_size=8")
-SLOW = 0.02  # seconds to read a sample: an epoch of half of 256 takes some 3 s
+TRAINING, ASKING = 0.02, 0.15  # seconds to read a sample: an epoch of half of 256 takes some 3 s, a reference 20 s
+METHODS = ({"method": "threshold_loss"}, {"method": "lira_fixed"})
+
+
+def finish(cluster: MiniCluster, jobs: dict[str, str]) -> None:
+    """Wait until the chain has ended, each job as it should."""
+    for stage, job in jobs.items():
+        good = ("0:0", "3:0", "4:0") if stage == "reduce" else ("0:0",)
+        assert cluster.wait_job(job)["ExitCode"] in good, stage
 
 
 @pytest.mark.slow
-def test_an_array_of_trainings_loses_nothing_and_the_audit_waits_for_it(
+def test_a_chain_with_its_own_references_loses_nothing_and_uses_them(
     cluster: MiniCluster, tmp_path: Path, new_audit: Callable[..., Audit]
 ) -> None:
-    audit, run, calm = new_audit(), tmp_path / "run", tmp_path / "calm"
-    words = ("--shadows", "2", *TRAIN, "--site", write_site(tmp_path / "site.yaml"))
-    undisturbed = submit(cluster, audit.config, "--out", calm, *words)
+    audit, run, calm = new_audit(methods=METHODS), tmp_path / "run", tmp_path / "calm"
+    site = write_site(tmp_path / "site.yaml")
+
+    def words(out: Path) -> list[str | Path]:
+        store = f"references.store={out}-store"
+        return [audit.config, "--out", out, "--shadows", "2", *TRAIN, "--set", store, "--site", site]
+
+    finish(cluster, submit(cluster, *words(calm)))
+    audit.set_pace(TRAINING)
+    jobs, drawn = submit(cluster, *words(run)), random.Random(0)
+    assert list(jobs) == ["extract", "shadows", "references", "attack", "reduce"]
+    folder = run / "shadows"
     for number in range(2):
-        assert cluster.wait_job(f"{undisturbed['shadows']}_{number}")["ExitCode"] == "0:0"
-    cluster.run("scancel", *undisturbed.values())
-    audit.set_pace(SLOW)
-    command = (audit.config, "--out", run, *words)
-    jobs = submit(cluster, *command)
-    assert list(jobs) == ["shadows", "extract", "attack", "reduce"]
-    folder, array = run / "shadows", jobs["shadows"]
-    tasks = {number: f"{array}_{number}" for number in range(2)}
-    for number in tasks:
-        state = folder / f"shadow_00{number}.training.ckpt"
-        wait_until(state.exists, what=f"a first epoch of model {number}")
-    assert "in the queue" in mia_batch(cluster, "submit", *command, check=False).stderr
-    cluster.run("scancel", "--signal=USR1", "--batch", tasks[0])
-    cluster.run("scontrol", "requeue", tasks[1])
-    for number, task in tasks.items():
-        wait_until(lambda: int(cluster.job(task)["Restarts"]) > 0, what=f"restart of model {number}")  # noqa: B023
-    assert cluster.job(jobs["extract"])["JobState"] == "PENDING"
+        wait_until((folder / f"shadow_00{number}.training.ckpt").exists, what=f"a first epoch of model {number}")
+    assert cluster.wait_job(jobs["extract"])["ExitCode"] == "0:0"
+    assert running(cluster, jobs, "shadows")  # which it has not waited for
+    assert status(cluster, run)["shadows"]["state"] == "running"
+    assert "in the queue" in mia_batch(cluster, "submit", *words(run), check=False).stderr
+    for number, deed in enumerate((warn, requeue, power_off), start=1):
+        disturb(cluster, jobs, "shadows", deed, drawn)
+        wait_until(lambda: restarts(cluster, jobs)["shadows"] >= number, what=f"restart {number}")  # noqa: B023
+    assert {each["JobState"] for each in cluster.jobs(jobs["references"])} == {"PENDING"}
+    audit.set_pace(ASKING)
+    for number, deed in enumerate((warn, requeue, power_off), start=1):
+        disturb(cluster, jobs, "references", deed, drawn)
+        wait_until(lambda: restarts(cluster, jobs)["references"] >= number, what=f"restart {number}")  # noqa: B023
     audit.set_pace(0)
-    for task in tasks.values():
-        assert cluster.wait_job(task)["ExitCode"] == "0:0"
-    cluster.wait_job(jobs["reduce"])
-    assert {stage["state"] for stage in status(cluster, run).values()} == {"done"}
-    for name in ("plan.npz", "shadow_000.ckpt", "shadow_001.ckpt"):
-        assert (folder / name).read_bytes() == (calm / "shadows" / name).read_bytes(), name
-    assert "going on after" in (folder / "logs" / f"shadows-{array}_0.log").read_text()
-    again = json.loads(mia_batch(cluster, "submit", *command, "--json").stdout)
-    assert again == {"jobs": {}, "runs": []}
+    finish(cluster, jobs)
+    assert left_behind(run, Path(f"{run}-store")) == left_behind(calm, Path(f"{calm}-store"))
+    said = status(cluster, run)
+    assert {stage["state"] for stage in said.values()} == {"done"}
+    assert (said["shadows"]["detail"], said["references"]["detail"]) == ("2 of 2 trained", "2 of 2")
+    launches = json.loads((run / "run.json").read_text())["launches"]
+    stages = [launch["stage"] for launch in launches]
+    assert stages.count("shadows") == 2
+    assert stages.count("references") >= 2 + 3
+    assert sum(launch.get("complete", False) for launch in launches) == 2
+    before = times_of(tmp_path)
+    assert json.loads(mia_batch(cluster, "submit", *words(run), "--json").stdout) == NOTHING
+    assert times_of(tmp_path) == before
     assert os.stat(folder).st_mode & 0o077 == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,8 +92,11 @@ def test_kills_and_stops_change_no_bit_and_the_next_call_does_nothing(config_fil
     assert (again.returncode, again.stdout) == (0, ended.stdout)
     assert "nothing to do: all 2 models are trained" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in broken.rglob("*")} == marks
-    assert again.stdout.splitlines()[-3:] == [
-        "references:", f'  checkpoints: ["{broken}/shadow_???.ckpt"]', f'  inclusion: "{broken}/plan.npz"'
+    *_, command, _, _, _, section, folder, count = again.stdout.splitlines()
+    assert [section, folder, count] == ["references:", f'  shadows: "{broken}"', "  count: 2"]
+    assert shlex.split(command) == [
+        "mia-batch", "run", str(config_file), "--out", f"{broken}-audit",
+        "--set", f'references.shadows="{broken}"', "--set", "references.count=2",
     ]
 
 
@@ -106,3 +111,38 @@ def test_a_training_that_fails_ends_the_loop_with_its_line(config_file: Path) ->
     done = run(config_file, "out", "--set", "train.learning_rate=1.0e+30")
     assert "train.learning_rate: loss must stay finite" in one_line(done)
     assert visible(config_file.parent / "out") == ["plan.json", "plan.npz", "samples"]
+
+
+def mia_batch(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mia_batch.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environ(), timeout=300)
+
+
+def test_one_command_trains_references_and_audits_with_them(config_file: Path) -> None:
+    """A second call only repeats the verdict; of weights that are others, nothing is taken for what it was."""
+    out, folder = config_file.parent / "run", config_file.parent / "run" / "shadows"
+    methods = {"methods": [{"method": "threshold_loss"}, {"method": "squared_difference"}], "backend": "serial"}
+    config = write_config(config_file.parent, train={"epochs": 5}, attack=methods)
+    train = [sys.executable, str(REPO / "jobs" / "train.py"), str(config)]
+    subprocess.run(train, check=True, capture_output=True, env=environ(), timeout=300)
+    audit = ("run", config, "--out", out, "--shadows", "2", "--set", "gate.weak_model=true")
+    planned = mia_batch("check", config, "--set", f"references.shadows={folder}", "--set", "references.count=2").stdout
+    assert f"2 of them not trained in {folder}" in planned
+    assert "estimate: shadows: about " in planned  # as long as the target's own
+    first = mia_batch(*audit)
+    assert first.returncode in (0, 3, 4), first.stderr
+    stages = [line.partition("stage ")[2] for line in first.stderr.splitlines() if " I stage " in line]
+    assert stages == ["extract", "shadows", "references", "attack", "reduce"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert not summary["methods"]["squared_difference"]["reason"]
+    launches = json.loads((out / "run.json").read_text())["launches"]
+    assert [each["stage"] for each in launches] == ["extract", "shadows", "shadows", "references"]
+    assert [line.split()[:2] for line in mia_batch("status", out).stdout.splitlines()[:3]] == [
+        ["extract", "done"], ["shadows", "done"], ["references", "done"]
+    ]  # fmt: skip
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")}
+    again = mia_batch(*audit)
+    assert [line.partition("stage ")[2] for line in again.stderr.splitlines() if " I stage " in line] == ["reduce"]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")} == before
+    (folder / "shadow_001.ckpt").write_bytes((folder / "shadow_000.ckpt").read_bytes())
+    assert "shadow_001.ckpt: model.checkpoint: must be as training wrote it" in one_line(mia_batch(*audit))

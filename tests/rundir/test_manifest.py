@@ -70,11 +70,13 @@ def test_what_is_no_manifest_is_one_line(tmp_path: Path, text: str) -> None:
 def test_a_launch_gets_its_measurements(tmp_path: Path) -> None:
     paths = make_run(RunPaths(tmp_path), a_manifest())
     assert add_launch(paths, {"stage": "x"}).launches == ({"stage": "x"},)
-    add_launch(paths, {"stage": "extract"})
-    end_launch(paths, {"seconds": 1.5})
+    add_launch(paths, {"stage": "extract"}, [{"stage": "x"}, {"stage": "shadows"}])
+    add_launch(paths, {"stage": "of another task"})
+    end_launch(paths, {"stage": "extract"}, {"seconds": 1.5})
     found = read_manifest(paths)
     assert found is not None
-    assert found.launches == ({"stage": "x"}, {"stage": "extract", "seconds": 1.5})
+    ended = {"stage": "extract", "seconds": 1.5}
+    assert found.launches == ({"stage": "x"}, {"stage": "shadows"}, ended, {"stage": "of another task"})
     paths.manifest.unlink()
     with pytest.raises(InputError, match="must stay there"):
-        end_launch(paths, {})
+        end_launch(paths, ended, {})

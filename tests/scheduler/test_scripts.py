@@ -127,6 +127,23 @@ def test_a_task_of_an_array_does_its_own_reference(tmp_path: Path) -> None:
     assert "--only" not in log.read_text().split("<--checkpoint>")[1]
 
 
+@pytest.mark.parametrize(("task", "name"), [("", ".references.launch"), ("4", ".references-4.launch")])
+def test_the_crash_of_a_rank_is_noted_where_the_reference_is(tmp_path: Path, task: str, name: str) -> None:
+    launch, run = tmp_path / "the store" / ".k.launch", tmp_path / "d"
+    for folder in (launch.parent, run):
+        folder.mkdir()
+    launch.write_text("0110\n")
+    (run / name).write_text(f"{launch}\n")
+    for code in (139, 6, 137, 1):
+        end = ("--", "sh", "-c", f"exit {code}")
+        assert run_script(tmp_path, "references", "c", str(run), *end, SLURM_ARRAY_TASK_ID=task).returncode == code
+    noted = [f"references ended with exit code {code}" for code in (139, 6)]
+    assert launch.read_text().splitlines() == ["0110", *noted]
+    launch.unlink()  # complete by now
+    run_script(tmp_path, "references", "c", str(run), "--", "sh", "-c", "exit 139", SLURM_ARRAY_TASK_ID=task)
+    assert not launch.exists()
+
+
 # --- one source ------------------------------------------------------------------------------------------------------
 
 BODY = SLURM / "body.bash"

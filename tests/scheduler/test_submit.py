@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,20 @@ from rundirs import finish, one_entry, write_rows
 from mia_batch.commands import submit
 from mia_batch.errors import InputError
 from mia_batch.files import shipped
+from mia_batch.rundir.features import features_samples
 from mia_batch.rundir.jobs import latest_jobs, record, submissions
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
+from mia_batch.rundir.reference_store import reference_paths
+from mia_batch.rundir.shadows import ShadowPaths
+from mia_batch.rundir.state import read_state
 from mia_batch.scheduler import slurm, submission
 from mia_batch.scheduler.sbatch_commands import Request, plan_chain, shell_lines
 from mia_batch.scheduler.site import Site, find_site, load_site
 from mia_batch.scheduler.submission import find_checkpoints, name_runs
 from mia_batch.settings.loading import load_config
 from mia_batch.stages import shadows as shadows_stage
+from mia_batch.stages.plan import make_manifest
 
 SITES = sorted((shipped("configs") / "sites").glob("*.yaml"))
 SLURM = shipped("slurm")
@@ -111,23 +117,32 @@ def test_a_users_data_is_prepared_before_the_array() -> None:
     assert {"--dependency=afterok:7", "--array=0-1%4", "prepared=/runs/.arrays/x", "/runs"} <= set(extract)
 
 
-def test_reference_models_are_trained_before_the_audit_a_task_for_each() -> None:
+def test_reference_models_are_trained_a_task_for_each_and_only_references_wait_for_them() -> None:
     request = Request(
-        Path("/c.yaml"), Path("/50%"), Site(at_once=3), words=("set=a=1",), stages=("shadows", "extract"),
-        models=(0, 1, 2, 5, 7, 8), shadows=Path("/50%/shadows"),
+        Path("/c.yaml"), Path("/50%"), Site(at_once=3), words=("set=a=1", "checkpoint=c"),
+        stages=("shadows", "extract", "references"), references=(0, 1, 2), models=(0, 1, 2, 5, 7, 8),
+        shadows=Path("/50%/shadows"),
     )  # fmt: skip
-    shadows, extract = (step.command({"shadows": "7"}) for step in plan_chain(request))
+    ids = {"shadows": "7", "extract": "8"}
+    shadows, extract, references = (step.command(ids) for step in plan_chain(request))
     assert {"--array=0-2,5,7-8%3", "--output=/50%%/shadows/logs/shadows-%A_%a.log"} <= set(shadows)
     assert shadows[-5:] == ["/c.yaml", "/50%/shadows", "set=a=1", "--", "python3"]
     assert shadows[-6] == f"{SLURM}/shadows.sbatch"
-    assert {"--dependency=afterok:7", "/50%"} <= set(extract)
+    assert {"set=a=1", "checkpoint=c", "/50%"} <= set(extract)
+    assert not any(word.startswith("--dependency") for word in extract)
+    wanted = {"--dependency=afterok:7,afterok:8", "--array=0-2%3", "--output=/50%%/logs/references-%A_%a.log"}
+    assert wanted <= set(references)
+    many = plan_chain(replace(request, n_tasks=2, prepared=Path("/p"), stages=("prepare", *request.stages)))
+    assert many[-1].after == (("afterok", "shadows"), ("aftercorr", "extract"))
+    assert "--array=0-1%3" in many[-1].options
+    assert "prepared=/p" in many[-1].script
 
 
 def test_a_finished_stage_is_waited_for_by_nobody() -> None:
     request = Request(Path("/c.yaml"), Path("/r"), Site(), stages=("attack", "reduce"), methods=("lr",))
     attack, reduce = plan_chain(request)
-    assert attack.after is None
-    assert reduce.after == ("afterok", "attack")
+    assert attack.after == ()
+    assert reduce.after == (("afterok", "attack"),)
 
 
 @given(name=st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1))
@@ -393,35 +408,77 @@ def submit_one(config: Path, out: Path, *words: str) -> int:
     return submit.run(parser.parse_args([str(config), "--out", str(out), *words]))
 
 
-def test_shadows_are_planned_once_and_queued_until_they_are_trained(
+def trained(monkeypatch: pytest.MonkeyPatch, folder: Path, *numbers: int) -> None:
+    """Let models be taken for trained by the plan, with weights of their own."""
+    for number in numbers:
+        ShadowPaths(folder).checkpoint(number).write_bytes(one_entry(b"w%03d" % number))
+    monkeypatch.setattr(shadows_stage.Trained, "__contains__", lambda self, number: number in numbers)
+
+
+def queued_words(calls: Path) -> dict[str, list[str]]:
+    """The words of each sbatch command, by stage."""
+    commands = [line.split() for line in calls.read_text().splitlines()]
+    return {next(word for word in each if "job-name" in word).partition("mia-")[2]: each for each in commands}
+
+
+def test_an_audit_and_its_reference_models_are_one_chain(
     tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "net.ckpt").write_bytes(one_entry(b"w"))
-    out = tmp_path / "run"
-    assert submit_one(write_config(), out, "--shadows", "4", "--dry-run") == 0
-    assert "shadows=$(sbatch --parsable" in capsys.readouterr().out
+    out, config = tmp_path / "run", write_config({"attack.methods": [{"method": "lira_fixed"}]})
+    assert submit_one(config, out, "--shadows", "4", "--dry-run") == 0
+    assert "references=$(sbatch" in (shown := capsys.readouterr().out)
+    assert "--dependency=afterok:$shadows,afterok:$extract" in shown
     assert not out.exists()
-    assert submit_one(write_config(), out, "--shadows", "4") == 0
+    assert submit_one(config, out, "--shadows", "4") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "shadows  job 1"
-    assert said[-1] == f'  inclusion: "{out}/shadows/plan.npz"'
-    (shadows, *audit) = calls.read_text().splitlines()
-    assert "--array=0-3%4" in shadows
-    assert [line.partition("mia-")[2].split()[0] for line in audit] == ["extract", "attack", "reduce"]
-    assert "--dependency=afterok:1" in audit[0]
-    assert latest_jobs(RunPaths(out))["shadows"] == "1"
+    assert [line.split()[0] for line in said[:-1]] == ["extract", "shadows", "references", "attack", "reduce"]
+    words = queued_words(calls)
+    assert not any("--dependency" in word for stage in ("extract", "shadows") for word in words[stage])
+    assert {"--array=0-3%4", "--dependency=afterok:2,afterok:1"} <= set(words["references"])
+    assert {"--array=0-3%4", f"{out}/shadows"} <= set(words["shadows"])
+    assert "--dependency=afterok:3" in words["attack"]
+    for each in words.values():
+        assert {f'set=references.shadows="{out}/shadows"', "set=references.count=4"} <= set(each)
+    found = read_manifest(RunPaths(out))
+    assert found is not None
+    assert [field for field in found.digests if field.startswith("references.")] == ["references.shadows"]
+    assert {each.stage: each.detail for each in read_state(RunPaths(out))}["shadows"] == "0 of 4 trained"
 
-    finish(RunPaths(out), in_force(RunPaths(out)))
     monkeypatch.setattr(submission, "refuse_active", lambda _: None)
-    monkeypatch.setattr(shadows_stage.Trained, "__contains__", lambda self, number: number in (0, 3))
+    trained(monkeypatch, out / "shadows", 0, 3)
+    calls.unlink()
+    assert submit_one(config, out, "--shadows", "6", "--json") == 0
+    words = queued_words(calls)
+    assert "--array=1-2,4-5%4" in words["shadows"]
+    assert "--array=0-5%4" in words["references"]
+
+
+def test_what_is_done_of_a_chain_is_not_queued_again_and_a_model_that_is_another_now_is(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "net.ckpt").write_bytes(one_entry(b"w"))
+    out, config = tmp_path / "run", write_config()
+    assert submit_one(config, out, "--shadows", "2") == 0
+    monkeypatch.setattr(submission, "refuse_active", lambda _: None)
+    trained(monkeypatch, out / "shadows", 0, 1)
+    manifest = make_manifest(load_config(config, changes=shadows_stage.shadow_changes(out / "shadows", 2)))
+    finish(RunPaths(out), manifest)
+    samples = features_samples(RunPaths(out).features)
+    assert samples is not None
+    for paths in reference_paths(manifest, samples).values():
+        paths.outputs.parent.mkdir(exist_ok=True)
+        paths.outputs.touch()
+    calls.unlink()
     capsys.readouterr()
-    assert submit_one(write_config(), out, "--shadows", "6", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"jobs": {"shadows": 5}, "runs": [str(out)]}
-    assert "--array=1-2,4-5%4" in calls.read_text().splitlines()[-1]
-    monkeypatch.setattr(shadows_stage.Trained, "__contains__", lambda self, number: True)
-    assert submit_one(write_config(), out, "--shadows", "6", "--json") == 0
+    assert submit_one(config, out, "--shadows", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"jobs": {}, "runs": []}
+    assert not calls.exists()
+    ShadowPaths(out / "shadows").checkpoint(1).write_bytes(one_entry(b"new!"))
+    assert submit_one(config, out, "--shadows", "2", "--json") == 0
+    assert "references" in json.loads(capsys.readouterr().out)["jobs"]
 
 
 @pytest.mark.parametrize(("count", "got"), [("3", "3"), ("0", "0")])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from mia_batch.errors import InputError
+from mia_batch.files import sha256
+from mia_batch.rundir.reference_files import reference_weights
 from mia_batch.settings.json_schema import config_schema
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.plan import make_manifest, make_plan
@@ -30,8 +32,7 @@ def write(tmp_path: Path, write_config: Write) -> Write:
 def problem(path: Path) -> str:
     with pytest.raises(InputError) as found:
         load_config(path)
-    (line,) = found.value.problems
-    return line
+    return "\n".join(found.value.problems)
 
 
 def test_globs_are_in_natural_order_and_the_store_is_beside_the_config(tmp_path: Path, write: Write) -> None:
@@ -50,6 +51,18 @@ def test_globs_are_in_natural_order_and_the_store_is_beside_the_config(tmp_path:
     assert "references" not in load_config(write({"references": None})).resolved()
 
 
+def test_models_to_be_trained_are_named_before_they_are_there(tmp_path: Path, write: Write) -> None:
+    config = load_config(write({"references": {"shadows": "s", "count": 4}}))
+    assert config.references is not None
+    weights = reference_weights(config.references)
+    assert list(weights) == [f"references.shadows[{i}]" for i in range(4)]
+    assert weights["references.shadows[3]"] == tmp_path / "s" / "shadow_003.ckpt"
+    (tmp_path / "s").mkdir()
+    assert not any(field.startswith("references.") for field in make_manifest(config).digests)
+    weights["references.shadows[2]"].write_bytes(b"weights")
+    assert make_manifest(config).digests["references.shadows[2]"] == sha256(weights["references.shadows[2]"])
+
+
 @pytest.mark.parametrize(("changes", "said"), [
     ({"references.checkpoints": ["gone_*.ckpt"]}, "references.checkpoints: must match a file, none matches gone_"),
     ({"references.checkpoints": "ref_1.ckpt"}, "references.checkpoints: must be a list of files, which may be globs"),
@@ -58,7 +71,12 @@ def test_globs_are_in_natural_order_and_the_store_is_beside_the_config(tmp_path:
     ({"references.inclusion": "gone.npy"}, "references.inclusion: must be a file that can be read, got "),
     ({"references.inclusion": ""}, "references.inclusion: must be a path, got ''"),
     ({"references.logits": "float64"}, "references.logits: must be 'float32' or 'float16', got 'float64'"),
-    ({"references.stor": "x"}, "references.stor: unknown key; valid keys: checkpoints, inclusion, store"),
+    ({"references.stor": "x"}, "references.stor: unknown key; valid keys: checkpoints, inclusion, shadows, count, "),
+    ({"references.shadows": "s"}, "references.checkpoints: must not be there beside shadows"),
+    ({"references.count": 4}, "references.checkpoints: must not be there beside shadows"),
+    ({"references": {"shadows": "s"}}, "references.count: is required"),
+    ({"references": {"shadows": "s", "count": 3}}, "references.count: must be an even number from 2 to 1000, as"),
+    ({"references": {"shadows": "s", "count": 1002}}, "references.count: must be an even number from 2 to 1000, as"),
     ({"references.queries": {"flips": True}}, "references.queries.flips: unknown key; valid keys: flip, shifts, seed"),
     ({"references.queries": {"shifts": 81}}, "references.queries.shifts: must be less than or equal to 80, got 81"),
     ({"data.augment_members": True}, "data.augment_members: must be false beside references, got true"),

@@ -135,7 +135,7 @@ def test_the_state_of_a_run_says_how_far_its_references_are(tmp_path: Path) -> N
         store.write(block[:5])
     assert said(run, manifest) == ("partial", "0 of 2")
     begin_launch(first, np.zeros(N, bool))
-    assert begun_references(run, manifest)[0].partial == first.partial
+    assert begun_references(run)[0].partial == first.partial
     note_crash(first, "exit code 139")
     for paths in (first, second):
         store = ReferenceStore(paths.partial) if paths is first else ReferenceStore.create(paths, samples, sent, {})
@@ -143,7 +143,7 @@ def test_the_state_of_a_run_says_how_far_its_references_are(tmp_path: Path) -> N
         store.finish(paths)
     assert said(run, manifest) == ("done", "2 of 2")
     assert not first.launch.exists()
-    assert begun_references(run, manifest) == []
+    assert begun_references(run) == []
     assert left_to_do(read_state(run, manifest)).stages == ("attack", "reduce")
 
 
@@ -151,7 +151,7 @@ def test_references_are_queued_between_extract_and_attack_on_the_same_ranks(tmp_
     site = Site.model_validate({"launcher": "srun", "extract": {"nodes": 2, "tasks_per_node": 8, "gres": "npu:8"}})
     steps = plan_chain(Request(tmp_path / "c.yaml", tmp_path, site, (), ("extract", "references", "attack", "reduce")))
     assert [step.after for step in steps] == [
-        None, ("afterok", "extract"), ("afterok", "references"), ("afterok", "attack"),
+        (), (("afterok", "extract"),), (("afterok", "references"),), (("afterok", "attack"),),
     ]
     extract, references = (step.options for step in steps[:2])
     same = [word.replace("extract", "references") for word in extract]

@@ -22,10 +22,12 @@ from mia_batch.network.checkpoint import load_network  # noqa: E402
 from mia_batch.network.preprocess import Preprocess  # noqa: E402
 from mia_batch.process.exit_codes import BAD_INPUT, OK, RESUME, run_stoppable  # noqa: E402
 from mia_batch.process.stop import StopRequest  # noqa: E402
+from mia_batch.rundir.reference_files import reference_digests  # noqa: E402
 from mia_batch.rundir.shadows import ShadowPaths, ShadowPlan, read_plan, trained_here, write_plan  # noqa: E402
 from mia_batch.settings.loading import load_config  # noqa: E402
 from mia_batch.settings.schema import Config  # noqa: E402
 from mia_batch.stages import shadows  # noqa: E402
+from mia_batch.stages.estimates import training_estimates  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -127,9 +129,9 @@ def test_a_kill_between_the_two_files_leaves_what_the_next_call_goes_on_from(con
 
 @pytest.mark.parametrize("count", [-2, 0, 1, 3, 1002])
 def test_a_count_without_pairs_or_names_is_refused(config_file: Path, count: int) -> None:
-    assert f"--count: must be an even number from 2 to 1000, as models come in pairs, got {count}" in refused(
-        config_file, count
-    )
+    rule = f"--count: must be an even number from 2 to 1000, as models come in pairs, got {count}"
+    with pytest.raises(InputError, match=rule):
+        shadows.models_to_train(load(config_file), paths_of(config_file), count)
     assert not paths_of(config_file).root.exists()
 
 
@@ -318,19 +320,113 @@ def test_what_cannot_be_trained_is_one_line(config_file: Path, capsys: pytest.Ca
         assert f"--only: must be from 0 to 1, got {number}" in line(number)
     other = write_config(config_file.parent, "b.yaml", train={"epochs": 3})
     assert "holds other models: train.epochs was 12 and is now 3" in line(0, other)
-    with trained_here(paths_of(config_file), 0):
-        assert "shadow_000.ckpt: another process is training this model" in line(0)
     paths_of(config_file).checkpoint(0).write_bytes(b"precious")
     assert "got one not written by it" in line(0)
     assert paths_of(config_file).checkpoint(0).read_bytes() == b"precious"
     assert read_plan(paths_of(config_file)).models.n_references == 2
 
 
-def test_the_section_names_the_checkpoints(tmp_path: Path) -> None:
-    lines = shadows.config_lines(ShadowPaths(tmp_path / "a b"), 4)
-    assert lines == [
-        "references:", f'  checkpoints: ["{tmp_path}/a b/shadow_???.ckpt"]', f'  inclusion: "{tmp_path}/a b/plan.npz"'
-    ]
-    assert [file.name for file in tmp_path.glob("*")] == []
-    listed = shadows.config_lines(ShadowPaths(tmp_path / "a[1]"), 2)[1]
-    assert listed == f'  checkpoints: ["{tmp_path}/a[1]/shadow_000.ckpt", "{tmp_path}/a[1]/shadow_001.ckpt"]'
+def test_who_comes_second_waits_for_the_process_that_trains_a_model(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths, waited = paths_of(config_file), list[float]()
+    planned(config_file, 2)
+    with trained_here(paths, 0) as alone, monkeypatch.context() as patch:
+        assert alone
+        patch.setattr(StopRequest, "__bool__", lambda self: True)
+        assert train(config_file, 0) == RESUME
+    other = trained_here(paths, 0)
+    assert other.__enter__()
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            other.__exit__(None, None, None)
+
+    monkeypatch.setattr(shadows.time, "sleep", sleep)
+    assert train(config_file, 0) == OK
+    assert waited == [shadows.WAIT_SECONDS] * 3
+    assert paths.checkpoint(0).exists()
+
+
+def test_the_section_names_the_folder_and_loads_as_it_is_printed(config_file: Path) -> None:
+    lines = shadows.config_lines(ShadowPaths(config_file.parent / 'a "b" [1]'), 4)
+    path = config_file.with_name("with.yaml")
+    path.write_text(config_file.read_text() + "\n".join(lines) + "\n")
+    for config in (load(path), audited(config_file, 4)):
+        assert config.references is not None
+        assert config.references.n_references == 4
+    assert load(path).references.shadows == config_file.parent / 'a "b" [1]'  # type: ignore[union-attr]
+
+
+# --- as an audit's references ----------------------------------------------------------------------------------------
+
+
+def audited(path: Path, count: int, out: str = "out", **changes: Any) -> Config:
+    words = [*shadows.shadow_changes(paths_of(path, out).root, count), *(f"{key}={changes[key]}" for key in changes)]
+    return load_config(path, need=("data",), changes=words)
+
+
+def test_an_audit_takes_the_first_models_of_a_plan_and_extends_a_smaller_one(config_file: Path) -> None:
+    whole = planned(config_file, 4, seed=7)
+    record = paths_of(config_file).record.read_bytes()
+    for count in (2, 4):
+        models = shadows.models_of_audit(audited(config_file, count))
+        assert models is not None
+        assert models.plan.digest() == whole.first(count).digest()
+        assert models.missing == tuple(range(count))
+        digests = reference_digests(audited(config_file, count).references)
+        assert digests == {"references.shadows": whole.first(count).digest()}
+    assert paths_of(config_file).record.read_bytes() == record
+    assert reference_digests(audited(config_file, 6).references) == {}
+    assert shadows.models_of_audit(audited(config_file, 6), dry_run=True) is not None
+    assert paths_of(config_file).record.read_bytes() == record
+    larger = shadows.models_of_audit(audited(config_file, 6))
+    assert larger is not None
+    assert larger.plan.first(4).digest() == whole.digest()
+    assert shadows.models_of_audit(load(config_file)) is None
+
+
+def test_an_audit_refuses_models_of_another_training_and_those_that_are_not_trained(config_file: Path) -> None:
+    planned(config_file, 2)
+    with pytest.raises(InputError, match=r"references.shadows: holds other models: train.epochs was 12 and is now 3; "):
+        shadows.models_of_audit(audited(config_file, 2, **{"train.epochs": 3}))
+    assert train(config_file, 0) == OK
+    config = audited(config_file, 2)
+    with pytest.raises(InputError, match=r"shadow_001.ckpt: references.shadows\[1\]: must be trained, got 1 of 2 that"):
+        shadows.refuse_untrained(config, reference_digests(config.references))
+    assert train(config_file, 1) == OK
+    shadows.refuse_untrained(config, reference_digests(config.references))
+    (one, two) = shadows.training_launches(config)
+    assert (one["stage"], one["model"], one["epochs"]) == ("shadows", "references.shadows[0]", 12)
+    assert one["sha256"] != two["sha256"]
+    paths = paths_of(config_file)
+    paths.checkpoint(1).write_bytes(paths.checkpoint(0).read_bytes())
+    with pytest.raises(InputError, match="must be as training wrote it"):
+        shadows.refuse_untrained(config, reference_digests(config.references))
+    (paths.root / "shadow_001.ckpt.json").unlink()
+    with pytest.raises(InputError, match="got one not written by it"):
+        shadows.models_of_audit(config)
+
+
+def test_the_time_of_a_training_is_that_of_one_that_is_there(config_file: Path) -> None:
+    models = shadows.models_of_audit(audited(config_file, 4))
+    assert models is not None
+    (unknown,) = training_estimates(audited(config_file, 4), models)
+    assert (unknown.stage, unknown.seconds, unknown.at_least) == ("shadows", None, True)
+    assert train(config_file, 2) == OK
+    record = paths_of(config_file).root / "shadow_002.ckpt.json"
+    told = json.loads(record.read_text())
+    assert told["epochs_timed"] == 12
+    assert told["samples"] == models.plan.models.included[2].sum()
+    record.write_text(json.dumps(told | {"seconds": 6.0, "epochs_timed": 3, "samples": 10}))
+    config = audited(config_file, 4)
+    models = shadows.Models(models.paths, models.plan, (0, 1, 3))
+    (known,) = training_estimates(config, models)
+    largest = models.plan.models.included.sum(axis=1).max()
+    assert known.seconds == pytest.approx(6.0 / 3 / 10 * 12 * largest)
+    assert known.where == "for each of 3 model(s)"
+    assert "shadow_002.ckpt: 3 epochs of 10 samples in 6 s" in known.basis
+    other = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 5})})
+    assert training_estimates(other, models)[0].seconds is None
+    assert training_estimates(config, shadows.Models(models.paths, models.plan, ())) == []

@@ -154,7 +154,7 @@ def test_other_inclusion_is_refused_in_one_line(tmp_path: Path, capsys: pytest.C
     write_referenced(tmp_path / "changed" / "runs", 1, MEMBER, INSIDE)
     write_referenced(tmp_path / "changed" / "runs", 2, MEMBER, INSIDE)
     np.savez(tmp_path / "changed" / "in1.npz", included=other, split=["train"] * N, sample_index=np.arange(N))
-    assert "of run1: must be what it was when that audit ran, got another content" in refused("changed")
+    assert "of run1: must be as it was when the stage references has run, got another content" in refused("changed")
 
 
 def test_the_complement_of_the_target_is_no_reference(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Train reference models on this machine, one after the other, each in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+from mia_batch.process.child import run_stage, stage_command
+from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
+from mia_batch.process.stop import StopRequest
+from mia_batch.settings.schema import Config
+from mia_batch.stages.shadows import Models, result_line
+
+log = logging.getLogger(__name__)
+
+
+def train_models(config: Config, models: Models, *, verbose: bool = False) -> int:
+    """Train those that are missing, as far as nothing stops it, which is said.
+
+    Args:
+        config: by which they are planned.
+        models: of the plan.
+        verbose: log every epoch.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, once the training has saved its state.
+    """
+    count = models.plan.models.n_references
+    with StopRequest().listening() as stop:
+        for number in models.missing:
+            code = run_stage(stage_command("shadows", _arguments(config, models, number, verbose)))
+            if code == OK:
+                log.info("%d of %d: %s", number + 1, count, result_line(models.paths, models.plan, number))
+            if stop.signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            if code != OK or stop:
+                return _explain(number, code or RESUME)
+    return OK
+
+
+def _arguments(config: Config, models: Models, number: int, verbose: bool) -> list[str]:
+    words = [str(config.path), f"--out={models.paths.root}", f"--only={number}"]
+    return [*words, *(f"--set={change}" for change in config.changes), "--verbose" if verbose else "--quiet"]
+
+
+def _explain(number: int, code: int) -> int:
+    if code == RESUME:
+        log.warning("stopped at model %d, state saved; the same command goes on from there", number)
+    elif code != BAD_INPUT:
+        said = f"training of model {number} failed with exit code {code}; the same command goes on from there"
+        print(f"mia-batch: {said}", file=sys.stderr)
+        return FAILED
+    return code
