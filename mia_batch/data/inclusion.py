@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.errors import InputError, one_line
+from mia_batch.npy_files import DAMAGED, map_npy, read_npz
 
 NAMED = ("included", "split", "sample_index")  # the arrays of a .npz file
 
@@ -46,14 +46,12 @@ def read_inclusion(
 
 def _load(path: Path, where: str) -> Any:
     try:
-        with open(path, "rb") as file:  # numpy leaves one open that is no archive
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return found
-            return {name: found[name] for name in NAMED if name in found}
+        if path.suffix == ".npz":
+            return read_npz(path, NAMED)
+        return map_npy(path)
     except OSError as error:
         raise InputError(f"{where}: must be a file that can be read, got {error.strerror or error}") from error
-    except (ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise InputError(f"{where}: must be a .npy or .npz file of arrays, got {one_line(error)}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -32,6 +33,9 @@ def print_problems(error: InputError) -> None:
 
 def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False) -> int:
     """Run `main` and turn its outcome into an exit code; unexpected errors keep their traceback and exit 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding has not is shown all the same
+            stream.reconfigure(errors="backslashreplace")
     os.umask(0o077)  # what a run writes says who was in the training data: for its owner alone
     set_up_logging(prefix, verbose=verbose)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mia_batch.errors import InputError
-from mia_batch.files import sha256
+from mia_batch.files import holds, sha256
 from mia_batch.rundir.earlier import earlier_digests
 from mia_batch.rundir.identity import (
     OF_VERDICT,
@@ -117,7 +117,7 @@ def _only(section: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
 
 def put_in_force(paths: RunPaths, manifest: Manifest) -> None:
     """Write run.json, unless it says the same."""
-    if not paths.manifest.exists() or paths.manifest.read_text(encoding="utf-8") != manifest.text():
+    if not paths.manifest.exists() or not holds(paths.manifest, manifest.text()):
         write_manifest(paths, manifest)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 import mia_batch
+from mia_batch import json_text
 from mia_batch.errors import InputError, one_line
 from mia_batch.files import write_text
 from mia_batch.rundir.paths import RunPaths
@@ -83,7 +84,7 @@ class Manifest(BaseModel):
 
     def text(self) -> str:
         """The text of run.json."""
-        return json.dumps(self.as_json(), indent=1) + "\n"
+        return json_text.written(self.as_json())
 
 
 def versions() -> dict[str, str]:
@@ -111,7 +112,7 @@ def read_manifest(paths: RunPaths) -> Manifest | None:
         InputError: it cannot be read as one; one line with the first field that is wrong.
     """
     try:
-        raw = json.loads(paths.manifest.read_text(encoding="utf-8"))
+        raw = json_text.read(paths.manifest)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

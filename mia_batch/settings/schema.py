@@ -6,6 +6,7 @@ import glob
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -204,7 +205,7 @@ def _check_plain(value: Any, *, name: str = "") -> Any:
 
 def unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """A validator: values of which none is given twice."""
-    repeated = sorted({value for value in values if values.count(value) > 1})
+    repeated = sorted(value for value, count in Counter(values).items() if count > 1)
     if repeated:
         raise ValueError(f"must name each once, {', '.join(repeated)} repeated")
     return values

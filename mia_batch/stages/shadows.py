@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch import json_text
 from mia_batch.attacks.grouping import group_codes
 from mia_batch.attacks.reference_plan import plan_references
 from mia_batch.data.digests import data_digests
@@ -240,7 +241,7 @@ class Trained:
 def result_line(paths: ShadowPaths, plan: ShadowPlan, number: int) -> str:
     """What became of a model, from what is beside its checkpoint."""
     files = Files(paths.checkpoint(number))
-    found = json.loads(files.provenance.read_text(encoding="utf-8"))
+    found = json_text.read(files.provenance)
     n_own, n_all = int(plan.models.included[number].sum()), plan.models.included.shape[1]
     return (
         f"{files.checkpoint.name}: accuracy {found['accuracy']:.4f} on the {n_own} samples it was trained on, "
