@@ -95,10 +95,9 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES, *, encoding: str = "utf-
         UnicodeDecodeError: it is text in no such encoding.
     """
     with open_bytes(path) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
-    return content.decode(encoding)
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
+        return file.read(most_bytes).decode(encoding)
 
 
 def holds(path: Path, text: str) -> bool:

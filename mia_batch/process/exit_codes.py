@@ -26,9 +26,10 @@ REFUSALS = frozenset({
 
 
 def print_problems(error: InputError) -> None:
-    """Print each problem of `error` as one line on standard error."""
+    """Print each problem of `error` as one line on standard error, without what a file may do to a terminal."""
     for problem in error.problems:
-        print("mia-batch: " + " ".join(problem.split()), file=sys.stderr, flush=True)
+        line = "".join(character if character.isprintable() else "?" for character in " ".join(problem.split()))
+        print(f"mia-batch: {line}", file=sys.stderr, flush=True)
 
 
 def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False) -> int:

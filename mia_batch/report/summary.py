@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 
 from mia_batch import json_text
 from mia_batch.errors import InputError, one_line
+from mia_batch.files import read_text
 from mia_batch.verdict.parity import Parity
 from mia_batch.verdict.rules import OUTCOMES, ClaimVerdict, JointRule, MethodVerdict, Rule
 
@@ -282,8 +282,10 @@ def read_summary(path: Path) -> Summary:
         InputError: it is not there, damaged or of another schema; says which of its fields.
     """
     try:
-        found = json_text.read(path)  # pydantic takes the last of two equal keys, and NaN
-        return Summary.model_validate_json(json.dumps(found), strict=True)
+        text = read_text(path)
+        found = Summary.model_validate_json(text, strict=True)
+        json_text.parse(text)  # pydantic takes the last of two equal keys, and whatever has changed since
+        return found
     except ValidationError as error:
         raise InputError(f"{path}: {_problem(error)}") from error
     except OSError as error:

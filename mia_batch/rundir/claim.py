@@ -20,6 +20,7 @@ from mia_batch.rundir.identity import (
 )
 from mia_batch.rundir.manifest import Manifest, read_manifest, write_manifest
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.sharing import share_run
 from mia_batch.rundir.state import read_rows
 from mia_batch.settings.outputs import NoModel, OutputsConfig
 from mia_batch.settings.schema import Config
@@ -116,9 +117,10 @@ def _only(section: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
 
 
 def put_in_force(paths: RunPaths, manifest: Manifest) -> None:
-    """Write run.json, unless it says the same."""
+    """Write run.json, unless it says the same, and open the run to its group, if it has one."""
     if not paths.manifest.exists() or not holds(paths.manifest, manifest.text()):
         write_manifest(paths, manifest)
+    share_run(paths.root, manifest)
 
 
 def _holder(paths: RunPaths, found: Manifest) -> Manifest | None:

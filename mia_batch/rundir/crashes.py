@@ -57,11 +57,17 @@ def note_crash(paths: RunPaths | ReferencePaths, said: str) -> None:
 
 
 def rows_before_crash(paths: RunPaths | ReferencePaths, n_rows: int) -> NDArray[np.bool_] | None:
-    """Shape (n_rows,): the rows that were done before the last launch, if that has crashed; None if it has not."""
+    """Shape (n_rows,): the rows that were done before the last launch, if that has crashed; None if it has not.
+
+    Raises:
+        InputError: what is known of it cannot be read.
+    """
     try:
         line, ended, said = read_text(paths.launch, MOST_BYTES, encoding="latin-1").partition("\n")
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise InputError(f"{paths.launch}: must be a file that can be read, got: {error.strerror}") from error
     rows, _, digest = line.partition(" ")
     whole = bool(ended) and digest in (_digest(rows), "")  # of a version before it has none
     if whole and not said:

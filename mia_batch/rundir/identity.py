@@ -27,7 +27,8 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 # search is computed, and in how much memory, changes no number, so that a run can go on elsewhere.
 NOT_IDENTITY = frozenset(
     ("model.checkpoint", "model.rename", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler",
-     "attack.trajectory", "references.checkpoints", "references.inclusion", "references.store", "references.group")
+     "attack.trajectory", "references.checkpoints", "references.inclusion", "references.store", "references.group",
+     "report.group")
 )
 NAMED_FILE = re.compile(
     r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+|files(\..+)?)|report\.slices(_by)?\.\w+\..+"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +13,8 @@ from mia_batch import json_text
 from mia_batch.errors import InputError
 from mia_batch.files import not_written, open_bytes
 from mia_batch.rundir.identity import mark_of
+
+LONGEST_LINE = 1 << 25  # bytes of a result: scores of a million samples
 
 
 class Journal:
@@ -48,7 +50,7 @@ class Journal:
         self._file.seek(0)
         found: dict[str, Any] = {}
         good = 0
-        for number, line in enumerate(self._file):
+        for number, line in enumerate(_lines(self._file)):
             entry = _entry(line)
             if entry is None or (number == 0 and mark_of(entry) not in marks):
                 break
@@ -91,10 +93,19 @@ class Journal:
 def tasks_done(path: Path, marks: Sequence[str]) -> int:
     """How many finished tasks a journal of these marks holds, also while a process writes it."""
     with open_bytes(path) as file:
-        head = _entry(file.readline())
+        lines = _lines(file)
+        head = _entry(next(lines, b""))
         if head is None or mark_of(head) not in marks:
             return 0
-        return sum(line.endswith(b"\n") for line in file)
+        return sum(line.endswith(b"\n") for line in lines)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Up to the first that is longer than any result: its end is not there."""
+    while line := file.readline(LONGEST_LINE):
+        yield line
+        if not line.endswith(b"\n"):
+            return
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

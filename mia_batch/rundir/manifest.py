@@ -16,7 +16,7 @@ import mia_batch
 from mia_batch import json_text
 from mia_batch.errors import InputError, one_line
 from mia_batch.files import write_text
-from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.paths import RunPaths, refuse_links
 
 SCHEMA = 2
 READABLE = (1, 2)  # 1 is of the version whose files carry the digest of a whole run; it holds the same
@@ -109,8 +109,9 @@ def read_manifest(paths: RunPaths) -> Manifest | None:
     """run.json, or None where there is none.
 
     Raises:
-        InputError: it cannot be read as one; one line with the first field that is wrong.
+        InputError: it cannot be read as one; one line with the first field that is wrong. Or there are links beside it.
     """
+    refuse_links(paths)
     try:
         raw = json_text.read(paths.manifest)
     except FileNotFoundError:

@@ -630,6 +630,7 @@ class ReportConfig(Section):
             split.
         fdr: at most this share of what an attack claims in records.csv are non-members.
         records: how many samples records.csv has at most, those of the highest scores; 0 writes none.
+        group: the group of users who may read the run; without one it is for its owner alone.
     """
 
     metrics: Annotated[
@@ -640,6 +641,7 @@ class ReportConfig(Section):
     slices_by: Annotated[dict[str, dict[str, Path]], BeforeValidator(_as_columns)] = Field(default_factory=dict)
     fdr: Annotated[float, Field(gt=0, lt=1)] = 0.1
     records: Annotated[int, Field(ge=0)] = 1_000_000
+    group: Annotated[str, Field(min_length=1)] | None = None
 
     def slice_files(self) -> dict[str, dict[str, Path]]:
         """Files of indices, by name of the slice and split."""

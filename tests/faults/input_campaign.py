@@ -81,7 +81,7 @@ def in_child(role: Role, folder: Path) -> Outcome:
         os.kill(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
     seconds, memory = time.monotonic() - started, usage.ru_maxrss << 10
-    if said is None or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+    if said is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
         return Outcome("hang", f"killed after {seconds:g} s", seconds, memory)
     if not said:
         return Outcome("died", f"status {status}", seconds, memory)
@@ -128,7 +128,7 @@ def _read(role: Role, folder: Path) -> tuple[str, str]:
 
 def _refusal(said: str) -> tuple[str, str]:
     lines = said.splitlines()
-    is_clear = lines and all(line.startswith(("mia-batch: ", "WARNING", "mia_batch")) and len(line) <= LONGEST for line in lines)
+    is_clear = lines and all(line.startswith("mia-batch: ") and len(line) <= LONGEST for line in lines)
     printable = all(character.isprintable() or character == "\n" for character in said)
     return "refused" if is_clear and printable else "unclear", said
 
@@ -214,7 +214,8 @@ def campaign(
 def _keep(folder: Path | None, case: Case, number: int) -> None:
     if folder is not None and case.content is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{case.role.name.replace(' ', '_').replace('/', '_')}.{number}.{case.outcome.kind}").write_bytes(case.content)
+        name = case.role.name.replace(" ", "_").replace("/", "_")
+        (folder / f"{name}.{number}.{case.outcome.kind}").write_bytes(case.content)
 
 
 def table(counts: dict[str, Counter[str]]) -> str:
@@ -223,7 +224,8 @@ def table(counts: dict[str, Counter[str]]) -> str:
     rows = [("", *kinds), *((name, *(str(count[kind]) for kind in kinds)) for name, count in counts.items())]
     rows.append(("all", *(str(sum(count[kind] for count in counts.values())) for kind in kinds)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    cells = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in cells)
 
 
 def main() -> int:

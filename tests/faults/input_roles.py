@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 from outputs import a_raw_config, made_up, write_csv, write_npz, write_npz_by_columns, write_parquet
-from running import REPO
 from rundirs import a_manifest, finish, make_run
+from running import REPO
 from samples import write_records
 from trajectories import write_audit
 
@@ -78,12 +78,12 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-# -- what users write ---------------------------------------------------------------------------------------------------
+# -- what users write --
 
 
 def write_config(folder: Path) -> None:
-    text = (REPO / "configs" / "vgg16_cifar100.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("${MIA_CHECKPOINT}", "net.ckpt").replace("${CIFAR100_DIR}", "data"))
+    text = (REPO / "configs" / "vgg16_cifar100.yaml").read_text().replace("${MIA_CHECKPOINT}", "net.ckpt")
+    (folder / "config.yaml").write_text(text.replace("${CIFAR100_DIR}", "data"))
 
 
 def read_config(folder: Path) -> Any:
@@ -192,7 +192,7 @@ def checkpoint(name: str) -> Callable[[Path], Any]:
     return read
 
 
-# -- what a run writes --------------------------------------------------------------------------------------------------
+# -- what a run writes --
 
 
 def write_run(folder: Path) -> None:
@@ -271,7 +271,7 @@ def prepared(folder: Path) -> Any:
     return vars(opened.selection), [np.asarray(column) for column in opened.inputs.columns], np.asarray(opened.kept)
 
 
-# -- many runs, one of them damaged -------------------------------------------------------------------------------------
+# -- many runs, one of them damaged --
 
 
 def write_runs(folder: Path) -> None:
@@ -325,8 +325,8 @@ ROLES = (
     Role("config", "config.yaml", write_config, read_config),
     Role("site", "site.yaml", write_site, lambda folder: load_site(folder / "site.yaml")),
     *(
-        Role(f"rename.{kind}", f"rename.{kind}", write_rename, lambda folder, kind=kind: read_rename(folder / f"rename.{kind}"))
-        for kind in ("yaml", "json")
+        Role(name, name, write_rename, lambda folder, name=name: read_rename(folder / name))
+        for name in ("rename.yaml", "rename.json")
     ),
     *(
         Role(name, name, write_index, lambda folder, name=name: read_indices(folder / name))
@@ -351,7 +351,7 @@ ROLES = (
         for name in ("net.ckpt", "net.safetensors", "net.npz", "packed.npz")
     ),
     Role("run.json", "run.json", write_run, lambda folder: read_manifest(RunPaths(folder)), is_ours=True),
-    Role("summary.json", "summary.json", write_run, lambda folder: read_summary(RunPaths(folder).summary_json), is_ours=True),
+    Role("summary.json", "summary.json", write_run, lambda folder: read_summary(folder / "summary.json"), is_ours=True),
     Role("jobs.json", "jobs.json", write_run, lambda folder: jobs.submissions(RunPaths(folder)), is_ours=True),
     Role("journal", "attacks/.lr.journal", write_run, journaled, is_ours=True),
     Role(".launch", ".launch", write_run, crashed, is_ours=True),

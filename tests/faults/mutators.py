@@ -12,9 +12,9 @@ from pathlib import Path
 Mutator = Callable[[bytes, random.Random], bytes]
 Placer = Callable[[Path], None]
 ODD = (
-    b"\0", b"\xff", b"\xed\xa0\x80", b"\r\n", b"\n\n", b"\xef\xbb\xbf", b"\t", b" ", b'"', b"'", b"{", b"[", b"}", b"]", b":",
-    b",", b"#", b"&a ", b"*a", b"!!int ", b"!!python/name:os.system ", b"<<: ", b"-", b"nan", b"-inf", b"1e999", b"null",
-    b"\\ud800", b"\\u0000", b"%s", b"\xe2\x80\xae", b"true",
+    b"\0", b"\xff", b"\xed\xa0\x80", b"\r\n", b"\n\n", b"\xef\xbb\xbf", b"\t", b" ", b'"', b"'", b"{", b"[", b"}",
+    b"]", b":", b",", b"#", b"&a ", b"*a", b"!!int ", b"!!python/name:os.system ", b"<<: ", b"-", b"nan", b"-inf",
+    b"1e999", b"null", b"\\ud800", b"\\u0000", b"%s", b"\xe2\x80\xae", b"true",
 )  # fmt: skip
 NUMBERS = (b"0", b"-1", b"1e400", b"NaN", b"9" * 25, b"9" * 5000, b"-0.0", b"1_0", b"0x10", b"4294967296", b"1e-400")
 HUGE = 1 << 40  # bytes of a file of nothing
