@@ -11,7 +11,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path("/dev/shm")
+FOLDER = Path("/dev/shm")  # nosec B108
 SEGMENTS = ("mpich_shm_*", "mpich_shar_tmp*", "sm_segment.*", "vader_segment.*")  # MPICH's and Open MPI's
 PROCESSES = Path("/proc")
 # Ranks of a job map its segment within seconds. A process that we cannot see, as of another container, has mapped it
