@@ -102,6 +102,16 @@ def map_npy(path: Path) -> NDArray[Any]:
         return np.memmap(file, header.dtype, "r", header.size, header.shape, "F" if header.fortran else "C")
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file begins as a .npz does, whatever its name.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_bytes(path) as file:
+        return file.read(2) == b"PK"
+
+
 @contextmanager
 def archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
     """The members of the .npz in an open file, which are read while the block lasts.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.errors import InputError, one_line
-from mia_batch.npy_files import DAMAGED, map_npy, read_npz
+from mia_batch.npy_files import DAMAGED, is_archive, map_npy, read_npz
 
 NAMED = ("included", "split", "sample_index")  # the arrays of a .npz file
 
@@ -46,9 +46,7 @@ def read_inclusion(
 
 def _load(path: Path, where: str) -> Any:
     try:
-        if path.suffix == ".npz":
-            return read_npz(path, NAMED)
-        return map_npy(path)
+        return read_npz(path, NAMED) if is_archive(path) else map_npy(path)
     except OSError as error:
         raise InputError(f"{where}: must be a file that can be read, got {error.strerror or error}") from error
     except DAMAGED as error:
