@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from rundirs import BEFORE, a_manifest, finish, make_run, write_verdict
 
+from mia_batch import json_text
 from mia_batch.commands import history
 from mia_batch.errors import InputError
 from mia_batch.metrics.ranking import auc as auc_of
@@ -142,7 +143,7 @@ def test_steps_in_names_are_numbers_and_come_before_any_time(tmp_path: Path) -> 
 def test_without_a_step_the_checkpoints_time_decides_and_not_the_audits(tmp_path: Path) -> None:
     for day, name in ((1, "b"), (2, "c"), (3, "a")):
         paths = write_run(tmp_path / name, day, False, name=name)
-        manifest = json.loads(paths.manifest.read_text())
+        manifest = json_text.parse(paths.manifest.read_text())
         manifest["checkpoint"] = {"modified": f"2029-01-{9 - day:02d}T01:00:00.5+00:00"}
         paths.manifest.write_text(json.dumps(manifest))
     assert [entry.run for entry in read(tmp_path)] == ["a", "c", "b"]
