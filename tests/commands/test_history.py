@@ -351,7 +351,7 @@ def test_a_thousand_runs_take_seconds(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_the_summary_of_the_version_before_and_a_run_json_without_the_checkpoints_time(tmp_path: Path) -> None:
     assert json.loads(BEFORE.read_text())["schema"] == 1
-    manifest = json.loads(write_run(tmp_path / "a", 1, True, 0.8).manifest.read_text())
+    manifest = json_text.parse(write_run(tmp_path / "a", 1, True, 0.8).manifest.read_text())
     assert manifest.pop("checkpoint") == CheckpointOrigin().model_dump()
     (tmp_path / "a" / "run.json").write_text(json.dumps(manifest))
     (entry,) = read(tmp_path)
