@@ -1,7 +1,8 @@
 # make demo    set up and run the main job, small    make cluster       start four Slurm nodes on this host
 # make test    set up and pass every check           make cluster-down  end them
+# make faults  damage every file that is read, some ten thousand times, and count what becomes of it
 # make bench   compare the attack stage with stock grid search, and measure how often intervals and the gate are right
-.PHONY: demo test lint bench scripts schemas cluster cluster-down clean
+.PHONY: demo test lint audit bench faults scripts schemas cluster cluster-down clean
 
 BIN := .venv/bin
 export PYTHON
@@ -18,7 +19,21 @@ lint:
 	@.ci/install cpu,test,dask
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/bandit --quiet --recursive mia_batch jobs --ini setup.cfg
 	@$(BIN)/shellcheck .ci/run .ci/install $(wildcard slurm/*.sbatch slurm/*.sh)
+
+# Seeded: `make faults CASES=200 SEED=2` runs others.
+CASES := 20000
+SEED := 1
+
+faults:
+	@.ci/install cpu,test
+	@$(BIN)/python tests/faults/input_campaign.py --cases $(CASES) --seed $(SEED)
+
+# Asks the advisories about every pinned package.
+audit:
+	@.ci/install audit
+	@$(BIN)/python .ci/audit $(BIN)/pip-audit
 
 bench:
 	@.ci/install cpu,test,bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 
 CLOSE = 0.7  # of difflib's ratio, where 1 is equal: `statsu` has 0.83 to `status`, `TPU` 0.67 to `GPU`
@@ -35,6 +36,11 @@ def one_line(error: BaseException) -> str:
     """The exception's type and the first line of its message that says something: MindSpore's may begin with a rule."""
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def repeated(names: Iterable[str]) -> str:
+    """The first of these names that is there again; "" where each is there once."""
+    return next((name for name, count in Counter(names).items() if count > 1), "")
 
 
 def did_you_mean(value: object, choices: Iterable[str]) -> str:

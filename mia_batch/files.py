@@ -1,4 +1,4 @@
-"""Files whole or not at all, their digests and locks, and where the product's own files lie."""
+"""Files whole or not at all, opened only if they are files, their digests and locks, and where our own ones lie."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TextIO, cast
 
 from mia_batch.errors import InputError
+
+MOST_BYTES = 1 << 26  # of a file that is read whole; what a run writes for itself has far less
+LONGEST_LINE = 1 << 16  # characters, of a file of names or numbers
+KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 Between = Callable[[], None] | None  # what long reading calls between blocks; what it raises ends the reading
 
@@ -32,6 +38,94 @@ def not_written(path: Path, error: Exception, rule: str = "must be writable") ->
     """The file system's objection as one line."""
     said = "the disk is full" if is_full(error) else f"{rule}, got: {getattr(error, 'strerror', None) or error}"
     return InputError(f"{path}: {said}")
+
+
+def open_bytes(path: Path, mode: str = "rb") -> BinaryIO:
+    """Open a file, and nothing else: to open a FIFO waits for its writer, to open some devices does something.
+
+    Raises:
+        OSError: there is none, or something else is there; its `strerror` says what.
+    """
+    with _named(path):
+        return cast(BinaryIO, open(path, mode, opener=_open_file))
+
+
+def open_text(path: Path, *, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
+    """`open_bytes` for reading text."""
+    with _named(path):
+        return open(path, encoding=encoding, newline=newline, opener=_open_file)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # a NUL in the name, or half a character of UTF-16
+        raise OSError(errno.EINVAL, "a name that no file can have", ascii(str(path))) from error
+
+
+def _open_file(path: str, flags: int) -> int:
+    try:
+        _refuse_no_file(os.stat(path), path)
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    try:
+        _refuse_no_file(os.fstat(descriptor), path)  # another may have taken its place
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_no_file(found: os.stat_result, path: str) -> None:
+    kind = stat.S_IFMT(found.st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"{KINDS.get(kind, 'something')}, which is no regular file", path)
+
+
+def read_text(path: Path, most_bytes: int = MOST_BYTES, *, encoding: str = "utf-8") -> str:
+    """The text of a file.
+
+    Raises:
+        OSError: it cannot be read, is no file, or has more bytes than that.
+        UnicodeDecodeError: it is text in no such encoding.
+    """
+    with open_bytes(path) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
+        return file.read(most_bytes).decode(encoding)
+
+
+def holds(path: Path, text: str) -> bool:
+    """Whether a file has exactly this text; no more of it is read.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    wanted = text.encode()
+    with open_bytes(path) as file:
+        return file.read(len(wanted) + 1) == wanted
+
+
+def read_lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
+    """The lines of a text in UTF-8 without their ends, each with its number from 1.
+
+    Raises:
+        OSError: the file cannot be read, is no file, or has a line of more characters than that.
+        UnicodeDecodeError: it is no text in UTF-8.
+    """
+    with open_text(path, encoding="utf-8-sig") as file:
+        number = 0
+        while line := file.readline(longest + 1):
+            number += 1
+            text = line.rstrip("\n")
+            if len(text) > longest:
+                raise OSError(errno.EFBIG, f"more than {longest} characters in line {number}", str(path))
+            yield number, text
 
 
 @contextmanager
@@ -57,7 +151,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Put `text` at `path`, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files may be other bytes
 
 
 def sync_directory(directory: Path) -> None:
@@ -81,7 +175,7 @@ def sha256(path: Path, between: Between = None) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
                 if between:
@@ -109,7 +203,7 @@ def in_turn(path: Path) -> Iterator[None]:
 
 def in_use(path: Path) -> bool:
     """Whether a writer holds features.h5, or an attack's journal, at this moment."""
-    with open(path, "rb") as file:
+    with open_bytes(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

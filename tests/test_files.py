@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,17 @@ import pytest
 
 from mia_batch.data.prepared import Prepared
 from mia_batch.errors import InputError
-from mia_batch.files import is_full, not_written, write_text
+from mia_batch.files import (
+    holds,
+    is_full,
+    not_written,
+    open_bytes,
+    open_text,
+    read_lines,
+    read_text,
+    sha256,
+    write_text,
+)
 from mia_batch.inputs import Inputs
 from mia_batch.rundir.hdf5 import as_input_error
 from mia_batch.rundir.journal import Journal
@@ -59,3 +71,70 @@ def test_what_is_not_for_want_of_room_says_what_it_is() -> None:
     error = PermissionError(errno.EACCES, "Permission denied")
     assert str(not_written(Path("x"), error)) == "x: must be writable, got: Permission denied"
     assert str(not_written(Path("x"), error, "--out: must be mine")) == "x: --out: must be mine, got: Permission denied"
+
+
+def special_files(folder: Path) -> dict[str, Path]:
+    """What may lie where a file is expected, by the words for it."""
+    fifo, bound = folder / "fifo", folder / "socket"
+    os.mkfifo(fifo)
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(bound))
+    return {
+        "a FIFO, which is no regular file": fifo, "a socket, which is no regular file": bound,
+        "a device, which is no regular file": Path("/dev/zero"), "Is a directory": folder,
+        "No such file or directory": folder / "missing", "Not a directory": Path("/dev/null/x"),
+        "File name too long": folder / ("x" * 300), "a name that no file can have": folder / "a\0b",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["rb", "ab", "a+b"])
+def test_what_is_no_file_is_never_opened(tmp_path: Path, mode: str) -> None:
+    for said, path in special_files(tmp_path).items():
+        if mode != "rb" and "No such" in said:
+            continue
+        with pytest.raises(OSError, match=said):
+            open_bytes(path, mode)
+    with pytest.raises(OSError, match="a name that no file can have"):
+        open_bytes(tmp_path / "\ud800")
+
+
+def test_a_text_is_read_only_if_it_is_one(tmp_path: Path) -> None:
+    for path in special_files(tmp_path).values():
+        for read in (open_text, read_text, sha256, lambda path: list(read_lines(path)), lambda path: holds(path, "")):
+            with pytest.raises((OSError, InputError)):
+                read(path)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "there")
+    (tmp_path / "there").write_text("text")
+    assert read_text(link) == "text"
+
+
+def test_no_more_is_read_than_may_be(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing, of which no byte is on the disk
+    for read in (read_text, lambda path: list(read_lines(path))):
+        with pytest.raises(OSError, match="more than"):
+            read(path)
+    assert not holds(path, "text")
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb\n\nc")
+    assert list(read_lines(path)) == [(1, "a"), (2, "b"), (3, ""), (4, "c")]
+    path.write_bytes(b"abc\nabcd\n")
+    with pytest.raises(OSError, match="more than 3 characters in line 2"):
+        list(read_lines(path, 3))
+    for content in (b"\xff\xfea\0", b"a\n\xed\xa0\x80"):
+        path.write_bytes(content)
+        with pytest.raises(UnicodeDecodeError):
+            list(read_lines(path))
+
+
+def test_a_file_holds_a_text_or_another(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("t\u00e9xt")
+    assert holds(path, "t\u00e9xt")
+    assert not any(holds(path, text) for text in ("t\u00e9x", "t\u00e9xtt", "", "text"))
+
+
+def test_a_name_in_another_encoding_can_be_written_down(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", os.fsdecode(b"caf\xe9\0"))
+    assert (tmp_path / "a").read_bytes() == b"caf\xe9\0"

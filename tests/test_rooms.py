@@ -16,8 +16,8 @@ PACKAGE = REPO / "mia_batch"
 # From the top down: a room imports those below it, and itself.
 ROOMS = (
     "cli", "commands", "api", "scheduler", "stages", "network", "models", "data", "mpi", "workers", "rundir", "process",
-    "report", "settings", "attacks", "search", "verdict", "metrics", "samples", "signals", "inputs", "files", "errors",
-    "module_path",
+    "report", "settings", "attacks", "search", "verdict", "metrics", "samples", "signals", "inputs", "npy_files",
+    "json_text", "files", "errors", "module_path",
 )
 EDGES = {"mindspore": {"network", "models"}, "mpi4py": {"mpi"}, "h5py": {"rundir"}}
 # No process, file, network or framework in the numeric core.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # it imports SciPy
 
 # sample_index, label, member, group, done, loss, what is kept of the input; logits and split come on top
 BYTES_PER_ROW = 8 + 4 + 1 + 8 + 1 + 8 + INPUT_DTYPE.itemsize
+log = logging.getLogger(__name__)
 EXAMPLES = (
     "mia-batch check audit.yaml",
     "mia-batch check audit.yaml --try",
@@ -58,10 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
     parser.add_argument("--ranks", metavar="N", type=int, default=1, help="MPI ranks of the extraction (default 1)")
-    tried = "run the network on 64 samples on CPU, in a process of its own"
+    tried = "run the network on 64 samples on CPU, in a process of its own: imports model.factory and model.output too"
     parser.add_argument("--try", dest="try_", action="store_true", help=tried)
     runs = "estimate time by an earlier run of this network, which is here or in here"
     parser.add_argument("--runs", metavar="DIR", help=runs)
+
+
+def say_what_is_run(config: Config, *, tried: bool) -> None:
+    """Name the user's own functions that a check imports and calls."""
+    named = {"data.source": config.data.source, "data.preprocess": config.data.preprocess}
+    if tried and not config.imports:
+        named |= {"model.factory": config.model.factory, "model.output": config.model.output}
+    own = [f"{field} ({name})" for field, name in named.items() if ":" in name and not name.startswith("mia_batch.")]
+    if own:
+        log.info("this runs code of its user's: %s", ", ".join(own))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
     config = load_config(args.config, checkpoint=args.checkpoint, changes=args.changes)
+    say_what_is_run(config, tried=args.try_)
     tried = try_in_child(config, args.changes) if args.try_ else []
     lines = import_lines(config) if config.imports else extract_lines(config, args.ranks, args.runs)
     print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")

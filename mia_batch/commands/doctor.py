@@ -25,6 +25,7 @@ from mia_batch.process.resources import available_cpus, available_memory
 
 GOOD, SLOW, BAD = "ok", "slow", "FAIL"
 PROBE_TIMEOUT_S = 60
+SHARED = "/dev/shm"  # nosec B108
 EXAMPLES = (
     "mia-batch doctor runs",
     "srun mia-batch doctor /scratch/runs --json   # what a compute node offers",
@@ -187,11 +188,11 @@ def hdf5() -> Finding:
 def shared_memory() -> Finding:
     """Size of /dev/shm, which MPI uses between the ranks of a node."""
     try:
-        usage = shutil.disk_usage("/dev/shm")
+        usage = shutil.disk_usage(SHARED)
     except OSError:
-        return Finding("/dev/shm", "not there", SLOW, "ranks of a node talk over the network instead")
+        return Finding(SHARED, "not there", SLOW, "ranks of a node talk over the network instead")
     state, advice = (SLOW, "a container? start it with a larger --shm-size") if usage.free < SMALL_SHM else (GOOD, "")
-    return Finding("/dev/shm", f"{usage.free / GIB:.1f} GiB free", state, advice)
+    return Finding(SHARED, f"{usage.free / GIB:.1f} GiB free", state, advice)
 
 
 def directory(path: Path) -> Finding:
@@ -238,7 +239,7 @@ def examine(path: Path) -> list[Finding]:
     """All findings, in the order of the screen; what cannot be looked at is a finding too."""
     looks: Mapping[str, Callable[[], Finding]] = {
         "python": python, "mindspore": mindspore, "mpi": mpi, "cores": processor, "memory": memory, "slurm": slurm,
-        "hdf5": hdf5, "/dev/shm": shared_memory, "directory": lambda: directory(path),
+        "hdf5": hdf5, SHARED: shared_memory, "directory": lambda: directory(path),
     }  # fmt: skip
     found: list[Finding] = []
     for name, look in looks.items():

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from mia_batch.errors import InputError
-from mia_batch.files import shipped, write_text
+from mia_batch.files import holds, shipped, write_text
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.paths import RunPaths
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     with _named_by_words({"data.files": "FILE", **({"data.columns": "--column"} if args.column else {})}, source):
         config = make_config(raw, source, need=("data",)).model_copy(update={"path": file})
     text = _text(raw, config)
-    if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
+    if file.exists() and not holds(file, text):
         rule = f"holds another {CONFIG}; choose another --out, or audit with mia-batch run"
         raise InputError(f"{paths.root}: --out: {rule}")
     with StopRequest().listening() as stop, _named_by_words({"data.files": "FILE"}, source), named_in(source):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mia_batch.errors import InputError
-from mia_batch.files import shipped, write_text
+from mia_batch.files import holds, shipped, write_text
 from mia_batch.process.exit_codes import OK
 from mia_batch.stages.arguments import named_folder, refuse_no_folder
 
@@ -44,9 +44,9 @@ class FileToWrite:
         try:
             if not os.path.lexists(self.path):
                 return False
-            if self.path.read_text(encoding="utf-8") == self.text:
+            if holds(self.path, self.text):
                 return True
-        except (OSError, ValueError):  # a folder, a link to nowhere, bytes
+        except OSError:  # a folder, a link to nowhere
             pass
         rule = "must not be there, or be the file that would be written"
         raise InputError(f"{self.path}: --out: {rule}, got another; it is not overwritten: choose another --out")

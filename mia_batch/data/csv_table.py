@@ -8,19 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.data import tables
 from mia_batch.data.tables import StoredColumn, block_rows, is_too_long, printable, too_long
-from mia_batch.errors import InputError, one_line
+from mia_batch.errors import InputError, one_line, repeated
+from mia_batch.files import open_text
 
 T = TypeVar("T")
 
 DELIMITERS = ",;\t"
-HEADER_BYTES = 1 << 24
+LONGEST_LINE = 1 << 25  # characters
 CELL_BYTES = 1 << 17  # a quote that is never closed must not take the whole file
 
 
@@ -35,8 +36,8 @@ class CsvTable:
         """
         self.path, self.name = path, str(path)
         self.columns: dict[str, StoredColumn] = {}
-        with self._reading(), open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline(HEADER_BYTES)
+        with self._reading(), self._open() as file:
+            first = next(_whole_lines(file), "")
         self._delimiter = max(DELIMITERS, key=first.count)
         with self._reading():
             names = [name.strip() for name in next(self._lines(), (0, []))[1]]
@@ -47,11 +48,13 @@ class CsvTable:
         numbers = [name for name in names if _is_number(name)]
         if names and len(numbers) * 2 > len(names):
             raise InputError(f"{self.path}: line 1: must be a header with the columns' names, got {names[0]!r}")
-        for number, name in enumerate(names):
-            if not name:
-                raise InputError(f"{self.path}: line 1: must name every column, got none at {number + 1}")
-            if names.index(name) != number:
-                raise InputError(f"{self.path}: line 1: must name each column once, got {printable(name)} twice")
+        if "" in names:
+            raise InputError(f"{self.path}: line 1: must name every column, got none at {names.index('') + 1}")
+        if name := repeated(names):
+            raise InputError(f"{self.path}: line 1: must name each column once, got {printable(name)} twice")
+
+    def _open(self) -> TextIO:
+        return open_text(self.path, encoding="utf-8-sig", newline="")
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -71,8 +74,8 @@ class CsvTable:
             InputError: a line that is no CSV; or, of one column, an empty one between others: its value is missing.
         """
         csv.field_size_limit(CELL_BYTES)  # of the whole process, in which others may have raised it
-        with open(self.path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=self._delimiter, strict=True)
+        with self._open() as file:
+            reader = csv.reader(_whole_lines(file), delimiter=self._delimiter, strict=True)
             empty, ended = 0, 0
             while True:
                 try:
@@ -91,7 +94,7 @@ class CsvTable:
 
     def _no_csv(self, line: int, error: csv.Error) -> InputError:
         """What is said of a row that begins on this line, with the column whose value is too long or never ends."""
-        with open(self.path, encoding="utf-8-sig", newline="") as file:
+        with self._open() as file:
             for _ in islice(file, line - 1):
                 pass
             text = file.read(4 * CELL_BYTES)
@@ -166,6 +169,14 @@ class CsvTable:
             pass
         name, text = next((name, text) for name, text in zip(names, texts, strict=True) if not _is_number(text))
         raise InputError(f"{self.path}: line {line}: {printable(name)}: must be a number, got {text[:40]!r}")
+
+
+def _whole_lines(file: TextIO) -> Iterator[str]:
+    """What `csv` reads: it takes a piece of a line for a line."""
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise csv.Error(f"a line of more than {LONGEST_LINE} characters")
+        yield line
 
 
 def _blocks(rows: Iterator[T], n: int) -> Iterator[list[T]]:

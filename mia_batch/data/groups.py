@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mia_batch.data.sources import Source
 from mia_batch.data.user_source import ObjectSource
 from mia_batch.errors import InputError, one_line
+from mia_batch.files import read_lines
 from mia_batch.inputs import NO_GROUP
+from mia_batch.npy_files import DAMAGED, map_npy
 from mia_batch.settings.schema import DataConfig
 
+MOST_NAMES = 10**7
+LONGEST_NAME = 255  # characters: numpy keeps each name as wide as the longest
 
 def declared_groups(
     data: DataConfig, parts: Sequence[tuple[str, np.ndarray]], source: Source
@@ -73,7 +76,7 @@ def read_names(path: Path, what: str) -> np.ndarray:
         what: they are names of, for messages.
 
     Raises:
-        InputError: unreadable, of another kind, or a line that is not one word.
+        InputError: unreadable, of another kind, too many, or a line that is not one word.
     """
     try:
         return _read_npy(path) if path.suffix == ".npy" else _read_text(path)
@@ -83,18 +86,30 @@ def read_names(path: Path, what: str) -> np.ndarray:
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        names: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        names = map_npy(path)
+    except DAMAGED as error:
         raise InputError(f"{path}: must be a .npy file of integers or text, got {one_line(error)}") from error
-    if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind not in "iuU":
-        shown = f"{names.dtype} of shape {names.shape}" if isinstance(names, np.ndarray) else type(names).__name__
+    if names.ndim != 1 or names.dtype.kind not in "iuU":
+        shown = f"{names.dtype} of shape {names.shape}"
         raise InputError(f"{path}: must be a 1-D array of integers or text, got {shown}")
+    if names.dtype.kind == "U" and names.dtype.itemsize > LONGEST_NAME * np.dtype("U1").itemsize:
+        raise InputError(f"{path}: must have names of at most {LONGEST_NAME} characters, got {names.dtype}")
+    _refuse_more(path, len(names))
     return names.astype(np.str_)
 
 
 def _read_text(path: Path) -> np.ndarray:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    for number, line in enumerate(lines, start=1):
+    names: list[str] = []
+    for number, line in read_lines(path):
         if len(line.split()) != 1:
             raise InputError(f"{path}: line {number}: must be one integer or word, got {line[:40]!r}")
-    return np.array([line.strip() for line in lines], dtype=np.str_)
+        if len(line) > LONGEST_NAME:
+            raise InputError(f"{path}: line {number}: must have at most {LONGEST_NAME} characters, got {line[:40]!r}")
+        names.append(line.strip())
+        _refuse_more(path, number)
+    return np.array(names, dtype=np.str_)
+
+
+def _refuse_more(path: Path, n_names: int) -> None:
+    if n_names > MOST_NAMES:
+        raise InputError(f"{path}: must hold at most {MOST_NAMES} names, got more")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.errors import InputError, one_line
+from mia_batch.npy_files import DAMAGED, is_archive, map_npy, read_npz
 
 NAMED = ("included", "split", "sample_index")  # the arrays of a .npz file
 
@@ -48,14 +48,10 @@ def read_inclusion(
 
 def _load(path: Path, where: str) -> Any:
     try:
-        with open(path, "rb") as file:  # numpy leaves one open that is no archive
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return found
-            return {name: found[name] for name in NAMED if name in found}
+        return read_npz(path, NAMED) if is_archive(path) else map_npy(path)
     except OSError as error:
         raise InputError(f"{where}: must be a file that can be read, got {error.strerror or error}") from error
-    except (ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise InputError(f"{where}: must be a .npy or .npz file of arrays, got {one_line(error)}") from error
 
 

@@ -6,9 +6,7 @@ import errno
 import math
 import shutil
 import tempfile
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -18,14 +16,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.data.npy_header import read_header
 from mia_batch.data.tables import StoredColumn, block_rows, check_file, check_kind, printable, side_by_side
 from mia_batch.errors import InputError, one_line
+from mia_batch.files import open_bytes
+from mia_batch.npy_files import DAMAGED, archive, read_header
 
-DAMAGED = (
-    ValueError, EOFError, SyntaxError, TypeError, OverflowError, RuntimeError, RecursionError, zipfile.BadZipFile,
-    zlib.error, NotImplementedError, tokenize.TokenError,
-)  # fmt: skip
 NO_SUCH_PLACE = (None, errno.EINVAL)  # what a jump to a place that damaged bytes name is answered with
 UNREAD = np.dtype("f4")
 
@@ -150,8 +145,8 @@ class NpyTable:
     def of_npz(cls, path: Path) -> NpyTable:
         """The arrays of a .npz, of which only those that are asked for must be outputs or the like."""
         try:
-            with zipfile.ZipFile(path) as archive:
-                infos = archive.infolist()
+            with open_bytes(path) as file, archive(file) as opened:
+                infos = opened.infolist()
         except (*DAMAGED, OSError) as error:
             raise InputError(f"{path}: must be a .npz file of numpy, got {one_line(error)}") from error
         arrays: dict[str, StoredArray] = {}
@@ -162,8 +157,6 @@ class NpyTable:
                 continue
             where = f"{path}: {printable(name)}"
             try:
-                if name in arrays:
-                    raise InputError(f"{where}: must be there once, got it twice")
                 arrays[name] = _member(path, info, where)
             except InputError as error:
                 refused[name] = error
@@ -189,13 +182,13 @@ class NpyTable:
 
 def _npy(path: Path) -> StoredArray:
     check_file(path)
-    return StoredArray(str(path), lambda: open(path, "rb"), path.stat().st_size).with_header()
+    return StoredArray(str(path), lambda: open_bytes(path), path.stat().st_size).with_header()
 
 
 def _member(path: Path, info: zipfile.ZipInfo, where: str) -> StoredArray:
     @contextmanager
     def opened() -> Iterator[IO[bytes]]:
-        with zipfile.ZipFile(path) as archive, archive.open(info) as file:
-            yield file
+        with open_bytes(path) as file, archive(file) as archived, archived.open(info) as member:
+            yield member
 
     return StoredArray(where, opened, info.file_size).with_header()

@@ -19,7 +19,7 @@ from mia_batch.data.tables import (
     side_by_side,
     too_long,
 )
-from mia_batch.errors import InputError, one_line
+from mia_batch.errors import InputError, one_line, repeated
 
 BATCH = 1 << 10  # rows that are looked through for a list
 
@@ -44,9 +44,8 @@ class ParquetTable:
         with self._reading():
             with pyarrow.parquet.ParquetFile(path) as file:
                 schema, self._n_rows = file.schema_arrow, file.metadata.num_rows
-            repeated = [name for name in schema.names if schema.names.count(name) > 1]
-            if repeated:
-                raise InputError(f"{path}: must name each column once, got {printable(repeated[0])} twice")
+            if name := repeated(schema.names):
+                raise InputError(f"{path}: must name each column once, got {printable(name)} twice")
             self.columns = {field.name: self._column(field) for field in schema}
 
     @contextmanager

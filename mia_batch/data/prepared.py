@@ -9,7 +9,6 @@ user's own runs on what is read from them.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +19,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mia_batch import json_text
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
-from mia_batch.files import atomic_path, is_full, not_written, sync_directory, write_text
+from mia_batch.files import atomic_path, holds, is_full, not_written, open_bytes, sync_directory, write_text
 from mia_batch.inputs import INPUT_DTYPE, Inputs
+from mia_batch.npy_files import DAMAGED, read_npz
 from mia_batch.settings.schema import SOURCES, DataConfig
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Prepared:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def _read_meta(self) -> dict[str, Any]:
-        return dict(json.loads(self._meta.read_text(encoding="utf-8")))
+        return dict(json_text.read(self._meta))
 
     def open(self, identity: str) -> Opened:
         """The samples, and their inputs mapped from the files.
@@ -121,14 +122,14 @@ class Prepared:
         """
         try:
             meta = self._read_meta()
-            with np.load(self._selection, allow_pickle=False) as columns:
-                selection = Selection(**{name: columns[name] for name in COLUMNS if name in columns})
+            columns = read_npz(self._selection, COLUMNS)
+            selection = Selection(**columns)
             found = meta.get("arrays") or [{"name": "image", "shape": meta["shape"], "dtype": meta["dtype"]}]
             kind, n = meta.get("kind", "image"), len(selection)
             pairs = zip(self.arrays(kind, len(found)), found, strict=True)
             mapped = tuple(np.memmap(file, each["dtype"], "r", shape=tuple(each["shape"])) for file, each in pairs)
             kept = np.memmap(self.kept, INPUT_DTYPE, "r", shape=(n,))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, *DAMAGED) as error:
             rule = "--prepared: must hold an array's prepared data, which goes once the array has ended"
             raise InputError(f"{self.folder}: {rule}, got: {error}") from error
         if meta["identity"] != identity:
@@ -155,7 +156,7 @@ class Prepared:
         sizes = [INPUT_DTYPE.itemsize, *(np.asarray(column).nbytes for column in first.columns)]
         try:
             with ExitStack() as stack:
-                files = [stack.enter_context(open(path, "ab")) for path in paths]
+                files = [stack.enter_context(open_bytes(path, "ab")) for path in paths]
                 fcntl.flock(files[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
                 done = self._keep_own(files, sizes, identity)
 
@@ -177,7 +178,7 @@ class Prepared:
     def _keep_own(self, files: Sequence[BinaryIO], sizes: Sequence[int], identity: str) -> int:
         """Keep whole rows of this data, and no others; returns how many there are."""
         done = min(file.tell() // size for file, size in zip(files, sizes, strict=True))
-        own = self._identity.exists() and self._identity.read_text(encoding="utf-8") == identity
+        own = self._identity.exists() and holds(self._identity, identity)
         if done and not own:
             log.warning("%s: what is there is of other data; it is prepared anew", self.folder)
         if not own:
@@ -200,5 +201,5 @@ class Prepared:
             for name, column in columns
         ]
         meta = {"schema": SCHEMA, "identity": identity, "kind": first.kind, "arrays": arrays}
-        write_text(self._meta, json.dumps(meta) + "\n")
+        write_text(self._meta, json_text.written(meta))
         sync_directory(self.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from mia_batch.data.forms import Form
 from mia_batch.errors import InputError, did_you_mean
+from mia_batch.files import open_bytes
 from mia_batch.inputs import Inputs
 from mia_batch.settings.schema import SOURCES
 
@@ -134,15 +136,16 @@ def _map_records(path: Path, record_format: RecordFormat) -> np.ndarray:
         InputError: not a file, not a whole number of records, none, or a label out of range.
     """
     width = record_format.width
-    if path.is_dir():
-        raise InputError(f"{path}: must be a file of {record_format.name} records, got a folder")
     try:
-        size = path.stat().st_size
-        if size == 0:
-            raise InputError(f"{path}: must hold at least one record of {width} bytes, got an empty file")
-        if size % width:
-            raise InputError(_not_whole(path, size, record_format))
-        records = np.memmap(path, dtype=np.uint8, mode="r").reshape(-1, width)
+        with open_bytes(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise InputError(f"{path}: must hold at least one record of {width} bytes, got an empty file")
+            if size % width:
+                raise InputError(_not_whole(path, size, record_format))
+            records = np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, width)
+    except IsADirectoryError:
+        raise InputError(f"{path}: must be a file of {record_format.name} records, got a folder") from None
     except OSError as error:
         raise InputError(f"{path}: must be readable, got {error.strerror}") from error
     for column, (name, classes) in enumerate(record_format.labels):

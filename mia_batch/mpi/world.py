@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
 from mia_batch.mpi.launcher import check_size, launched_by_mpi
+from mia_batch.mpi.leftovers import remove_left_segments
 
 T = TypeVar("T")
 POLL_SECONDS = 0.0005
@@ -122,4 +123,7 @@ def connect(environ: Mapping[str, str] = os.environ) -> World:
         rule = f"the launcher's MPI library must be loadable by mpi4py: {advice}, got: {cause}"
         raise InputError(f"MPI: {rule}") from error
     check_size(MPI.COMM_WORLD.Get_size(), environ, library=MPI.Get_library_version().split("\n")[0].strip())
-    return World(MPI.COMM_WORLD)
+    world = World(MPI.COMM_WORLD)
+    if world.local_rank == 0:
+        remove_left_segments()
+    return world

@@ -124,7 +124,7 @@ def write_parameters(path: Path, parameters: list[dict[str, Any]], extra: Mappin
     written = path.with_name(f"{path.name}.ckpt")  # the only ending that MindSpore writes
     try:
         ms.save_checkpoint(parameters, str(written), append_dict=dict(extra or {}))
-        written.chmod(0o644)  # MindSpore makes it read-only
+        written.chmod(0o600)  # MindSpore makes it read-only, for all the world
         os.replace(written, path)
     except (RuntimeError, ValueError) as error:
         raise OSError(one_line(error)) from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mia_batch.errors import InputError
+from mia_batch.files import open_bytes
 from mia_batch.network.checkpoint_entry import (
     MAX_ENTRIES,
     TEXT,
@@ -66,16 +67,16 @@ def stated_entries(path: Path) -> Stated:
             and type.
     """
     where = f"{path}: model.checkpoint"
-    if not path.is_file():
-        state = "a folder" if path.is_dir() else "nothing there"
-        raise InputError(f"{where}: must be a checkpoint file, got {state}")
-    _check_name(path, where)
     try:
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
+            _check_name(path, where)
             size = os.fstat(file.fileno()).st_size
             if size == 0:
                 raise MalformedError("must be a complete MindSpore checkpoint, got an empty file")
             return _READERS[path.suffix](file, size)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        state = "a folder" if isinstance(error, IsADirectoryError) else "nothing there"
+        raise InputError(f"{where}: must be a checkpoint file, got {state}") from None
     except OSError as error:
         raise InputError(f"{where}: must be a file that can be read, got: {error.strerror}") from error
     except IncompleteError as error:

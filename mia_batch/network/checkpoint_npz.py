@@ -8,25 +8,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from mia_batch.data.npy_header import read_header
 from mia_batch.errors import InputError, one_line
-from mia_batch.network.checkpoint_entry import (
-    MAX_ENTRIES,
-    Entry,
-    IncompleteError,
-    MalformedError,
-    Stated,
-    add_entry,
-)
+from mia_batch.files import open_bytes
+from mia_batch.network.checkpoint_entry import Entry, IncompleteError, Stated, add_entry
+from mia_batch.npy_files import DAMAGED, ENDING, archive, read_header, read_member
 
 NPZ_TYPES = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "int32": 4, "uint32": 4, "float32": 4,
     "int64": 8, "uint64": 8, "float64": 8,
 }  # fmt: skip
-ENDING = ".npy"
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of np.savez and np.savez_compressed
 IS_ENCRYPTED = 0x1  # in a member's flags
 
@@ -38,20 +30,17 @@ def npz(file: BinaryIO, size: int) -> Stated:
         IncompleteError: no zip archive, or not all of one.
         MalformedError: a member that is no array of numbers, or whose sizes do not agree.
     """
-    try:
-        archive = zipfile.ZipFile(file)
-    except Exception as error:  # zipfile raises many kinds on hostile bytes
-        raise IncompleteError(f"that are no .npz archive: {one_line(error)}") from None
-    members = archive.infolist()
-    if len(members) > MAX_ENTRIES:
-        raise MalformedError(f"must have at most {MAX_ENTRIES} arrays, got {len(members)}")
     found: dict[str, Entry] = {}
-    for member in members:
-        add_entry(found, _entry(archive, member, size), NPZ_TYPES)
+    try:
+        with archive(file) as opened:
+            for member in opened.infolist():
+                add_entry(found, _entry(opened, member, size), NPZ_TYPES)
+    except DAMAGED as error:
+        raise IncompleteError(f"that are no .npz archive: {one_line(error)}") from None
     return Stated(found, ordered=False)
 
 
-def _entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Entry:
+def _entry(opened: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Entry:
     entry = Entry(member.filename.removesuffix(ENDING), "", (), member.file_size)
     if not member.filename.endswith(ENDING):
         raise entry.broken(f"must be an array, whose name ends in {ENDING}", repr(member.filename))
@@ -61,9 +50,9 @@ def _entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Entr
     if member.compress_size > size:
         raise IncompleteError(f"too few for entry {entry.name[:80]!r}")
     try:
-        with archive.open(member) as stream:
+        with opened.open(member) as stream:
             header = read_header(stream)
-    except Exception as error:
+    except (*DAMAGED, OSError) as error:
         raise entry.broken("must begin as an array of NumPy does", one_line(error)) from None
     kind = "a pickle" if header.dtype.hasobject else header.dtype.name
     return Entry(entry.name, kind, header.shape, member.file_size - header.size)
@@ -76,12 +65,11 @@ def read_npz(path: Path, names: Collection[str]) -> dict[str, NDArray]:
         InputError: the content of one cannot be unpacked.
     """
     found: dict[str, NDArray] = {}
-    with zipfile.ZipFile(path) as archive:
+    with open_bytes(path) as file, archive(file) as opened:
         for name in names:
             try:
-                with archive.open(name + ENDING) as stream:
-                    array = npy.read_array(stream, allow_pickle=False)
-            except Exception as error:
+                array = read_member(opened, opened.getinfo(name + ENDING))
+            except (*DAMAGED, OSError) as error:
                 rule = f"entry {name[:80]!r}: must hold what its header states"
                 raise InputError(f"{path}: model.checkpoint: {rule}, got {one_line(error)}") from error
             found[name] = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)

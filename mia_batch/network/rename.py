@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mia_batch import json_text
 from mia_batch.errors import InputError, one_line
 from mia_batch.settings.loading import read_yaml
+from mia_batch.settings.yaml_text import MOST_BYTES
 
 STAR = "*"
-MAX_BYTES = 1 << 20  # YAML of that size takes seconds
 MAX_PATTERNS = 100
 MAX_READINGS = 1000  # names that the patterns together make of one
 
@@ -129,26 +129,15 @@ def _problem(name: Any, target: Any) -> str | None:
 
 def _read(path: Path) -> dict[Any, Any]:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: model.rename: must have at most {MAX_BYTES} bytes, got {path.stat().st_size}")
         if path.suffix != ".json":
             return read_yaml(path, "model.rename", ("names of entries",))
-        raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        raw = json_text.read(path, MOST_BYTES)
     except OSError as error:
         raise InputError(f"{path}: model.rename: must be a file that can be read, got: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except ValueError as error:
         raise InputError(f"{path}: model.rename: must be JSON, got {one_line(error)}") from error
     if not isinstance(raw, dict):
         raise InputError(f"{path}: model.rename: must be a mapping of names, got {type(raw).__name__}")
     return raw
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {repeated!r} is given twice")
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -25,13 +26,17 @@ REFUSALS = frozenset({
 
 
 def print_problems(error: InputError) -> None:
-    """Print each problem of `error` as one line on standard error."""
+    """Print each problem of `error` as one line on standard error, without what a file may do to a terminal."""
     for problem in error.problems:
-        print("mia-batch: " + " ".join(problem.split()), file=sys.stderr, flush=True)
+        line = "".join(character if character.isprintable() else "?" for character in " ".join(problem.split()))
+        print(f"mia-batch: {line}", file=sys.stderr, flush=True)
 
 
 def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False) -> int:
     """Run `main` and turn its outcome into an exit code; unexpected errors keep their traceback and exit 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding has not is shown all the same
+            stream.reconfigure(errors="backslashreplace")
     os.umask(0o077)  # what a run writes says who was in the training data: for its owner alone
     set_up_logging(prefix, verbose=verbose)
     try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -17,7 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
+from mia_batch import json_text
 from mia_batch.errors import InputError, one_line
+from mia_batch.files import read_text
 from mia_batch.verdict.parity import Parity
 from mia_batch.verdict.rules import OUTCOMES, ClaimVerdict, JointRule, MethodVerdict, Rule
 
@@ -251,7 +252,9 @@ class Summary(_Part):
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of summary.json."""
-    return Summary.model_json_schema(mode="serialization", by_alias=True)
+    schema = Summary.model_json_schema(mode="serialization", by_alias=True)
+    schema["properties"][json_text.SEAL] = {"type": "string", "description": "SHA-256 of all the rest"}
+    return schema
 
 
 def plain(value: Any) -> Any:
@@ -268,8 +271,8 @@ def plain(value: Any) -> Any:
 
 
 def to_json(summary: Summary) -> str:
-    """Text of summary.json: strict JSON."""
-    return json.dumps(summary.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False) + "\n"
+    """Text of summary.json: strict JSON, sealed."""
+    return json_text.written(summary.model_dump(mode="json", by_alias=True))
 
 
 def read_summary(path: Path) -> Summary:
@@ -279,12 +282,15 @@ def read_summary(path: Path) -> Summary:
         InputError: it is not there, damaged or of another schema; says which of its fields.
     """
     try:
-        return Summary.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
+        text = read_text(path)
+        found = Summary.model_validate_json(text, strict=True)
+        json_text.parse(text)  # pydantic takes the last of two equal keys, and whatever has changed since
+        return found
     except ValidationError as error:
         raise InputError(f"{path}: {_problem(error)}") from error
     except OSError as error:
         raise InputError(f"{path}: must be a summary that can be read, got: {error.strerror}") from error
-    except UnicodeDecodeError as error:
+    except ValueError as error:
         raise InputError(f"{path}: must be JSON text in UTF-8, got {one_line(error)}") from error
 
 

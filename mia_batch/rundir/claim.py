@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mia_batch.errors import InputError
-from mia_batch.files import in_turn, sha256
+from mia_batch.files import holds, in_turn, sha256
 from mia_batch.rundir.earlier import earlier_digests
 from mia_batch.rundir.identity import (
     OF_VERDICT,
@@ -21,6 +21,7 @@ from mia_batch.rundir.identity import (
 from mia_batch.rundir.manifest import Manifest, read_manifest, write_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.reference_files import reference_digests
+from mia_batch.rundir.sharing import share_run
 from mia_batch.rundir.state import read_rows
 from mia_batch.settings.outputs import NoModel, OutputsConfig
 from mia_batch.settings.schema import Config
@@ -120,9 +121,10 @@ def _only(section: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
 
 
 def put_in_force(paths: RunPaths, manifest: Manifest) -> None:
-    """Write run.json, unless it says the same."""
-    if not paths.manifest.exists() or paths.manifest.read_text(encoding="utf-8") != manifest.text():
+    """Write run.json, unless it says the same, and open the run to its group, if it has one."""
+    if not paths.manifest.exists() or not holds(paths.manifest, manifest.text()):
         write_manifest(paths, manifest)
+    share_run(paths.root, manifest)
 
 
 def _holder(paths: RunPaths, found: Manifest) -> Manifest | None:

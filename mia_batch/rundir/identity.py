@@ -28,7 +28,7 @@ from mia_batch.settings.schema import SECTIONS, MethodConfig, SampleBlock, Secti
 NOT_IDENTITY = frozenset(
     ("model.checkpoint", "model.rename", "data.path", "attack.memory_gib", "attack.backend", "attack.scheduler",
      "attack.trajectory", "references.checkpoints", "references.inclusion", "references.shadows", "references.store",
-     "references.group")
+     "references.group", "report.group")
 )
 NAMED_FILE = re.compile(
     r"data\.(((non)?members|canaries)\[\d+\]\.indices|group\..+|files(\..+)?)|report\.slices(_by)?\.\w+\..+"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from mia_batch import json_text
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.rundir.paths import RunPaths
@@ -16,7 +16,7 @@ def record(paths: RunPaths, job_ids: Mapping[str, str]) -> None:
     """Note the jobs of a submission in the run directory, by what they do: "extract", "attack lr", "reduce"."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     entry = {"submitted": now, "jobs": dict(job_ids)}
-    write_text(paths.jobs, json.dumps({"schema": 1, "submissions": [*submissions(paths), entry]}, indent=1) + "\n")
+    write_text(paths.jobs, json_text.written({"schema": 1, "submissions": [*submissions(paths), entry]}))
 
 
 def submissions(paths: RunPaths) -> list[dict[str, Any]]:
@@ -26,7 +26,7 @@ def submissions(paths: RunPaths) -> list[dict[str, Any]]:
         InputError: jobs.json cannot be read.
     """
     try:
-        found = list(json.loads(paths.jobs.read_text(encoding="utf-8"))["submissions"])
+        found = list(json_text.read(paths.jobs)["submissions"])
         return [{**entry, "jobs": {str(stage): str(job) for stage, job in entry["jobs"].items()}} for entry in found]
     except FileNotFoundError:
         return []

@@ -5,13 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mia_batch import json_text
 from mia_batch.errors import InputError
-from mia_batch.files import not_written
+from mia_batch.files import not_written, open_bytes
 from mia_batch.rundir.identity import mark_of
+
+LONGEST_LINE = 1 << 25  # bytes of a result: scores of a million samples
 
 
 class Journal:
@@ -30,7 +33,7 @@ class Journal:
     def _open(self) -> BinaryIO:
         """The file, locked."""
         try:
-            file = open(self.path, "a+b")  # noqa: SIM115  (open until the attack ends)
+            file = open_bytes(self.path, "a+b")
         except OSError as error:
             raise not_written(self.path, error) from error
         try:
@@ -47,7 +50,7 @@ class Journal:
         self._file.seek(0)
         found: dict[str, Any] = {}
         good = 0
-        for number, line in enumerate(self._file):
+        for number, line in enumerate(_lines(self._file)):
             entry = _entry(line)
             if entry is None or (number == 0 and mark_of(entry) not in marks):
                 break
@@ -61,7 +64,7 @@ class Journal:
 
     def _append(self, entry: dict[str, Any]) -> None:
         try:
-            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.write(json.dumps(json_text.sealed(entry)).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -89,18 +92,27 @@ class Journal:
 
 def tasks_done(path: Path, marks: Sequence[str]) -> int:
     """How many finished tasks a journal of these marks holds, also while a process writes it."""
-    with open(path, "rb") as file:
-        head = _entry(file.readline())
+    with open_bytes(path) as file:
+        lines = _lines(file)
+        head = _entry(next(lines, b""))
         if head is None or mark_of(head) not in marks:
             return 0
-        return sum(line.endswith(b"\n") for line in file)
+        return sum(line.endswith(b"\n") for line in lines)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Up to the first that is longer than any result: its end is not there."""
+    while line := file.readline(LONGEST_LINE):
+        yield line
+        if not line.endswith(b"\n"):
+            return
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """A line's mark, or its key and value; None for a torn line."""
+    """A line's mark, or its key and value; None for a line that is torn, or has changed since it was written."""
     try:
-        entry = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+        entry = json_text.unsealed(json.loads(line)) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(entry, dict) and (mark_of(entry) is not None or {"key", "value"} <= entry.keys())
     return entry if whole else None

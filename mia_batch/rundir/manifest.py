@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 import mia_batch
+from mia_batch import json_text
 from mia_batch.errors import InputError, one_line
 from mia_batch.files import in_turn, write_text
-from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.paths import RunPaths, refuse_links
 
 SCHEMA = 2
 READABLE = (1, 2)  # 1 is of the version whose files carry the digest of a whole run; it holds the same
@@ -84,7 +85,7 @@ class Manifest(BaseModel):
 
     def text(self) -> str:
         """The text of run.json."""
-        return json.dumps(self.as_json(), indent=1) + "\n"
+        return json_text.written(self.as_json())
 
 
 def versions() -> dict[str, str]:
@@ -109,10 +110,11 @@ def read_manifest(paths: RunPaths) -> Manifest | None:
     """run.json, or None where there is none.
 
     Raises:
-        InputError: it cannot be read as one; one line with the first field that is wrong.
+        InputError: it cannot be read as one; one line with the first field that is wrong. Or there are links beside it.
     """
+    refuse_links(paths)
     try:
-        raw = json.loads(paths.manifest.read_text(encoding="utf-8"))
+        raw = json_text.read(paths.manifest)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

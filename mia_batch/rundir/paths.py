@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
+from mia_batch.errors import InputError
 from mia_batch.files import not_written
 
 
@@ -61,6 +63,21 @@ class ReferencePaths:
         self.outputs = store / f"{key}.h5"
         self.partial = store / f".{key}.h5"  # while it is filled
         self.launch = store / f".{key}.launch"  # as that of a run, of this reference alone
+
+
+def refuse_links(paths: RunPaths) -> None:
+    """Refuse links within a run directory, which may lead anywhere; the directory itself may be one.
+
+    Raises:
+        InputError: there is one.
+    """
+    for folder in (paths.root, paths.attacks):
+        try:
+            links = [entry.path for entry in os.scandir(folder) if entry.is_symlink()]
+        except OSError:  # which is said of the file that is to be read there
+            continue
+        if links:
+            raise InputError(f"{min(links)}: must be no link: those within a run directory are not followed")
 
 
 def runs_in(folder: Path) -> list[RunPaths]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch import json_text
 from mia_batch.attacks.reference_plan import ReferencePlan
 from mia_batch.errors import InputError, one_line
-from mia_batch.files import atomic_path, not_written, write_text
+from mia_batch.files import atomic_path, not_written, open_bytes, write_text
+from mia_batch.npy_files import DAMAGED, map_npy, read_npz
 
 SCHEMA = 1
 
@@ -105,7 +105,7 @@ def write_plan(paths: ShadowPaths, plan: ShadowPlan, record: Mapping[str, Any]) 
     with atomic_path(paths.plan) as temporary, open(temporary, "wb") as file:
         np.savez(file, **plan.arrays())
     counted = {"schema": SCHEMA, "count": plan.models.n_references, "sha256": plan.digest(), **record}
-    write_text(paths.record, json.dumps(counted, indent=1) + "\n")
+    write_text(paths.record, json_text.written(counted))
     return plan
 
 
@@ -116,7 +116,7 @@ def read_record(paths: ShadowPaths) -> dict[str, Any] | None:
         InputError: it is no such file.
     """
     try:
-        found = json.loads(paths.record.read_text(encoding="utf-8"))
+        found = json_text.read(paths.record)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -136,10 +136,10 @@ def read_plan(paths: ShadowPaths) -> ShadowPlan:
         InputError: it is not there, or no such file.
     """
     try:
-        with np.load(paths.plan, allow_pickle=False) as file:
-            models = ReferencePlan(file["included"], file["seeds"])
-            return ShadowPlan(models, file["split"], file["sample_index"])
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        found = read_npz(paths.plan, ("included", "seeds", "split", "sample_index"))
+        models = ReferencePlan(found["included"], found["seeds"])
+        return ShadowPlan(models, found["split"], found["sample_index"])
+    except (OSError, *DAMAGED) as error:
         raise InputError(f"{paths.plan}: must be a plan that mia-batch has written, got {one_line(error)}") from error
 
 
@@ -159,9 +159,9 @@ def recorded_plan(paths: ShadowPaths, record: Mapping[str, Any]) -> ShadowPlan:
 def write_indices(path: Path, index: NDArray[np.int64]) -> None:
     """Put an index file in place, unless it is there with this content."""
     try:
-        if np.array_equal(np.load(path, allow_pickle=False), index):
+        if np.array_equal(map_npy(path), index):
             return
-    except (OSError, ValueError, EOFError):
+    except (OSError, *DAMAGED):
         pass
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, index)
@@ -171,7 +171,7 @@ def write_indices(path: Path, index: NDArray[np.int64]) -> None:
 def trained_here(paths: ShadowPaths, number: int) -> Iterator[bool]:
     """Keep other processes from training this model meanwhile; yields False where one of them does now."""
     try:
-        file = open(paths.lock(number), "ab")  # noqa: SIM115  (closed below)
+        file = open_bytes(paths.lock(number), "ab")
     except OSError as error:
         raise not_written(paths.lock(number), error) from error
     with file:

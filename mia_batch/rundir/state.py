@@ -85,10 +85,14 @@ def read_state(paths: RunPaths, manifest: Manifest | None = None) -> list[StageS
     """
     try:
         manifest = manifest or read_manifest(paths)
+        return _stages(paths, manifest) if manifest else [StageStatus("run", "missing", f"no {paths.manifest.name}")]
     except InputError as error:
         return [StageStatus("run", "damaged", str(error))]
-    if manifest is None:
-        return [StageStatus("run", "missing", f"no {paths.manifest.name}")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [StageStatus("run", "damaged", f"{paths.manifest}: must be as a run writes it, got {one_line(error)}")]
+
+
+def _stages(paths: RunPaths, manifest: Manifest) -> list[StageStatus]:
     attacks, reduce = attack_statuses(paths, manifest), reduce_status(paths, manifest)
     if reduce.state == "done":  # a verdict of the version before, which had no baseline, does not lack it
         attacks = [each for each in attacks if each.attack != BLIND or each.state != "missing"]

@@ -114,9 +114,14 @@ def audited_by(run: str, manifest: Manifest, identity: Mapping[str, Any]) -> Aud
         run: name of the run directory.
         manifest: of it.
         identity: what the audits of one training have in common.
+
+    Raises:
+        ValueError: the checkpoint's name has a number of thousands of digits.
     """
     checkpoint, digest = audited_file(manifest)
-    return Audited(run, checkpoint, digest, identity, manifest.created, manifest.checkpoint)
+    found = Audited(run, checkpoint, digest, identity, manifest.created, manifest.checkpoint)
+    found.name, found.age  # noqa: B018  (what they cannot be made of is wrong with this run alone)
+    return found
 
 
 def seconds(iso: str) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from mia_batch.errors import InputError
 from mia_batch.files import sha256
 from mia_batch.network.checkpoint_bytes import SUFFIXES, check_whole
+from mia_batch.rundir.jobs import latest_jobs
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.queue import active_jobs
 from mia_batch.scheduler.submission import Run
@@ -109,10 +110,20 @@ def is_abandoned(paths: RunPaths, retry: bool) -> bool:
     try:
         claimed = max(mark.stat().st_mtime for mark in (_marks(paths) or [paths.root]))
         if paths.jobs.exists() and paths.jobs.stat().st_mtime >= claimed:
-            return retry and not active_jobs([paths])[paths]
+            return retry and _jobs_are_known(paths) and not active_jobs([paths])[paths]
     except FileNotFoundError:  # its claimer has just released it
         return False
     return time.time() - claimed > STALE_CLAIM_S
+
+
+def _jobs_are_known(paths: RunPaths) -> bool:
+    """Whether jobs.json can be read; a run whose jobs nobody knows is left alone, and the others are not."""
+    try:
+        latest_jobs(paths)
+    except InputError as error:
+        log.warning("left alone: %s", error)
+        return False
+    return True
 
 
 def release(runs: Iterable[Run]) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mia_batch.errors import InputError
@@ -35,18 +38,37 @@ def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
         found.setdefault(digest, path)
     named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
     if args.dry_run:
-        new = [run for run in named if not run.paths.root.exists() or is_abandoned(run.paths, args.retry)]
+        new = [run for run in named if _is_new(run, args.retry)]
         return [run for run in new if _may_continue(config, run)]
     claimed: list[Run] = []
     try:
         for run in named:
-            claimed += [run] if claim(run.paths, retry=args.retry) else []
+            with _left_alone_if_it_fails(run):
+                claimed += [run] if claim(run.paths, retry=args.retry) else []
         foreign = [run for run in claimed if not _may_continue(config, run)]
     except BaseException:
         release(claimed)
         raise
     release(foreign)
     return [run for run in claimed if run not in foreign]
+
+
+def _is_new(run: Run, retry: bool) -> bool:
+    found = False
+    with _left_alone_if_it_fails(run):
+        found = not run.paths.root.exists() or is_abandoned(run.paths, retry)
+    return found
+
+
+@contextmanager
+def _left_alone_if_it_fails(run: Run) -> Iterator[None]:
+    """A run directory that the system refuses us hides no other."""
+    try:
+        yield
+    except OSError as error:
+        if not os.path.lexists(run.paths.root):  # it is not this directory's fault
+            raise
+        log.warning("left alone: %s: must be a directory that can be read and written, got: %s", run.paths.root, error)
 
 
 def _may_continue(config: Config, run: Run) -> bool:

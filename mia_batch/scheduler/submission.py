@@ -309,12 +309,21 @@ def remove_old_data(out: Path) -> None:
     """Remove the prepared samples of arrays below `out` that have ended."""
     arrays = [RunPaths(jobs.parent) for jobs in out.glob(".arrays/*/jobs.json")]
     data = {paths: Prepared(paths.root) for paths in arrays}
-    jobs = {paths: list(latest_jobs(paths).values()) for paths in arrays if data[paths].files()}
+    jobs = {paths: ids for paths in arrays if data[paths].files() and (ids := _known_jobs(paths)) is not None}
     states = states_now(job for ids in jobs.values() for job in ids)
     for paths, ids in jobs.items():
         if not {states[job] for job in ids} & (scheduler.ACTIVE | {scheduler.UNKNOWN}):
             for file in data[paths].files():
                 file.unlink(missing_ok=True)
+
+
+def _known_jobs(paths: RunPaths) -> list[str] | None:
+    """The last jobs of an array; None where nobody knows them."""
+    try:
+        return list(latest_jobs(paths).values())
+    except InputError as error:
+        log.warning("its data stay: %s", error)
+        return None
 
 
 def still_to_do(config: Config, runs: Sequence[Run]) -> list[Run]:

@@ -20,15 +20,19 @@ def normalise_grid(method: str, params: Mapping[str, tuple[Any, ...]]) -> tuple[
         if name == "max_features" and "auto" in values:
             values = tuple("sqrt" if value == "auto" else value for value in values)
             notes.append(f"{method}: max_features: auto is read as sqrt, which it means for classifiers")
-        distinct = tuple(value for i, value in enumerate(values) if not _holds(values[:i], value))
+        firsts: dict[tuple[str, str], Any] = {}
+        for value in values:
+            firsts.setdefault(_mark(value), value)
+        distinct = tuple(firsts.values())
         if len(distinct) < len(values):
             notes.append(f"{method}: {name}: {len(values) - len(distinct)} repeated value(s) searched once")
         grid[name] = distinct
     return grid, notes
 
 
-def _holds(values: tuple[Any, ...], value: Any) -> bool:
-    return any(type(other) is type(value) and other == value for other in values)
+def _mark(value: Any) -> tuple[str, str]:
+    """Equal for equal values of one type: 1 and 1.0, or 0 and false, are others to an estimator."""
+    return type(value).__name__, repr(value)
 
 
 def expand_values(values: Any) -> tuple[Any, ...]:

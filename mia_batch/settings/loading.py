@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mia_batch.errors import InputError, did_you_mean
+from mia_batch.files import open_bytes, read_text
 from mia_batch.settings.changes import BLOCKS, OPTION, Change, make_changes, read_changes
 from mia_batch.settings.outputs import OWN, NoModel, OutputColumns, OutputsConfig
 from mia_batch.settings.schema import (
@@ -33,7 +33,7 @@ from mia_batch.settings.schema import (
     shown_keys,
     unknown_key,
 )
-from mia_batch.settings.yaml_text import parse
+from mia_batch.settings.yaml_text import MOST_BYTES, parse
 
 REQUIRED = ("model", "data", "attack")
 
@@ -183,7 +183,7 @@ def read_yaml(path: Path, kind: str, keys: Collection[str]) -> dict[str, Any]:
         InputError: the file cannot be read, or holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except OSError as error:
         raise InputError(f"{path}: must be a {kind} file, got: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -274,9 +274,7 @@ def _data_files(data: DataConfig, need: Collection[str]) -> dict[str, Path]:
 def _unreadable(file: Path) -> str | None:
     """Why a file cannot be read; None where it can."""
     try:
-        if not (stat.S_ISREG(mode := file.stat().st_mode) or stat.S_ISDIR(mode)):
-            return "is no regular file"  # to open a FIFO waits for its writer
-        with open(file, "rb"):
+        with open_bytes(file):
             return None
     except IsADirectoryError:
         return "is a folder" if os.access(file, os.R_OK | os.X_OK) else "cannot be read"

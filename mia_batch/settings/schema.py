@@ -6,6 +6,7 @@ import glob
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def _check_plain(value: Any, *, name: str = "") -> Any:
 
 def unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """A validator: values of which none is given twice."""
-    repeated = sorted({value for value in values if values.count(value) > 1})
+    repeated = sorted(value for value, count in Counter(values).items() if count > 1)
     if repeated:
         raise ValueError(f"must name each once, {', '.join(repeated)} repeated")
     return values
@@ -636,6 +637,7 @@ class ReportConfig(Section):
             split.
         fdr: at most this share of what an attack claims in records.csv are non-members.
         records: how many samples records.csv has at most, those of the highest scores; 0 writes none.
+        group: the group of users who may read the run; without one it is for its owner alone.
     """
 
     metrics: Annotated[
@@ -646,6 +648,7 @@ class ReportConfig(Section):
     slices_by: Annotated[dict[str, dict[str, Path]], BeforeValidator(_as_columns)] = Field(default_factory=dict)
     fdr: Annotated[float, Field(gt=0, lt=1)] = 0.1
     records: Annotated[int, Field(ge=0)] = 1_000_000
+    group: Annotated[str, Field(min_length=1)] | None = None
 
     def slice_files(self) -> dict[str, dict[str, Path]]:
         """Files of indices, by name of the slice and split."""

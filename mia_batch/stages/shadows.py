@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_batch import json_text
 from mia_batch.attacks.grouping import group_codes
 from mia_batch.attacks.reference_plan import COUNT_RULE, MOST, is_count, plan_references
 from mia_batch.data.digests import data_digests
@@ -345,7 +346,7 @@ def training_launches(config: Config) -> list[dict[str, Any]]:
     """How the models were trained that are the audit's references, as run.json has it of a stage."""
     references, found = config.references, []
     for field, file in reference_weights(references).items() if references and references.shadows else ():
-        told = json.loads(Files(file).provenance.read_text(encoding="utf-8"))
+        told = json_text.read(Files(file).provenance)
         kept = ("sha256", "seed", "epochs", "accuracy", "test_accuracy", "seconds", "rank_size")
         found.append({**told["launch"], "stage": "shadows", "model": field, **{key: told.get(key) for key in kept}})
     return found
@@ -354,7 +355,7 @@ def training_launches(config: Config) -> list[dict[str, Any]]:
 def result_line(paths: ShadowPaths, plan: ShadowPlan, number: int) -> str:
     """What became of a model, from what is beside its checkpoint."""
     files = Files(paths.checkpoint(number))
-    found = json.loads(files.provenance.read_text(encoding="utf-8"))
+    found = json_text.read(files.provenance)
     n_own, n_all = int(plan.models.included[number].sum()), plan.models.included.shape[1]
     return (
         f"{files.checkpoint.name}: accuracy {found['accuracy']:.4f} on the {n_own} samples it was trained on, "

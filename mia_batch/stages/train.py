@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mia_batch import json_text
 from mia_batch.data.digests import data_digests
 from mia_batch.data.selection import Selection
 from mia_batch.data.sources import open_source
@@ -109,7 +110,7 @@ def already_trained(
     where = f"{files.checkpoint}: model.checkpoint"
     advice = "train to another model.checkpoint, or move it away"
     try:
-        found = json.loads(files.provenance.read_text(encoding="utf-8"))
+        found = json_text.read(files.provenance)
         there, digest = found["identity"], found["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{where}: must not be there before training, got one not written by it; {advice}") from None
@@ -203,7 +204,7 @@ def _finish(trainer: Trainer, files: Files, identity: Mapping[str, Any], results
             "seed": trainer.config.train.seed, "epochs": trainer.epoch, **results, "rank_size": trainer.ranks.size,
             "versions": versions(),
         }  # fmt: skip
-        write_text(files.provenance, json.dumps(record, indent=1) + "\n")
+        write_text(files.provenance, json_text.written(record))
     files.state.unlink(missing_ok=True)
 
 

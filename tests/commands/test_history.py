@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from rundirs import BEFORE, a_manifest, finish, make_run, write_verdict
 
+from mia_batch import json_text
 from mia_batch.commands import history
 from mia_batch.errors import InputError
 from mia_batch.metrics.ranking import auc as auc_of
@@ -142,7 +143,7 @@ def test_steps_in_names_are_numbers_and_come_before_any_time(tmp_path: Path) -> 
 def test_without_a_step_the_checkpoints_time_decides_and_not_the_audits(tmp_path: Path) -> None:
     for day, name in ((1, "b"), (2, "c"), (3, "a")):
         paths = write_run(tmp_path / name, day, False, name=name)
-        manifest = json.loads(paths.manifest.read_text())
+        manifest = json_text.parse(paths.manifest.read_text())
         manifest["checkpoint"] = {"modified": f"2029-01-{9 - day:02d}T01:00:00.5+00:00"}
         paths.manifest.write_text(json.dumps(manifest))
     assert [entry.run for entry in read(tmp_path)] == ["a", "c", "b"]
@@ -350,7 +351,7 @@ def test_a_thousand_runs_take_seconds(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_the_summary_of_the_version_before_and_a_run_json_without_the_checkpoints_time(tmp_path: Path) -> None:
     assert json.loads(BEFORE.read_text())["schema"] == 1
-    manifest = json.loads(write_run(tmp_path / "a", 1, True, 0.8).manifest.read_text())
+    manifest = json_text.parse(write_run(tmp_path / "a", 1, True, 0.8).manifest.read_text())
     assert manifest.pop("checkpoint") == CheckpointOrigin().model_dump()
     (tmp_path / "a" / "run.json").write_text(json.dumps(manifest))
     (entry,) = read(tmp_path)

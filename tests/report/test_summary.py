@@ -17,6 +17,7 @@ from simulated_attacks import scored
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
+from mia_batch.json_text import SEAL
 from mia_batch.metrics import base, ranking, registry
 from mia_batch.metrics.base import Estimate
 from mia_batch.report.build import build_summary
@@ -123,7 +124,7 @@ def test_json_is_strict_and_complete() -> None:
     assert Summary.model_validate(back) == summary
     assert list(back) == [
         "schema", "verdict", "level", "samples", "augment_members", "methods", "provenance", "audited", "checks",
-        "randomised", "claim", "records", "slices",
+        "randomised", "claim", "records", "slices", SEAL,
     ]  # fmt: skip
     assert back["schema"] == 2
     assert back["verdict"]["leak"] is True
@@ -377,7 +378,8 @@ def test_the_schema_describes_what_is_written() -> None:
     schema = json_schema()
     written = as_dict(summary_of(result("lr"), gate=GateConfig().gate()))
     assert set(written) == set(schema["properties"])
-    assert set(written) - set(schema["required"]) == {"audited", "checks", "randomised", "claim", "records", "slices"}
+    optional = {"audited", "checks", "randomised", "claim", "records", "slices", SEAL}
+    assert set(written) - set(schema["required"]) == optional
     verdict = schema["$defs"]["VerdictSummary"]["properties"]
     assert set(written["verdict"]) == set(verdict)
     assert "outcome" in verdict

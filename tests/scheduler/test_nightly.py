@@ -115,17 +115,26 @@ def test_a_failed_audit_is_queued_again_only_when_asked(tmp_path: Path, monkeypa
     monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: [] for paths in runs})
     paths = RunPaths(tmp_path / "run")
     assert claims.claim(paths)
-    paths.jobs.write_text("{}")
+    paths.jobs.write_text('{"submissions": []}')
     age(paths, 2 * claims.STALE_CLAIM_S)
     assert not claims.claim(paths)
     assert claims.claim(paths, retry=True)
     assert not claims.claim(paths, retry=True)
-    paths.jobs.write_text("{}")
+    paths.jobs.write_text('{"submissions": []}')
     monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: ["1 RUNNING"] for paths in runs})
     assert not claims.claim(paths, retry=True)
     paths.summary_json.write_text("{}")
     monkeypatch.setattr(claims, "active_jobs", lambda runs: {paths: [] for paths in runs})
     assert not claims.claim(paths, retry=True)
+
+
+def test_a_run_whose_jobs_cannot_be_read_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = RunPaths(tmp_path / "run")
+    assert claims.claim(paths)
+    paths.jobs.write_text("{")
+    age(paths, 2 * claims.STALE_CLAIM_S)
+    assert not claims.claim(paths, retry=True)
+    assert f"left alone: {paths.jobs}: must be a record of submitted jobs" in caplog.text
 
 
 def test_a_released_claim_can_be_claimed(tmp_path: Path) -> None:
@@ -227,7 +236,7 @@ def test_a_failed_audit_of_another_config_does_not_stop_the_others(
     failed, new = nightly.find_new(args, config, runs)
     of_config = make_manifest(with_checkpoint(config, failed.checkpoint))
     write_manifest(failed.paths, of_config)
-    failed.paths.jobs.write_text("{}")
+    failed.paths.jobs.write_text('{"submissions": []}')
     args.dry_run = True
     larger = load_config(write_config({"data.image_size": [64, 64]}))
     assert nightly.find_new(args, larger, runs) == [failed]  # it holds no rows yet

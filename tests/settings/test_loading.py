@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ LINES = [
     ({"data.source": "a.b:c", "data.kwargs": {"split": "x"}}, "data: kwargs must not have split or path"),
     ({"data.source": "a.b:c", "data.label": "fine"}, "data: label chooses between the labels of records"),
     ({"model.kwargs": {"width": float("nan")}}, "model.kwargs: width must be a finite number, got nan"),
-    ({"model.kwargs": {"a": [1, b"x"]}}, "model.kwargs: a[1] must be text, a number, true, false, null"),
+    ({"model.kwargs": {"a": [1, date(2024, 1, 2)]}}, "model.kwargs: a[1] must be text, a number, true, false, null"),
     ({"model.kwargs": {"a": {3: 1}}}, "model.kwargs: a must have names that are text, got 3"),
     ({"model.checkpoint": "x" * 300}, "model.checkpoint: must be a file that can be read, got "),
     ({"data.path": "x" * 300}, "data.path: must exist and be readable, got "),
@@ -233,11 +234,11 @@ def test_all_problems_come_at_once(write_config: Write) -> None:
         ("", "must be a mapping with model, data, attack, got NoneType"),
         ("? [a, b]\n: 1\n", "line 1, column 3: YAML: a key must be text"),
         ("model: 2024-13-45\n", "YAML: must hold values that can be read, got ValueError: month must be in"),
-        ("model: " + "[" * 3000 + "]" * 3000, "YAML: must hold values that can be read, got RecursionError"),
-        ("model: 1" + "0" * 5000, "YAML: must hold values that can be read, got ValueError"),
-        ("model: &a [*a]\n", "line 1, column 8: YAML: found unconstructable recursive node"),
+        ("model: " + "[" * 3000 + "]" * 3000, "line 1, column 39: YAML: must have at most 32 lists and mappings"),
+        ("model: 1" + "0" * 5000, "line 1, column 8: YAML: must be a whole number below 2**64, got 1000"),
+        ("model: &a [*a]\n", "line 1, column 12: YAML: *a must not be within what it names"),
         ("model:\n\tfactory: a\n", "line 2, column 1: YAML: found character"),
-        ("model: !!python/object:os.system {}\n", "line 1, column 8: YAML: could not determine a constructor"),
+        ("model: !!python/object:os.system {}\n", "line 1, column 8: YAML: must have no tag, or that"),
     ],
 )
 def test_yaml_that_is_no_config(tmp_path: Path, text: str, line: str) -> None:

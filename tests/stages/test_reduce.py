@@ -17,6 +17,7 @@ import pytest
 import yaml
 from running import run_job
 
+from mia_batch import json_text
 from mia_batch.attacks.base import BLIND, AttackResult
 from mia_batch.cli import main
 from mia_batch.metrics.epsilon import out_of_fold_decisions, out_of_fold_ranks
@@ -638,7 +639,7 @@ def test_what_they_were_used_for_may_be_stated_when_all_is_done(
 
 def test_a_run_of_the_version_before_is_judged_as_unknown(make_run: Callable[..., Run]) -> None:
     run = make_run(5.0)
-    manifest = json.loads(run.paths.manifest.read_text())
+    manifest = json_text.parse(run.paths.manifest.read_text())
     del manifest["config"]["data"]["nonmembers_used_for"]
     run.paths.manifest.write_text(json.dumps(manifest))
     assert reduce_main(run.arguments) == 3
