@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.api.arrays import AuditRows, as_array, as_logits
 from mia_batch.errors import InputError
-from mia_batch.stages.reference_columns import kept_references, refuse_another_order, refuse_betrayal
+from mia_batch.stages.reference_columns import kept_references, refuse_betrayal, refuse_turned_round
 
 FIELD = "references"
 
@@ -42,7 +42,7 @@ def read_references(value: Any, rows: AuditRows) -> dict[str, NDArray[Any]]:
         return {}
     included, phi = np.ascontiguousarray(included[:, kept]), np.ascontiguousarray(phi[:, :, kept])
     refuse_betrayal(f"{FIELD}[1]", included, features.member, [f"reference {k}" for k in kept])
-    refuse_another_order(f"{FIELD}[1]", phi, included)
+    refuse_turned_round(f"{FIELD}[1]", phi, included)
     own = signals.phi(features.logits, features.label)[:, np.newaxis]
     return {"query_phi": own, "reference_phi": phi, "reference_in": included}
 

@@ -23,6 +23,7 @@ REFERENCE_COLUMNS = ("query_phi", "reference_phi", "reference_in")
 # n_checkpoints), its losses, of the same shape, and phi of each reference, (n_samples, n_checkpoints, n_references).
 TRAJECTORY_COLUMNS = ("trajectory_phi", "trajectory_loss", "trajectory_references")
 STACK = "stack"  # a matrix of samples whose rows are those of references that play the target: see attacks/stacked.py
+INCLUSION_DOUBT = "inclusion_doubt"  # in the provenance of attacks with references: what theirs say against inclusion
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,21 @@ def own_areas(phi: ArrayLike, reference_in: ArrayLike, *, alpha: float = ALPHA) 
     return [auc(inside[:, k], means[:, k], level=level) for k in playing]
 
 
+def own_areas_said(areas: Sequence[Estimate]) -> str:
+    """The largest of `own_areas`, at least one, in words."""
+    best = max(each.value for each in areas)
+    return f"the references' phi tells what they were trained on with AUC {best:.4f} at most"
+
+
+def inclusion_doubt(phi: ArrayLike, reference_in: ArrayLike) -> str:
+    """What the references' own answers say against the stated inclusion; "" if any of them bears it out.
+
+    Arguments as of `own_areas`.
+    """
+    areas = own_areas(phi, reference_in)
+    return own_areas_said(areas) if areas and all(each.low <= 0.5 for each in areas) else ""
+
+
 def _column_problem(inside: NDArray[np.integer], names: Sequence[str]) -> str:
     """Of references that tell nothing but who was trained on, or that are twins; those of other data are sound."""
     n, counts, first = len(inside), inside.sum(axis=0, dtype=np.int64), dict[bytes, str]()

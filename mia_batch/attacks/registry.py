@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mia_batch.attacks.base import BLIND, Attack
+from mia_batch.attacks.base import BLIND, REFERENCE_COLUMNS, Attack
 from mia_batch.attacks.blind import BlindAttack
 from mia_batch.attacks.classifiers import HGB, KNN, LR, MLP, RF
 from mia_batch.attacks.population import ATTACK_P
@@ -28,6 +28,11 @@ ATTACKS: dict[str, Attack] = {
 # Made in every audit beside its attacks. They know nothing of the model: no configuration names them, no gate judges
 # them, no table has them.
 CHECKS: dict[str, Attack] = {BLIND: BlindAttack()}
+
+
+def needs_references(name: str) -> bool:
+    """Whether an attack, or a check, is made of what references say."""
+    return not (ATTACKS | CHECKS)[name].needs.isdisjoint(REFERENCE_COLUMNS)
 
 
 def classifier_of(name: str) -> str | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.attacks.base import (
     BLIND,
+    INCLUSION_DOUBT,
     REFERENCE_COLUMNS,
     STACK,
     TRAJECTORY_COLUMNS,
@@ -29,8 +30,9 @@ from mia_batch.attacks.base import (
 from mia_batch.attacks.blind import blind_rows
 from mia_batch.attacks.features import feature_rows
 from mia_batch.attacks.grouping import group_codes, twins
+from mia_batch.attacks.inclusion import inclusion_doubt
 from mia_batch.attacks.references import TRAJECTORY_PHI
-from mia_batch.attacks.registry import ATTACKS, CHECKS
+from mia_batch.attacks.registry import ATTACKS, CHECKS, needs_references
 from mia_batch.attacks.sides import References
 from mia_batch.attacks.split import check_arrays
 from mia_batch.attacks.stacked import stack_columns
@@ -139,7 +141,7 @@ def make_results(
         for name, settings in told.items()
     }
     executor = open_executor(attack, samples, chain.from_iterable(tasks.values()), n_jobs=n_jobs, directory=directory)
-    begun = time.time()
+    begun, doubt = time.time(), _doubt_of(samples)
 
     def finish(name: str, found: Mapping[str, Any], trace: Sequence[Done], failure: str) -> None:
         made = _result(name, samples, told[name], found, failure)
@@ -149,6 +151,7 @@ def make_results(
             "backend": attack.backend, "n_jobs": executor.n_workers, "seconds": time.time() - begun,
             "tasks": [_times(done, begun) for done in trace],
         }  # fmt: skip
+        more |= {INCLUSION_DOUBT: doubt} if doubt and needs_references(name) else {}
         result = dataclasses.replace(made, provenance={**made.provenance, **more})
         _log_result(result)
         on_result(result)
@@ -170,6 +173,12 @@ def _result(
         return (ATTACKS | CHECKS)[name].result(samples, settings, found)
     except CannotEvaluate as error:
         return not_evaluable(name, samples.member, str(error))
+
+
+def _doubt_of(samples: Samples) -> str:
+    """What references say against what they are stated to be trained on."""
+    _, others, inside = (samples.columns.get(name) for name in REFERENCE_COLUMNS)
+    return "" if others is None or inside is None else inclusion_doubt(others, inside)
 
 
 def _times(done: Done, begun: float) -> dict[str, Any]:

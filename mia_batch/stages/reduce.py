@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import BLIND, AttackResult, taken
+from mia_batch.attacks.base import BLIND, INCLUSION_DOUBT, AttackResult, taken
 from mia_batch.attacks.grouping import design_effects, group_codes, twins
 from mia_batch.attacks.trajectories import lt_iqr
 from mia_batch.data.selection import canaries
@@ -50,7 +50,7 @@ from mia_batch.stages.evaluable import look_at_model
 from mia_batch.stages.records import make_records
 from mia_batch.stages.slices import look_at_slices
 from mia_batch.stages.trajectory_columns import Checkpoint, earlier_checkpoints, losses_of
-from mia_batch.verdict.cautions import AUGMENTED
+from mia_batch.verdict.cautions import AUGMENTED, inclusion_caution
 from mia_batch.verdict.duplicates import IMPORTED, NOT_KNOWN, duplicates_caution
 from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, gap_exceeds, low_accuracy, not_known, too_coarse
 from mia_batch.verdict.gate import decide
@@ -261,7 +261,9 @@ def conclude(
             gap_exceeds(model, gate) or not_known(model) or too_coarse(model)
             or missed(attacks, _looks(features, next(made[name] for name in attacks), group), gate)
         ),
-        cautions=(*_cautions(config, features, twin, model), *_not_run(results), *checks.cautions),
+        cautions=(
+            *_cautions(config, features, twin, model), *_not_run(results), *_of_references(results), *checks.cautions,
+        ),
         baseline=checks.baseline,
     ), privacy_audit)  # fmt: skip
     summary = with_checks(build_summary(
@@ -304,6 +306,13 @@ def _not_run(results: Mapping[str, AttackResult]) -> list[str]:
         if result.not_run:
             by_reason.setdefault(result.reason, []).append(name)
     return [f"not run, because {reason}: {', '.join(names)}." for reason, names in by_reason.items()]
+
+
+def _of_references(results: Mapping[str, AttackResult]) -> list[str]:
+    """What references say against what they are stated to be trained on."""
+    kept = {name: result.provenance.get(INCLUSION_DOUBT, "") for name, result in results.items()}
+    caution = inclusion_caution({name: doubt for name, doubt in kept.items() if doubt})
+    return [caution] if caution else []
 
 
 def audit_privacy(

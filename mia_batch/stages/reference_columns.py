@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.base import REFERENCE_COLUMNS
-from mia_batch.attacks.inclusion import inclusion_problem, is_complement_of_target, own_areas
-from mia_batch.attacks.registry import ATTACKS
+from mia_batch.attacks.inclusion import inclusion_problem, is_complement_of_target, own_areas, own_areas_said
+from mia_batch.attacks.registry import needs_references
 from mia_batch.data.digests import refuse_twins
 from mia_batch.errors import InputError
 from mia_batch.rundir.features import Features
@@ -31,7 +30,7 @@ Floats = NDArray[np.float64]
 def reference_columns(
     config: Config, manifest: Manifest, features: Features, methods: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
-    """The columns `REFERENCE_COLUMNS` of the samples; none where no method needs them, or there are no references.
+    """The columns `REFERENCE_COLUMNS` of `attacks.base`; none where no method needs them, or there are no references.
 
     References that were trained on exactly the non-members are left out: what they say follows from the membership that
     is to be found.
@@ -46,7 +45,7 @@ def reference_columns(
         InputError: outputs are missing or of other inputs, the inclusion file is not of these samples, or who was
             trained on what betrays the target's members.
     """
-    needed = any(not ATTACKS[method].needs.isdisjoint(REFERENCE_COLUMNS) for method in methods)
+    needed = any(needs_references(method) for method in methods)
     return audited_references(manifest, features) if config.references is not None and needed else {}
 
 
@@ -67,7 +66,7 @@ def audited_references(manifest: Manifest, features: Features) -> dict[str, NDAr
     refuse_betrayal(where, included[:, kept], features.member, [names[k] for k in kept])
     own, phi = answers_of(manifest, features, kept)
     included = np.ascontiguousarray(included[:, kept])
-    refuse_another_order(where, phi, included)
+    refuse_turned_round(where, phi, included)
     return {"query_phi": own, "reference_phi": phi, "reference_in": included}
 
 
@@ -134,8 +133,8 @@ def refuse_betrayal(
         raise InputError(f"{where}: must not betray members: {problem}")
 
 
-def refuse_another_order(where: str, phi: Floats, included: NDArray[np.int8]) -> None:
-    """Refuse inclusion that is turned round, and warn of one that the references' own answers do not bear out.
+def refuse_turned_round(where: str, phi: Floats, included: NDArray[np.int8]) -> None:
+    """Refuse inclusion of which the references' own answers say the opposite.
 
     Args:
         where: for the message, what says who was trained on what.
@@ -146,14 +145,9 @@ def refuse_another_order(where: str, phi: Floats, included: NDArray[np.int8]) ->
         InputError: it is turned round.
     """
     areas = own_areas(phi, included)
-    best = max(areas, key=lambda each: each.value, default=None)
-    if best is None:
-        return
-    told = f"the references' phi tells what they were trained on with AUC {best.value:.4f} at most"
-    if all(each.high < 0.5 for each in areas):
-        raise InputError(f"{where}: must be 1 where a reference was trained on a sample, got {told}")
-    if all(each.low <= 0.5 for each in areas):
-        log.warning("%s: %s; is it in the order of the samples?", where, told)
+    if areas and all(each.high < 0.5 for each in areas):
+        rule = "must be 1 where a reference was trained on a sample"
+        raise InputError(f"{where}: {rule}, got {own_areas_said(areas)}")
 
 
 def missing_outputs(manifest: Manifest, features: Features) -> str:

@@ -95,6 +95,17 @@ def _unjudged_caution(reasons: Mapping[str, str]) -> str | None:
     return f"not evaluable, and therefore not judged: {'; '.join(parts)}." if parts else None
 
 
+def inclusion_caution(doubts: Mapping[str, str]) -> str | None:
+    """Attacks by whose references' own answers the stated inclusion is not theirs, and what those answers say."""
+    if not doubts:
+        return None
+    said = "; ".join(dict.fromkeys(doubts.values()))
+    return (
+        f"{said}. Either references.inclusion is in another order than the samples, or references have learned nothing "
+        f"of single samples: whatever the model leaks, such attacks find nothing: {', '.join(doubts)}."
+    )
+
+
 AUGMENTED = (
     "members were cropped and flipped, non-members were not (augment_members): the attacks may tell that apart."
 )

@@ -9,7 +9,13 @@ import pytest
 from made_references import BY_NAME, NAMES, answers, can_be_made, pairs_by_coins, references_of, result_of, samples_of
 from scipy import stats
 
-from mia_batch.attacks.inclusion import complements, inclusion_problem, is_complement_of_target, own_areas
+from mia_batch.attacks.inclusion import (
+    complements,
+    inclusion_doubt,
+    inclusion_problem,
+    is_complement_of_target,
+    own_areas,
+)
 from mia_batch.metrics.ranking import auc
 from mia_batch.samples import Samples
 
@@ -196,3 +202,7 @@ def test_what_references_know_of_their_own_training_shows_inclusion_that_is_not_
     assert all(each.high < 0.5 for each in own_areas(phi, 1 - inside))
     assert all(each.low <= 0.5 <= each.high for each in own_areas(phi, rng.permutation(inside)))
     assert len(own_areas(phi, np.column_stack([inside[:, :2], np.zeros(2000, np.int8)]))) == 2
+    assert inclusion_doubt(phi, inside) == inclusion_doubt(phi, np.zeros_like(inside)) == ""
+    assert inclusion_doubt(phi, np.column_stack([inside[:, 0], rng.permutation(inside[:, 1:])])) == ""
+    told = "the references' phi tells what they were trained on with AUC 0."
+    assert inclusion_doubt(phi, rng.permutation(inside)).startswith(told)

@@ -19,6 +19,7 @@ import yaml
 from reference_runs import Difference, write_inclusion
 from running import REPO, one_line, run_job
 
+from mia_batch.attacks.base import INCLUSION_DOUBT
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stop import StopRequest
@@ -146,6 +147,7 @@ def test_an_attack_gets_them_in_the_order_of_its_audit_and_other_attacks_are_not
     assert attack(load_config(plain), run, None, StopRequest()) == OK
     result = read_attack(run.attack("difference"))
     assert not result.reason
+    assert "with AUC" in result.provenance[INCLUSION_DOUBT]  # nothing has trained the references
     assert run.attack("threshold_loss").stat().st_mtime_ns == before
 
     features, found = read_features(run.features), read_columns(plain, run.root)

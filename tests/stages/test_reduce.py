@@ -18,7 +18,7 @@ import yaml
 from running import run_job
 
 from mia_batch import json_text
-from mia_batch.attacks.base import BLIND, AttackResult
+from mia_batch.attacks.base import BLIND, INCLUSION_DOUBT, AttackResult
 from mia_batch.cli import main
 from mia_batch.metrics.epsilon import out_of_fold_decisions, out_of_fold_ranks
 from mia_batch.metrics.registry import EPSILONS
@@ -601,6 +601,22 @@ def test_epsilon_in_the_table_and_in_the_files(make_run: Callable[..., Run], cap
 
 
 # --- what is said of the data ----------------------------------------------------------------------------------------
+
+
+def test_the_verdict_says_which_attacks_are_by_an_inclusion_that_references_do_not_bear_out(
+    make_run: Callable[..., Run],
+) -> None:
+    run, doubt = make_run(3.0), "the references' phi tells what they were trained on with AUC 0.5012 at most"
+
+    def said() -> list[str]:
+        reduce_main(run.arguments)
+        return [each for each in read_summary(run.paths.summary_json).verdict.cautions if doubt in each]
+
+    assert said() == []
+    run.attack("knn", provenance={**read_attack(run.paths.attack("knn")).provenance, INCLUSION_DOUBT: doubt})
+    (caution,) = said()
+    assert caution.startswith(doubt)
+    assert caution.endswith("whatever the model leaks, such attacks find nothing: knn.")
 
 
 @pytest.mark.parametrize(
