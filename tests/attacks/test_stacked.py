@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mia_batch.attacks.base import STACK, AttackResult, AttackSettings
 from mia_batch.attacks.sides import References
@@ -209,6 +210,26 @@ def test_without_a_leak_it_finds_nothing() -> None:
         areas.append(auc(member, result_of("stack_lr", samples_of(references, member)).scores))
     assert abs(np.mean([area.value for area in areas]) - 0.5) < 4 * 0.041 / np.sqrt(60)  # 0.041: of 100 against 100
     assert sum(not area.low <= 0.5 <= area.high for area in areas) <= 9  # at 5 %: in 99.8 %
+
+
+@pytest.mark.parametrize("n_pairs", [3, 8])
+def test_on_permuted_inclusion_of_networks_that_leak_it_finds_nothing(n_pairs: int) -> None:
+    """Pairs together, and the target's membership with them: mean AUC .5, and 1 % of non-members pass at 1 %."""
+    areas, covered, passed, n_trials = [], [], [], 30
+    for seed in range(n_trials):
+        references, member = drawn(600, n_pairs, leak=2.0, seed=seed)
+        order = np.random.default_rng((seed, n_pairs)).permutation(len(member))
+        null = References(references.target, references.others, references.inside[order], references.label)
+        result = result_of("stack_lr", samples_of(null, member[order]))
+        area = auc(result.member, result.scores)
+        areas.append(area.value)
+        covered.append(area.low <= 0.5 <= area.high)
+        nonmembers = result.scores[result.member == 0]
+        limit = np.sort(nonmembers[::2])[-2]  # 2 of some 150 above or at it
+        passed.append(np.mean(nonmembers[1::2] > limit) - 2 / (len(nonmembers[::2]) + 1))
+    assert abs(np.mean(areas) - 0.5) < 4 * np.std(areas) / n_trials**0.5
+    assert sum(covered) >= stats.binom.ppf(1e-5, n_trials, 0.94)
+    assert abs(np.mean(passed)) < 4 * np.std(passed) / n_trials**0.5
 
 
 def test_references_that_were_drawn_to_exact_halves_are_refused() -> None:

@@ -4,8 +4,8 @@
     python tests/bench/references.py --rows 10000 --references 10
 
 RMIA's peer compares every sample with every z of the population, in blocks of rows, as arXiv 2312.03262 states it.
-LiRA's goes through the samples one by one, with scipy's normal density, as the code of arXiv 2112.03570 does; it is
-measured on a part of the rows.
+LiRA's goes through the samples one by one, with scipy's normal density. Both peers do all of the rows.
+Stacked references are timed on samples and references of their own, as their work grows with both.
 """
 
 from __future__ import annotations
@@ -24,12 +24,23 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))  # run as a script, not by pytest
 from made_references import NAMES, audit, references_of, result_of
 
+from mia_batch.attacks.base import AttackResult
 from mia_batch.attacks.lira import lira
 from mia_batch.attacks.ratio import log_ratio, rmia_scores
 from mia_batch.attacks.sides import References
+from mia_batch.attacks.stacked import stack_columns
+from mia_batch.metrics.ranking import auc
 from mia_batch.process.resources import available_cpus
+from mia_batch.settings.schema import AttackConfig
+from mia_batch.stages.attack import make_samples, run_attacks
 
 BLOCK = 500  # rows of the all-pairs matrix at a time
+STACK_ROWS, STACK_REFERENCES, STACK_SECONDS = 10_000, 10, 180
+STACKS: dict[str, Any] = {
+    "stack_lr": {"C": [0.001, 0.01, 0.1, 1.0, 10.0]},
+    "stack_hgb": {"max_iter": [100], "learning_rate": [0.03, 0.1], "max_leaf_nodes": [7, 15, 31]},
+    "stack_rf": {"n_estimators": [100], "max_depth": [5, 10, None], "min_samples_leaf": [1, 4]},
+}
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -58,11 +69,6 @@ def lira_loop(refs: References) -> np.ndarray:
     return found
 
 
-def part_of(refs: References, n: int) -> References:
-    """The first rows."""
-    return References(refs.target[:n], refs.others[:n], refs.inside[:n])
-
-
 def compare(name: str, ours: float, peer: float, at_least: float, difference: float) -> bool:
     """Print a line; whether the ratio is as large as asked."""
     factor = peer / ours
@@ -84,14 +90,11 @@ def compare_rmia(refs: References, member: np.ndarray, gamma: float = 1.0) -> bo
     return fine
 
 
-def compare_lira(refs: References, n_looped: int) -> bool:
+def compare_lira(refs: References) -> bool:
     """The whole attack."""
     ours, scores = timed(lambda: lira(refs).values[:, 0])
-    n = min(n_looped, len(scores))
-    peer, looped = timed(lambda: lira_loop(part_of(refs, n)))
-    print(f"(the loop on {n} of {len(scores)} samples, scaled)")
-    difference = np.abs(scores[:n] - looped).max()
-    return compare("LiRA, against a loop over samples", ours, peer * len(scores) / n, 20, difference)
+    peer, looped = timed(lambda: lira_loop(refs))
+    return compare("LiRA, against a loop over samples", ours, peer, 20, np.abs(scores - looped).max())
 
 
 def _seconds(job: tuple[str, int, int]) -> tuple[str, float]:
@@ -110,19 +113,37 @@ def all_attacks(rows: int, k: int, n_jobs: int) -> bool:
     return total / n_jobs < 30
 
 
+def stacks(n_jobs: int) -> bool:
+    """Seconds of stacked references, from what references say to scores of the target."""
+    settings = AttackConfig(methods=[{"method": name, "params": grid} for name, grid in STACKS.items()])
+    made = audit(STACK_ROWS, STACK_REFERENCES)
+    refs = references_of(made)
+
+    def work() -> dict[str, AttackResult]:
+        rows = stack_columns(refs, cv=settings.cv, max_rows=settings.max_rows, seed=settings.seed)
+        return run_attacks(make_samples(made.member, settings, **made.columns, **rows), settings, n_jobs=n_jobs)
+
+    seconds, found = timed(work)
+    areas = ", ".join(f"{name} AUC {auc(result.member, result.scores).value:.3f}" for name, result in found.items())
+    print(f"{STACK_ROWS} samples x {STACK_REFERENCES} references: {areas}")
+    print(f"all three stacks: {seconds:.1f} s on {n_jobs} cores (under {STACK_SECONDS})")
+    return seconds < STACK_SECONDS
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--references", type=int, default=64)
-    parser.add_argument("--looped", type=int, default=10_000, help="rows that the loop over samples is measured on")
     parser.add_argument("--n-jobs", type=int, default=available_cpus())
     args = parser.parse_args()
     samples = audit(args.rows, args.references)
     refs = references_of(samples)
     print(f"{args.rows} samples x {args.references} references; {args.n_jobs} cores\n")
-    fine = [compare_rmia(refs, samples.member), compare_lira(refs, args.looped)]
+    fine = [compare_rmia(refs, samples.member), compare_lira(refs)]
     print()
     fine.append(all_attacks(args.rows, args.references, args.n_jobs))
+    print()
+    fine.append(stacks(args.n_jobs))
     return 0 if all(fine) else 1
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import networks
+import numpy as np
 import process_tree
 import pytest
 import scaling
@@ -84,3 +85,32 @@ class TestNetworks:
         (network,) = (network for network in networks.NETWORKS if network.name == "one_logit")
         line, right = networks.row(networks.Cell(network, leaks, tmp_path))
         assert right, line
+
+
+class TestWhichAttack:
+    def test_a_target_has_whole_pairs_and_never_its_complement(self) -> None:
+        which = pytest.importorskip("which_attack")
+        for target in range(18):
+            for k in (1, 2, 4, 8, 16):
+                found = which.references_of(18, target, k)
+                assert len(set(found)) == k
+                assert not {target, target ^ 1} & set(found)
+                assert k == 1 or {each ^ 1 for each in found} == set(found)
+
+    def test_a_cell_and_what_few_nonmembers_resolve(self) -> None:
+        which = pytest.importorskip("which_attack")
+        assert which.cell([0.5, 0.25, 1.0]) == ".500 (.250 to 1.000)"
+        member = np.arange(4000) % 2 == 0
+        assert list(which.measured(member, np.arange(4000.0))) == ["AUC", "TPR at 1.0% FPR"]
+        assert which.measured(member, member.astype(float)) == {"AUC": 1.0, "TPR at 1.0% FPR": 1.0}
+        more = np.arange(20_000) % 2 == 0
+        assert "TPR at 0.1% FPR" in which.measured(more, np.arange(20_000.0))
+
+    def test_a_small_pool_is_attacked(self, capsys: pytest.CaptureFixture) -> None:
+        """Two pairs: one plays the target, the other are its references."""
+        which = pytest.importorskip("which_attack")
+        pool = which.make_pool(400, 4, 30, seed=1)
+        assert capsys.readouterr().err.count("of its samples") == 4
+        scores = which.scores_of(pool, 0, 2, ["threshold_loss", "rmia", "lira"])
+        assert list(scores) == ["threshold_loss", "rmia"]  # two references a side are too few for `lira`
+        assert which.measured(pool.included[0], scores["rmia"])["AUC"] > 0.6
