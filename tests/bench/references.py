@@ -38,6 +38,8 @@ BLOCK = 500  # rows of the all-pairs matrix at a time
 STACK_ROWS, STACK_REFERENCES, STACK_SECONDS = 10_000, 10, 180
 STACKS: dict[str, Any] = {
     "stack_lr": {"C": [0.001, 0.01, 0.1, 1.0, 10.0]},
+    "stack_knn": {"n_neighbors": [15, 51]},
+    "stack_mlp": {"hidden_layer_sizes": [(32,)], "alpha": [0.001]},
     "stack_hgb": {"max_iter": [100], "learning_rate": [0.03, 0.1], "max_leaf_nodes": [7, 15, 31]},
     "stack_rf": {"n_estimators": [100], "max_depth": [5, 10, None], "min_samples_leaf": [1, 4]},
 }
@@ -126,7 +128,7 @@ def stacks(n_jobs: int) -> bool:
     seconds, found = timed(work)
     areas = ", ".join(f"{name} AUC {auc(result.member, result.scores).value:.3f}" for name, result in found.items())
     print(f"{STACK_ROWS} samples x {STACK_REFERENCES} references: {areas}")
-    print(f"all three stacks: {seconds:.1f} s on {n_jobs} cores (under {STACK_SECONDS})")
+    print(f"all five stacks: {seconds:.1f} s on {n_jobs} cores (under {STACK_SECONDS})")
     return seconds < STACK_SECONDS
 
 
