@@ -145,7 +145,7 @@ def make_results(
 
     def finish(name: str, found: Mapping[str, Any], trace: Sequence[Done], failure: str) -> None:
         made = _result(name, samples, told[name], found, failure)
-        more = {
+        more: dict[str, Any] = {
             "eval": attack.eval, "eval_fraction": attack.eval_fraction, "cv": attack.cv, "features": attack.features,
             "n_fit": max(len(split.fit) for split in samples.splits),
             "backend": attack.backend, "n_jobs": executor.n_workers, "seconds": time.time() - begun,

@@ -556,6 +556,16 @@ def test_references_and_slices_and_records(rows: dict[str, np.ndarray]) -> None:
     assert result.summary.provenance["digests"].keys() >= {"reference_phi", "reference_in"}
 
 
+def test_inclusion_in_another_order_than_the_samples_is_doubted(rows: dict[str, np.ndarray]) -> None:
+    logits, inside = made_references()
+    given = {name: rows[name] for name in ("logits", "labels", "member")}
+    for stated, doubted in ((inside, 0), (np.random.default_rng(0).permutation(inside, axis=1), 1)):
+        result = audit(**given, attacks=["threshold_loss", "lira_fixed"], references=(logits, stated), n_jobs=1)
+        said = [each for each in result.verdict.cautions if "is in another order than the samples" in each]
+        assert len(said) == doubted
+        assert all(each.endswith("find nothing: lira_fixed.") for each in said)
+
+
 # --- the manual ------------------------------------------------------------------------------------------------------
 
 
