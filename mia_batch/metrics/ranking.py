@@ -174,6 +174,67 @@ def tpr_at_fpr_bounds(
     return top.lower(alpha_low), top.upper(alpha_high)
 
 
+@dataclass(frozen=True)
+class RocBand:
+    """A ROC curve with pointwise bounds, (n_points,) each.
+
+    Attributes:
+        fpr: ascending, in (0, 1].
+        tpr: the largest TPR over thresholds whose FPR is at most that; NaN with one class only.
+        low: lower bound of the TPR at that FPR in the population, as of `tpr_at_fpr`.
+        high: upper bound.
+    """
+
+    fpr: Floats
+    tpr: Floats
+    low: Floats
+    high: Floats
+
+
+def roc_fprs(n_nonmembers: int, *, n_points: int = 32) -> Floats:
+    """FPRs at which a ROC curve of so many non-members is drawn: steps that are there, and `FPRS`, ascending.
+
+    Args:
+        n_nonmembers: 1 or more.
+        n_points: so many at most beside `FPRS`, evenly on a logarithmic axis.
+    """
+    steps = np.unique(np.round(np.geomspace(1, n_nonmembers, n_points))) / n_nonmembers
+    return np.unique(np.concatenate([steps, FPRS]))
+
+
+def roc_band(member: ArrayLike, scores: ArrayLike, fprs: ArrayLike, *, level: float = LEVEL) -> RocBand:
+    """`tpr_at_fpr` at many FPRs of the same samples, which are sorted once.
+
+    Each interval holds for itself, not all of them at once.
+
+    Args:
+        member: membership, 0 or 1, shape (n_samples,).
+        scores: shape (n_samples,), any number except NaN, higher for members.
+        fprs: shape (n_points,), in [0, 1].
+        level: confidence level in (0, 1).
+
+    Returns:
+        With one class only TPRs are NaN, and the bounds 0 and 1.
+
+    Raises:
+        ValueError: wrong shape, values out of range, or a level out of range.
+    """
+    positives, negatives = (np.sort(side) for side in split_scores(member, scores))
+    check_level(level)
+    points = np.asarray(fprs, dtype=np.float64)
+    for fpr in points:
+        check_unit("fpr", fpr)
+    if missing_side(positives, negatives):
+        return RocBand(points, np.full(len(points), np.nan), np.zeros(len(points)), np.ones(len(points)))
+    found = [_roc_point(_Top.of_sorted(positives, negatives, float(fpr)), (1 - level) / 2) for fpr in points]
+    return RocBand(points, *np.array(found).reshape(-1, 3).T)
+
+
+def _roc_point(top: _Top, tail: float) -> tuple[float, float, float]:
+    found = estimate(top.caught(_allowed(top.fpr, top.n)) / top.m, (top.lower(tail), top.upper(tail)))
+    return found.value, found.low, found.high
+
+
 def predictive_value_at_fpr(
     member: ArrayLike, scores: ArrayLike, fpr: float, *, prior: float, level: float = LEVEL
 ) -> Estimate:
@@ -249,12 +310,34 @@ class _Top:
 
     @classmethod
     def of(cls, positives: Floats, negatives: Floats, fpr: float) -> _Top:
-        m, n = len(positives), len(negatives)
+        """Of scores in any order."""
+        highest = _highest(negatives, cls._n_highest(len(negatives), fpr))
+        over = np.sort(positives[positives > highest[-1]])
+        return cls._of(highest, over, (len(positives), len(negatives)), fpr)
+
+    @classmethod
+    def of_sorted(cls, positives: Floats, negatives: Floats, fpr: float) -> _Top:
+        """Of ascending scores: what many FPRs of the same samples cost is then the sorting, once."""
+        highest = negatives[::-1][: cls._n_highest(len(negatives), fpr)]
+        over = positives[np.searchsorted(positives, highest[-1], "right") :]
+        return cls._of(highest, over, (len(positives), len(negatives)), fpr)
+
+    @staticmethod
+    def _ranks(n: int, fpr: float) -> tuple[int, int, float]:
+        """The first and the last k of Bin(n, fpr) beyond which is less than _NEGLIGIBLE, and its deviation."""
         reach = math.sqrt(n * fpr * (1 - fpr))
         first = max(0, math.floor(n * fpr - 9 * reach) - 30)
-        last = min(n, math.ceil(n * fpr + 9 * reach) + 30)  # beyond is less than _NEGLIGIBLE
-        highest = _highest(negatives, min(n, last + 1))
-        over = np.sort(positives[positives > highest[-1]])
+        return first, min(n, math.ceil(n * fpr + 9 * reach) + 30), reach
+
+    @classmethod
+    def _n_highest(cls, n: int, fpr: float) -> int:
+        return min(n, cls._ranks(n, fpr)[1] + 1)
+
+    @classmethod
+    def _of(cls, highest: Floats, over: Floats, sides: tuple[int, int], fpr: float) -> _Top:
+        """Of the highest non-members, highest first, and the members above the last of them, ascending."""
+        m, n = sides
+        first, last, reach = cls._ranks(n, fpr)
         counts = len(over) - np.searchsorted(over, highest, "right")
         weight = stats.binom.pmf(np.arange(first, last + 1), n, fpr)
         weight[weight < _NEGLIGIBLE] = 0.0

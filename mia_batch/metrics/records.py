@@ -160,6 +160,37 @@ def highest_rows(of_attacks: Iterable[NDArray[np.int64]], n_samples: int, most: 
     return np.sort(np.argsort(best, kind="stable")[:most])
 
 
+class Exposure:
+    """Which members attacks expose most, from what one attack after the other says of all samples.
+
+    Attributes:
+        n_claims: attacks that call each sample a member, (n_samples,).
+        rank: the best that an attack gives it, 1 or more, (n_samples,); above n_samples where none has scored it.
+        attack: number of the attack that does, (n_samples,), from 0.
+        p: conformal p-value by that attack, (n_samples,); 1 where none has scored it.
+    """
+
+    def __init__(self, n_samples: int) -> None:
+        self.n_claims = np.zeros(n_samples, dtype=np.int32)
+        self.rank = np.full(n_samples, n_samples + 1)
+        self.attack = np.zeros(n_samples, dtype=np.int32)
+        self.p = np.ones(n_samples)
+        self._n_attacks = 0
+
+    def add(self, rank: NDArray[np.int64], claimed: NDArray[np.bool_], p: Floats) -> None:
+        """Take what the next attack says: (n_samples,) each, rank 0 where it has no score; of equal scores the last."""
+        self.n_claims += claimed & (rank > 0)
+        better = (rank > 0) & (rank < self.rank)
+        self.rank[better], self.p[better] = rank[better], p[better]
+        self.attack[better] = self._n_attacks
+        self._n_attacks += 1
+
+    def most(self, member: ArrayLike, n: int) -> NDArray[np.int64]:
+        """At most n of the members that some attack has scored: the most claimed first, then those of the best rank."""
+        rows = np.flatnonzero(check_binary("member", member, len(self.rank)) & (self.rank <= len(self.rank)))
+        return rows[np.lexsort((self.rank[rows], -self.n_claims[rows]))][:n]
+
+
 def _check(name: str, values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:

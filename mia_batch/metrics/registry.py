@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from mia_batch.metrics.base import (
@@ -29,7 +30,16 @@ from mia_batch.metrics.epsilon import (
     one_run_epsilon,
     one_run_epsilon_fdp,
 )
-from mia_batch.metrics.ranking import FPRS, advantage, auc, fpr_name, predictive_value_of, tpr_at_fpr
+from mia_batch.metrics.ranking import (
+    FPRS,
+    RocBand,
+    advantage,
+    auc,
+    fpr_name,
+    predictive_value_of,
+    roc_band,
+    tpr_at_fpr,
+)
 
 Pair = tuple[ArrayLike, ArrayLike]  # membership and decisions or scores, shape (n_samples,) each
 
@@ -201,3 +211,18 @@ def bounded(compute: Callable[..., Estimate], whole: Pair, *some: Pair) -> Estim
         low, high = (compute(*each) for each in some)
     bounds = low.low if low.defined else 0.0, high.high if high.defined else max(1.0, found.high)
     return estimate_of(found.value, bounds, found.reason)
+
+
+def roc(
+    member: ArrayLike, scores: ArrayLike, fprs: ArrayLike, *, level: float = LEVEL, effects: Effects = INDEPENDENT
+) -> RocBand:
+    """`ranking.roc_band` of all samples, with the bounds of so many as are independent: see `views`.
+
+    At an FPR of `FPRS` it is what `evaluate` says there.
+    """
+    whole, *some = views(member, scores, effects)
+    band = roc_band(*whole, fprs, level=level)
+    if not some:
+        return band
+    low, high = (roc_band(*each, fprs, level=level) for each in some)
+    return RocBand(band.fpr, band.tpr, np.fmin(low.low, band.tpr), np.fmax(high.high, band.tpr))

@@ -56,6 +56,11 @@ def load_network(model: ModelConfig, image_size: Sequence[int] | None) -> nn.Cel
     return network
 
 
+def n_parameters(network: nn.Cell) -> int:
+    """How many numbers training has fitted: the weights, without running means and variances."""
+    return sum(parameter.size for parameter in network.get_parameters() if parameter.requires_grad)
+
+
 def load_weights(network: nn.Cell, model: ModelConfig) -> None:
     """Put the weights of a model's checkpoint into its network, which may have others.
 

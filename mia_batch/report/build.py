@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.metrics.base import LEVEL, Estimate
@@ -14,8 +17,11 @@ from mia_batch.report.summary import (
     SCHEMA,
     BlindSummary,
     BoundSummary,
+    CandidateSummary,
     ChecksSummary,
+    DetectableSummary,
     EpsilonSummary,
+    FactsSummary,
     GuessesSummary,
     MethodSummary,
     MetricSummary,
@@ -28,10 +34,14 @@ from mia_batch.report.summary import (
     VerdictSummary,
     plain,
 )
+from mia_batch.settings.schema import DossierConfig
 from mia_batch.verdict.checks import Checks
+from mia_batch.verdict.detectable import PASSING, POWER, Detectable
 from mia_batch.verdict.evaluability import Evaluability, Side
 from mia_batch.verdict.privacy import Privacy, PrivacyAudit, Randomised
 from mia_batch.verdict.rules import Gate, Verdict
+
+N_CANDIDATES = 10  # of a grid search, that the summary has
 
 
 def build_summary(
@@ -102,6 +112,44 @@ def with_counts(summary: Summary, *, n_twins: int | None, n_groups: int) -> Summ
     return summary.model_copy(update={"samples": samples})
 
 
+def with_facts(
+    summary: Summary, *, detectable: Detectable | None, dossier: DossierConfig, not_tried: Mapping[str, str]
+) -> Summary:
+    """The summary with what the audit could have found, facts of model and data, and attacks that were not tried.
+
+    Args:
+        summary: with its provenance.
+        detectable: None where no rule is about balanced accuracy.
+        dossier: what the configuration states.
+        not_tried: the reason, by attack.
+    """
+    return summary.model_copy(update={
+        "detectable": _detectable(detectable) if detectable else None,
+        "facts": _facts(summary, dossier), "not_tried": dict(not_tried),
+    })  # fmt: skip
+
+
+def _detectable(found: Detectable) -> DetectableSummary:
+    never = found.needed is not None and math.isinf(found.needed)
+    return DetectableSummary(
+        effect=found.effect, power=POWER, needed=plain(found.needed), passing=PASSING, never=never
+    )  # fmt: skip
+
+
+def _facts(summary: Summary, dossier: DossierConfig) -> FactsSummary:
+    """The network's parameters are of the last launch that has counted them."""
+    launches = summary.provenance.get("launches", [])
+    counted = [launch["parameters"] for launch in launches if launch.get("parameters")]
+    members = summary.checks.parity.configured[0] if summary.checks else summary.samples.n_members
+    parameters = counted[-1] if counted else dossier.parameters
+    records = dossier.training_records or members or None
+    return FactsSummary(
+        parameters=parameters, parameters_stated=not counted and parameters is not None,
+        training_records=records, training_records_stated=dossier.training_records is not None,
+        parameters_per_record=parameters / records if parameters and records else None,
+    )  # fmt: skip
+
+
 def _audited(model: Evaluability) -> ModelSummary:
     return ModelSummary(
         members=_side(model.members), nonmembers=_side(model.nonmembers), reasons=model.reasons,
@@ -160,8 +208,26 @@ def _method(result: AttackResult, estimates: Mapping[str, Estimate], privacy: Pr
         provenance=plain({name: value for name, value in result.provenance.items() if name not in lifted}),
         reason=result.reason or None,
         not_run=result.not_run,
+        search=tuple(_best_candidates(result.cv_results)),
         epsilon=_epsilon(privacy) if privacy else None,
     )
+
+
+def _best_candidates(cv_results: Mapping[str, list[Any]]) -> Iterator[CandidateSummary]:
+    """The best of a grid by cross-validated accuracy; cross-fitted attacks have searched it once for each split.
+
+    Of a search in rounds the last counts: earlier ones are on fewer samples.
+    """
+    params, rounds = cv_results.get("params", []), np.asarray(cv_results.get("iter", 0))
+    means, stds = (cv_results.get(f"{name}_test_score", [math.nan] * len(params)) for name in ("mean", "std"))
+    found: dict[str, list[tuple[float, float]]] = {}
+    for i, last in enumerate(np.broadcast_to(rounds == rounds.max(initial=0), len(params))):
+        if last:
+            found.setdefault(params[i], []).append((means[i], stds[i]))
+    scores = {key: tuple(np.mean(values, axis=0)) for key, values in found.items()}
+    finite = [key for key in scores if math.isfinite(scores[key][0])]
+    for key in sorted(finite, key=lambda each: -scores[each][0])[:N_CANDIDATES]:
+        yield CandidateSummary(params=json.loads(key), score=plain(scores[key][0]), std=plain(scores[key][1]))
 
 
 def _metric(estimate: Estimate) -> MetricSummary:

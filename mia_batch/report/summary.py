@@ -72,6 +72,14 @@ class EpsilonSummary(_Part):
     guesses: GuessesSummary | None  # None where inclusion was not randomised: there are no one-run bounds
 
 
+class CandidateSummary(_Part):
+    """A candidate of a grid search: its cross-validated accuracy, of several searches of the same grid the mean."""
+
+    params: dict[str, Any]
+    score: float
+    std: float | None  # over folds; of several searches the mean
+
+
 class MethodSummary(_Part):
     """What one attack found; of one that is not evaluable `reason` says why, and no metric has a value."""
 
@@ -87,6 +95,7 @@ class MethodSummary(_Part):
     provenance: dict[str, Any]
     reason: str | None = None
     not_run: bool = False  # with a reason: the samples lack what it needs, and the gate does not look at it
+    search: tuple[CandidateSummary, ...] = ()  # the best of its grid, best first
     epsilon: EpsilonSummary | None = None  # None of an attack that is not evaluable, and in a file of before
 
 
@@ -194,14 +203,28 @@ class ClaimsSummary(_Part):
     nonmembers: int
 
 
+class ExposedSummary(_Part):
+    """A member that attacks rank high."""
+
+    split: str
+    sample_index: int
+    sample_id: str | None
+    label: int | None
+    n_claims: int  # attacks that call it a member at `fdr`
+    rank: int  # the first that an attack gives it, 1 for the highest score
+    attack: str  # which does
+    p: float  # conformal p-value by that attack
+
+
 class RecordsSummary(_Part):
-    """What is in records.csv."""
+    """What is in records.csv, and which members attacks expose most: the most claimed first, then the highest ranks."""
 
     fdr: float  # the share of non-members among an attack's claims is at most this
     n_rows: int  # samples in the file
     n_samples: int  # samples of the audit; where that is more, the file has those that some attack ranks highest
     fewest: int | None  # samples that must be claimed at once, for any to be; None without a score
     claimed: dict[str, ClaimsSummary]  # by attack that has scores, of all samples
+    exposed: tuple[ExposedSummary, ...] = ()
 
 
 class SliceSummary(_Part):
@@ -232,6 +255,31 @@ class SlicesSummary(_Part):
     worst: dict[str, dict[str, WorstSummary]]  # by attack and metric
 
 
+class DetectableSummary(_Part):
+    """What the samples let the audit find by balanced accuracy: the effect with a probability of `power`.
+
+    A model without a leak passes by it with a probability of `passing` from `needed` scored samples a side on. Either is
+    None where no rule asks for it; an effect of 1 or more, and None for `needed` beside `never`, is one that nothing
+    reaches.
+    """
+
+    effect: float | None
+    power: float
+    needed: float | None
+    passing: float
+    never: bool = False
+
+
+class FactsSummary(_Part):
+    """Of the model and its training data: as the run has found, or as the config's section `dossier` states."""
+
+    parameters: int | None
+    parameters_stated: bool
+    training_records: int | None  # where nobody states it, the members of the audit
+    training_records_stated: bool
+    parameters_per_record: float | None
+
+
 class Summary(_Part):
     """Everything that the audit found, and from what: summary.json."""
 
@@ -248,6 +296,9 @@ class Summary(_Part):
     claim: ClaimVerdict | None = None  # None where none was made
     records: RecordsSummary | None = None  # None without records.csv
     slices: SlicesSummary | None = None  # None where none are asked for
+    detectable: DetectableSummary | None = None  # None where no rule is about balanced accuracy
+    facts: FactsSummary | None = None  # None in a file of before
+    not_tried: dict[str, str] = {}  # why, by attack that there is and that was none of the audit's
 
 
 def json_schema() -> dict[str, Any]:

@@ -251,11 +251,12 @@ def _legend(summary: Summary, cell: int) -> list[str]:
     delta = next((method.epsilon.delta for method in summary.methods.values() if method.epsilon), None)
     if delta is not None:
         each = f"each bound at {summary.level:.0%} for itself"
-        lines.append(f"epsilon: at delta {delta:g}, {each}; {_of_training(summary)}")
+        lines.append(f"epsilon: at delta {delta:g}, {each}; {of_training(summary)}")
     return lines
 
 
-def _of_training(summary: Summary) -> str:
+def of_training(summary: Summary) -> str:
+    """Whether epsilon says anything of the training algorithm, in words."""
     coins = summary.randomised
     if coins is None:
         return "inclusion was not randomised, so that none says anything of the training algorithm."

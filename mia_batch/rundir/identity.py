@@ -79,8 +79,8 @@ def attack_identity(manifest: Manifest, method: str) -> dict[str, Any]:
 
 
 def verdict_identity(manifest: Manifest) -> dict[str, Any]:
-    """Of summary.json: the features, every attack, the sections `gate`, `report` and `audit`, and `OF_VERDICT`."""
-    found = _of_sections(manifest, "model", "data", "extract", "gate", "report", "audit", rows=False)
+    """Of summary.json: the features, every attack, the sections that only it depends on, and `OF_VERDICT`."""
+    found = _of_sections(manifest, "model", "data", "extract", "gate", "report", "audit", "dossier", rows=False)
     return found | attacks_identity(manifest) | _trajectory(manifest)  # which records.csv shows
 
 

@@ -23,6 +23,7 @@ class RunPaths:
         self.summary_json = self.root / "summary.json"  # the reducer's summary
         self.summary_csv = self.root / "summary.csv"  # its metrics as rows
         self.records = self.root / "records.csv"  # what each attack says of each sample
+        self.page = self.root / "report.html"  # all of it for people
         self.shadows = self.root / "shadows"  # directory of the reference models that were trained for this run
         self.logs = self.root / "logs"  # directory of the jobs' logs
         self.jobs = self.root / "jobs.json"  # ids of the scheduler's jobs for this run

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -636,7 +637,9 @@ class ReportConfig(Section):
         slices_by: more subsets, one for each value that samples have, by name files with a value for each sample of a
             split.
         fdr: at most this share of what an attack claims in records.csv are non-members.
-        records: how many samples records.csv has at most, those of the highest scores; 0 writes none.
+        records: how many samples records.csv has at most, those of the highest scores; 0 writes none, and report.html
+            lists none.
+        thumbnails: whether report.html shows the images of the most exposed samples. They may be personal data.
         group: the group of users who may read the run; without one it is for its owner alone.
     """
 
@@ -648,6 +651,7 @@ class ReportConfig(Section):
     slices_by: Annotated[dict[str, dict[str, Path]], BeforeValidator(_as_columns)] = Field(default_factory=dict)
     fdr: Annotated[float, Field(gt=0, lt=1)] = 0.1
     records: Annotated[int, Field(ge=0)] = 1_000_000
+    thumbnails: bool = False
     group: Annotated[str, Field(min_length=1)] | None = None
 
     def slice_files(self) -> dict[str, dict[str, Path]]:
@@ -810,6 +814,61 @@ class AuditConfig(Section):
         return Claim(self.claimed_epsilon, self.delta)
 
 
+def _as_day(value: Any) -> str:
+    """A day as ISO 8601 has it; YAML makes a date of it by itself."""
+    try:
+        return date.fromisoformat(value if isinstance(value, str) else value.isoformat()).isoformat()
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError("must be a day, such as 2030-12-31") from None
+
+
+Words = Annotated[str, Field(min_length=1)]
+
+
+class DossierConfig(Section):
+    """What report.html says beside the figures, for the file of a data-protection officer. It changes no figure.
+
+    Attributes:
+        organisation: who is responsible for the model.
+        auditor: who made the audit.
+        contact: whom to ask.
+        model: the model's name.
+        version: of the model.
+        purpose: what the model is for.
+        personal_data: what of the training data is personal, and whose it is.
+        unit_of_privacy: what one member stands for, such as one image, or all records of one person.
+        training_records: how many records the model was trained on, where the members are a part of them.
+        parameters: of the model, where the run does not know them, as of imported outputs.
+        nonmembers: how the non-members were drawn.
+        access: what an adversary can ask of the model.
+        knowledge: what an adversary is taken to know.
+        rationale: why this criterion decides.
+        measures: what is done about the result, one item each.
+        retest: the day by which the audit is to be made again, such as 2030-12-31.
+        retest_if: what makes it due earlier.
+        notes: anything else.
+    """
+
+    organisation: Words | None = None
+    auditor: Words | None = None
+    contact: Words | None = None
+    model: Words | None = None
+    version: Words | None = None
+    purpose: Words | None = None
+    personal_data: Words | None = None
+    unit_of_privacy: Words | None = None
+    training_records: Positive | None = None
+    parameters: Positive | None = None
+    nonmembers: Words | None = None
+    access: Words | None = None
+    knowledge: Words | None = None
+    rationale: Words | None = None
+    measures: Annotated[tuple[Words, ...], BeforeValidator(as_tuple)] = ()
+    retest: Annotated[str, BeforeValidator(_as_day)] | None = None
+    retest_if: Words | None = None
+    notes: Words | None = None
+
+
 class TrainConfig(Section):
     """How `jobs/train.py` trains the network on the members.
 
@@ -916,6 +975,7 @@ class Config(Section):
         gate: what is a leak.
         audit: what is claimed.
         references: other trainings of the network.
+        dossier: what the report says beside the figures.
         train: jobs/train.py alone.
     """
 
@@ -929,6 +989,7 @@ class Config(Section):
     gate: GateConfig = GateConfig()
     audit: AuditConfig = AuditConfig()
     references: ReferencesConfig | None = None
+    dossier: DossierConfig = DossierConfig()
     train: TrainConfig = TrainConfig()
 
     def resolved(self) -> dict[str, Any]:
@@ -945,7 +1006,7 @@ class Config(Section):
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelConfig, "data": DataConfig, "extract": ExtractConfig, "attack": AttackConfig,
     "report": ReportConfig, "gate": GateConfig, "audit": AuditConfig,
-    "references": ReferencesConfig, "train": TrainConfig,
+    "references": ReferencesConfig, "dossier": DossierConfig, "train": TrainConfig,
 }
 
 

@@ -139,18 +139,18 @@ def _columns(selection: Selection) -> dict[str, NDArray[Any]]:
     return found | ({"group_name": selection.group_name} if named else {})
 
 
-def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> tuple[Outcome, float]:
+def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> tuple[Outcome, dict[str, Any]]:
     """Load the network on this rank's device and run it over what is left. Collective.
 
     Returns:
-        How it ended, and the seconds of the run without the loading.
+        How it ended, and what was measured: the seconds of the run without the loading, and the network's weights.
     """
     from mia_batch.mpi import affinity
 
     config = work.config
     affinity.share_cores(world, config.extract.device)
     from mia_batch.network.batches import batches, reader
-    from mia_batch.network.checkpoint import load_network
+    from mia_batch.network.checkpoint import load_network, n_parameters
     from mia_batch.network.forward import Predictor
     from mia_batch.network.outputs import Output
     from mia_batch.network.placement import set_up
@@ -177,7 +177,9 @@ def compute(work: Work, world: World, file: RootFile, stop: StopRequest) -> tupl
         n_classes=work.n_classes,
     )
     started = time.monotonic()
-    return extraction.run(work.done, stop), time.monotonic() - started
+    outcome = extraction.run(work.done, stop)
+    forward = round(time.monotonic() - started, 3)
+    return outcome, {"forward_seconds": forward, "parameters": n_parameters(predictor.network)}
 
 
 def _say(trial: Trial) -> None:
@@ -215,11 +217,10 @@ def extract(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
             return OK
         started = time.monotonic()
         with named_in(work.config.path):
-            outcome, forward = compute(work, world, file, stop)
+            outcome, found = compute(work, world, file, stop)
         peaks = [peak for peak in world.allgather(peak_memory()) if peak]
         if world.is_root:
-            measured = {"rows_done_after": outcome.done, "seconds": round(time.monotonic() - started, 3)}
-            measured["forward_seconds"] = round(forward, 3)
+            measured = {"rows_done_after": outcome.done, "seconds": round(time.monotonic() - started, 3), **found}
             end_launch(work.paths, work.manifest.launches[-1], measured | ({"memory": max(peaks)} if peaks else {}))
     finally:
         file.close()

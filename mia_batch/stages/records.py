@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.inputs import NO_GROUP
-from mia_batch.metrics.records import Claims, claims, fewest_claims, highest_rows, ranks
+from mia_batch.metrics.records import Claims, Exposure, claims, fewest_claims, highest_rows, ranks
 from mia_batch.report.records import AttackColumns, write_records
-from mia_batch.report.summary import ClaimsSummary, RecordsSummary
+from mia_batch.report.summary import ClaimsSummary, ExposedSummary, RecordsSummary
 from mia_batch.rundir.features import Features
 from mia_batch.settings.schema import ReportConfig
 
 log = logging.getLogger(__name__)
+N_EXPOSED = 20  # members that the summary names
 Chosen = NDArray[np.int64] | slice
 NOTHING: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
@@ -73,17 +74,30 @@ def read_records(
     """
     attacks = {name: result for name, result in results.items() if not result.reason}
     n_samples, rows = len(features.member), _chosen(attacks, len(features.member), report.records)
-    columns, counts = {}, {}
+    columns, counts, exposed = {}, {}, Exposure(n_samples)
     for name, result in attacks.items():
         found = _claims(result, report.fdr)
         columns[name] = _columns(result, found, rows)
         member = result.scored(result.member)[found.claimed] == 1
         counts[name] = ClaimsSummary(members=int(member.sum()), nonmembers=int((~member).sum()))
+        last = ranks(result.scored(result.scores), last=True)
+        exposed.add(*(_over_all(result, column) for column in (last, found.claimed, found.p)))
     known = _samples(features, rows) | {name: column[rows] for name, column in exposure.items()}
     return Records(known, columns, RecordsSummary(
         fdr=report.fdr, n_rows=len(features.member[rows]), n_samples=n_samples, fewest=_fewest(attacks, report.fdr),
-        claimed=counts,
+        claimed=counts, exposed=tuple(_exposed(features, exposed, list(attacks))),
     ))  # fmt: skip
+
+
+def _exposed(features: Features, exposure: Exposure, attacks: Sequence[str]) -> Iterator[ExposedSummary]:
+    for row in exposure.most(features.member, N_EXPOSED):
+        yield ExposedSummary(
+            split=str(features.split[row]), sample_index=int(features.sample_index[row]),
+            sample_id=None if features.sample_id is None else features.sample_id[row].decode("utf-8"),
+            label=None if features.label is None else int(features.label[row]),
+            n_claims=int(exposure.n_claims[row]), rank=int(exposure.rank[row]),
+            attack=attacks[exposure.attack[row]], p=float(exposure.p[row]),
+        )  # fmt: skip
 
 
 def _chosen(attacks: Mapping[str, AttackResult], n_samples: int, most: int) -> Chosen:

@@ -29,8 +29,10 @@ from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, UndefinedMetr
 from mia_batch.metrics.epsilon import out_of_fold_decisions, out_of_fold_ranks
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
-from mia_batch.report.build import build_summary, with_checks, with_counts
+from mia_batch.report.build import build_summary, with_checks, with_counts, with_facts
+from mia_batch.report.evidence import Evidence
 from mia_batch.report.junit import to_junit
+from mia_batch.report.page import to_page
 from mia_batch.report.summary import Summary, to_csv, to_json
 from mia_batch.report.text import full_text
 from mia_batch.rundir.claim import in_force_with, put_in_force
@@ -47,10 +49,12 @@ from mia_batch.signals import signal_columns
 from mia_batch.stages.arguments import forget_verdict, load_run
 from mia_batch.stages.checks import self_checks
 from mia_batch.stages.evaluable import look_at_model
+from mia_batch.stages.evidence import make_evidence, not_tried
 from mia_batch.stages.records import make_records
 from mia_batch.stages.slices import look_at_slices
 from mia_batch.stages.trajectory_columns import Checkpoint, earlier_checkpoints, losses_of
 from mia_batch.verdict.cautions import AUGMENTED, inclusion_caution
+from mia_batch.verdict.detectable import Detectable, detectable
 from mia_batch.verdict.duplicates import IMPORTED, NOT_KNOWN, duplicates_caution
 from mia_batch.verdict.evaluability import UNKNOWN, Evaluability, gap_exceeds, low_accuracy, not_known, too_coarse
 from mia_batch.verdict.gate import decide
@@ -196,10 +200,11 @@ class Conclusion:
     verdict: Verdict
     metrics: dict[str, dict[str, Estimate]]  # by attack that is evaluable, and name
     summary: Summary
+    effects: dict[str, Effects]  # how many samples count as one, by attack that is evaluable
 
 
-def summarise(config: Config, paths: RunPaths) -> Summary:
-    """Read the run's files, write records.csv from them and build the summary."""
+def summarise(config: Config, paths: RunPaths) -> tuple[Summary, Evidence]:
+    """Read the run's files, write records.csv from them, build the summary and what the page draws beside it."""
     manifest = in_force_with(paths, config)
     refuse_crashed(paths)
     features = read_features(paths.features)
@@ -207,12 +212,11 @@ def summarise(config: Config, paths: RunPaths) -> Summary:
     blind = read_blind(paths, manifest, features)
     put_in_force(paths, manifest)
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    summary = conclude(
-        config, features, results, blind, origin=origin, command=_command(config, paths, BLIND)
-    ).summary  # fmt: skip
+    found = conclude(config, features, results, blind, origin=origin, command=_command(config, paths, BLIND))
     exposure = exposure_of(config, Checkpoint(paths, manifest, features))
     records = make_records(config.report, paths.records, features, results, exposure)
-    return summary.model_copy(update={"records": records})
+    evidence = make_evidence(config, features, results, found.effects, records)
+    return found.summary.model_copy(update={"records": records}), evidence
 
 
 def exposure_of(config: Config, own: Checkpoint) -> dict[str, NDArray[np.float64]]:
@@ -272,11 +276,25 @@ def conclude(
     ), checks)  # fmt: skip
     with named_in(config.path):
         slices = look_at_slices(config.report, features, results, group)
-    summary = summary.model_copy(update={"slices": slices})
+    summary = with_facts(
+        summary.model_copy(update={"slices": slices}), detectable=_detectable(attacks, made, gate, verdict),
+        dossier=config.dossier, not_tried=not_tried(config, features),
+    )  # fmt: skip
     if group is not None:
         n_twins = None if features.content is None else int(twin.sum())
         summary = with_counts(summary, n_twins=n_twins, n_groups=len(np.unique(group[~twin])))
-    return Conclusion(verdict, evaluations, summary)
+    return Conclusion(verdict, evaluations, summary, {name: attack.effects for name, attack in attacks.items()})
+
+
+def _detectable(
+    attacks: Mapping[str, Scored], made: Mapping[str, AttackResult], gate: Gate, verdict: Verdict
+) -> Detectable | None:
+    """None where the verdict does not go by the gate's rules."""
+    first = next(iter(attacks.values()), None)
+    if first is None or gate.by_joint_alone or not verdict.notes:
+        return None
+    (m, n), effects = first.sides, first.effects
+    return detectable(gate, n_attacks=len(made), n_members=m, n_nonmembers=n, effects=effects)
 
 
 def _looks(features: Features, result: AttackResult, group: NDArray[np.integer] | None) -> Looks:
@@ -392,11 +410,13 @@ def reduce(args: argparse.Namespace) -> int:
     """The whole stage; returns the exit code."""
     forget_verdict(args)
     config, paths = load_run(args)
-    summary = summarise(config, paths)
+    summary, evidence = summarise(config, paths)
     write_text(paths.summary_csv, to_csv(summary))
+    write_text(paths.page, to_page(summary, evidence))
     if args.junit:
         write_text(Path(args.junit), to_junit(summary))
     write_text(paths.summary_json, to_json(summary))  # last: it is what says that the stage is done
     width = shutil.get_terminal_size((80, 24)).columns
-    print(full_text(summary, config.report.metrics, width=width), flush=True)
+    print(full_text(summary, config.report.metrics, width=width))
+    print(f"\nReport: {paths.page}", flush=True)
     return BY_OUTCOME[summary.verdict.outcome]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from scipy import stats
 
@@ -49,23 +50,47 @@ def accuracy_rule(gate: Gate) -> Rule | None:
     return next((rule for rule in gate.rules if rule.metric == "balanced_accuracy" and rule.bound == "lower"), None)
 
 
+@dataclass(frozen=True)
+class Detectable:
+    """What the scored samples let an audit find, and when it can pass, by balanced accuracy.
+
+    Attributes:
+        effect: the balanced accuracy that one attack finds with probability `POWER`; above 1 nothing is found; None
+            where the rule finds no leak.
+        needed: scored samples a side from which on a model without any leak passes with probability `PASSING`; infinite
+            where no number does; None where the rule rules none out.
+    """
+
+    effect: float | None
+    needed: float | None
+
+
+def detectable(
+    gate: Gate, *, n_attacks: int, n_members: int, n_nonmembers: int, effects: Effects = INDEPENDENT
+) -> Detectable | None:
+    """None without a rule about balanced accuracy, or without samples of both sides."""
+    rule = accuracy_rule(gate)
+    if rule is None or not n_members or not n_nonmembers:
+        return None
+    independent, alpha = (n_members / effects[0], n_nonmembers / effects[1]), gate.leak_alpha(n_attacks)
+    return Detectable(
+        detectable_accuracy(rule.above, *independent, alpha=alpha) if rule.finds else None,
+        max(effects) * samples_to_pass(rule.above, n_attacks=n_attacks, alpha=gate.alpha) if rule.clears else None,
+    )
+
+
 def detectable_sentences(
     gate: Gate, *, n_attacks: int, n_members: int, n_nonmembers: int, effects: Effects = INDEPENDENT
 ) -> tuple[str, ...]:
     """What the audit can find and when it can pass; empty without a rule about balanced accuracy."""
-    rule = accuracy_rule(gate)
-    if rule is None or not n_members or not n_nonmembers:
-        return ()
+    found = detectable(gate, n_attacks=n_attacks, n_members=n_members, n_nonmembers=n_nonmembers, effects=effects)
     said = []
-    if rule.finds:
-        independent = n_members / effects[0], n_nonmembers / effects[1]
-        effect = detectable_accuracy(rule.above, *independent, alpha=gate.leak_alpha(n_attacks))
-        what = f"a balanced accuracy of {effect:.3f}" if effect < 1 else "no balanced accuracy at all"
+    if found and found.effect is not None:
+        what = f"a balanced accuracy of {found.effect:.3f}" if found.effect < 1 else "no balanced accuracy at all"
         sides = f"{n_members} members and {n_nonmembers} non-members"
         said.append(f"With {sides} scored, one attack finds {what} with a probability of {POWER:.0%}.")
-    if rule.clears:
-        needed = max(effects) * samples_to_pass(rule.above, n_attacks=n_attacks, alpha=gate.alpha)
-        said.append(_passing_sentence(gate, needed))
+    if found and found.needed is not None:
+        said.append(_passing_sentence(gate, found.needed))
     return tuple(said)
 
 
