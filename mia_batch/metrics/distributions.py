@@ -50,8 +50,10 @@ def histogram(member: ArrayLike, values: ArrayLike, *, log: bool = False, n_bins
     edges = _edges(numbers, log, n_bins)
     inner = edges[1:-1]
     bins = np.searchsorted(inner, numbers, "right")
-    shares = (np.bincount(bins[side], minlength=len(inner) + 1) / max(1, side.sum()) for side in (truth, ~truth))
-    return Histogram(edges, *shares, log)
+    members, others = (
+        np.bincount(bins[side], minlength=len(inner) + 1) / max(1, side.sum()) for side in (truth, ~truth)
+    )
+    return Histogram(edges, members, others, log)
 
 
 def _edges(numbers: Floats, log: bool, n_bins: int) -> Floats:
@@ -62,5 +64,6 @@ def _edges(numbers: Floats, log: bool, n_bins: int) -> Floats:
     if log:
         low, high = max(low, LEAST), max(high, LEAST)
     if low == high:
-        return np.array([low / 2, low * 2]) if log else np.array([low - 0.5, low + 0.5])
+        half = max(0.5, abs(low) / 2)
+        return np.array([low / 2, low * 2]) if log else np.array([low - half, low + half])
     return np.geomspace(low, high, n_bins + 1) if log else np.linspace(low, high, n_bins + 1)

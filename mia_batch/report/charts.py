@@ -274,7 +274,8 @@ def curve_chart(
         labels: of the axes.
         level: a line; None for none.
     """
-    said = "; ".join(f"{name} {points[0][0]:.3f} at first, {points[-1][0]:.3f} at last" for name, points in series.items())
+    ends = {name: (points[0][0], points[-1][0]) for name, points in series.items()}
+    said = "; ".join(f"{name} {first:.3f} at first, {last:.3f} at last" for name, (first, last) in ends.items())
     description = f"{labels[1]} over {labels[0]}, {len(x)} points: {said}."
     with _figure(3.0) as (figure, axes):
         if level is not None:

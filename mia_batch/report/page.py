@@ -34,6 +34,7 @@ from mia_batch.verdict.sentences import words as spoken
 TEMPLATES = Path(__file__).parent / "templates"
 OF_DECISIONS = ("balanced_accuracy", "accuracy", "precision", "recall", "auc", "advantage")
 N_DRAWN_SLICES = 25
+NONE = "\N{EN DASH}"
 CONTENTS = (
     ("finding", "The finding"), ("attacks", "Attack by attack"), ("slices", "Classes and slices"),
     ("records", "Most exposed records"), ("epsilon", "Epsilon"), ("model", "The model on both sides"),
@@ -59,7 +60,8 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters |= {
         "number": number, "percent": percent, "cell": _cell, "short": lambda value: f"{value:g}", "spoken": spoken,
-        "sentence": lambda text: text[:1].upper() + text[1:], "pairs": _pairs, "svg": Markup,  # which `charts` has made, with all text in it escaped
+        "sentence": lambda text: text[:1].upper() + text[1:], "pairs": _pairs,
+        "svg": Markup,  # which `charts` has made, with all text in it escaped
     }  # fmt: skip
     return environment
 
@@ -71,12 +73,12 @@ def _finalize(value: Any) -> Any:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Fixed decimals; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return NONE if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """As a percentage; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}%}"
+    return NONE if value is None else f"{value:.{digits}%}"
 
 
 def _cell(value: Any) -> str:
@@ -272,7 +274,8 @@ def _timings(summary: Summary) -> list[dict[str, Any]]:
 
 
 def _layout(launch: Mapping[str, Any]) -> str:
-    parts = [f"{launch[key]} {word}" for key, word in (("rank_size", "MPI ranks"), ("n_nodes", "nodes")) if key in launch]
+    named = (("rank_size", "MPI ranks"), ("n_nodes", "nodes"))
+    parts = [f"{launch[key]} {word}" for key, word in named if key in launch]
     parts += [f"on {launch['host']}"] if "host" in launch else []
     return ", ".join(parts + ([f"{launch['memory'] / 2**20:.0f} MiB a rank"] if launch.get("memory") else []))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 KEPT = "\n"
-# Invisible, or turning the direction of what follows: controls, format characters, surrogates, private, line separators.
+# Invisible, or turning the direction of what follows: controls, formats, surrogates, private ones, line separators.
 HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
 

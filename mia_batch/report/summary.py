@@ -258,9 +258,8 @@ class SlicesSummary(_Part):
 class DetectableSummary(_Part):
     """What the samples let the audit find by balanced accuracy: the effect with a probability of `power`.
 
-    A model without a leak passes by it with a probability of `passing` from `needed` scored samples a side on. Either is
-    None where no rule asks for it; an effect of 1 or more, and None for `needed` beside `never`, is one that nothing
-    reaches.
+    A model without a leak passes by it with a probability of `passing` from `needed` scored samples a side on. Either
+    is None where no rule asks for it. Nothing reaches an effect of 1 or more, nor what is `never`.
     """
 
     effect: float | None

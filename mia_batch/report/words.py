@@ -15,15 +15,15 @@ HEADLINES = {
 LABELS = {"leak": "Leak found", "no leak": "No leak above the level", "inconclusive": "Inconclusive",
           "not evaluable": "Not evaluable"}  # fmt: skip
 MEANINGS = {
-    "leak": "Whoever can query the model can tell, better than this audit's criterion allows, whether a given record was "
-    "used to train it. Treat the model as one that discloses its training data, until measures are taken and a new audit "
-    "passes.",
+    "leak": "Whoever can query the model can tell, better than this audit's criterion allows, whether a given record "
+    "was used to train it. Treat the model as one that discloses its training data, until measures are taken and a new "
+    "audit passes.",
     "no leak": "None of the attacks that were tried tells training records from others above the level, by bounds that "
     "allow for chance. This is evidence about these attacks on these samples. Passing does not prove anonymity.",
-    "inconclusive": "The audit shows no leak above the level, and cannot rule one out. This is not a pass: give it more "
-    "samples, or the attacks that it asks for, and audit again.",
-    "not evaluable": "Something about the model or the samples makes every figure meaningless, so that there is no verdict. "
-    "This is not a pass: the reason below says what to put right.",
+    "inconclusive": "The audit shows no leak above the level, and cannot rule one out. This is not a pass: give it "
+    "more samples, or the attacks that it asks for, and audit again.",
+    "not evaluable": "Something about the model or the samples makes every figure meaningless, so that there is no "
+    "verdict. This is not a pass: the reason below says what to put right.",
 }
 ATTACKS = {
     "lr": "A logistic regression on the model's answers, fitted to tell members from non-members.",
@@ -51,13 +51,12 @@ ATTACKS = {
     "pmia": "Likelihood ratio whose members' side comes from other records.",
     "stack": "A classifier that learns from reference models that play the target.",
 }
-ATLAS = "AML.T0024.000"
 ATLAS_SAID = "MITRE ATLAS AML.T0024.000, Infer Training Data Membership"
 THREAT = {
-    "access": "Black box with scores: the adversary sends records to the model and sees the outputs of every class. No "
-    "access to weights, gradients or the training run.",
-    "knowledge": "The adversary has candidate records with their true labels, and knows of some others whether they were "
-    "members: attacks are fitted on such records and scored on the rest.",
+    "access": "Black box with scores: the adversary sends records to the model and sees the outputs of every class. "
+    "No access to weights, gradients or the training run.",
+    "knowledge": "The adversary has candidate records with their true labels, and knows of some others whether they "
+    "were members: attacks are fitted on such records and scored on the rest.",
     "references": "The adversary also has models of the same architecture trained on known halves of such data.",
 }
 NOT_TESTED = (
@@ -68,11 +67,14 @@ NOT_TESTED = (
     "Theft of the model, and attacks on its integrity or availability.",
     "Attacks by those who see weights or gradients, as in federated learning.",
 )
-PASSING = "Passing does not prove anonymity: another attack, more samples or better reference models may find what this audit has not."
+PASSING = (
+    "Passing does not prove anonymity: another attack, more samples or better reference models may find what this "
+    "audit has not."
+)
 ERROR_CONTROL = (
-    "A leak needs a one-sided lower bound above the level, with the error alpha divided over attacks and rules, so that a "
-    "model without a leak above the levels is called leaking in at most alpha of audits. Passing needs every attack's upper "
-    "bound at alpha below the level, so that a model above it passes in at most alpha of audits."
+    "A leak needs a one-sided lower bound above the level, with the error alpha divided over attacks and rules, so "
+    "that a model without a leak above the levels is called leaking in at most alpha of audits. Passing needs every "
+    "attack's upper bound at alpha below the level, so that a model above it passes in at most alpha of audits."
 )
 
 

@@ -19,7 +19,8 @@ from mia_batch.stages.reduce import conclude
 
 HOSTILE = (
     '<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "</style><b>x", "{{ 7 * 7 }}{% raw %}", "&lt;&#60;",
-    "a\x00b\x1b[31mc\r\x7f", "left\u202eright\u2066\u200b", r"$\frac{1}{0}$ @0@", "日本語 עברית 🎉", "x" * 300, "-->", "' onload='x",
+    "a\x00b\x1b[31mc\r\x7f", "left\u202eright\u2066\u200b", r"$\frac{1}{0}$ @0@",
+    "日本語 עברית 🎉", "x" * 300, "-->", "' onload='x",
 )  # fmt: skip
 GRID = [{"C": 0.1}, {"C": 1.0}]
 

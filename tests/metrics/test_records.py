@@ -175,3 +175,31 @@ def test_columns_that_do_not_belong_together() -> None:
         records.claims([0, 1], [0.0], [0, 0], q=0.1)
     with pytest.raises(ValueError, match="member: must be 0 or 1"):
         records.claims([2], [0.0], [0], q=0.1)
+
+
+def test_exposure_is_that_of_a_naive_count() -> None:
+    rng, n = np.random.default_rng(4), 60
+    member = rng.integers(0, 2, n)
+    found, said = records.Exposure(n), []
+    for _ in range(4):
+        rank = np.where(rng.random(n) < 0.8, rng.integers(1, n + 1, n), 0)
+        claimed, p = rng.random(n) < 0.2, rng.random(n)
+        said.append((rank, claimed, p))
+        found.add(rank, claimed, p)
+    expected = []
+    for row in range(n):
+        own = [(rank[row], number, p[row]) for number, (rank, _, p) in enumerate(said) if rank[row]]
+        n_claims = sum(bool(claimed[row]) for rank, claimed, _ in said if rank[row])
+        assert found.n_claims[row] == n_claims
+        if own:
+            best = min(own, key=lambda each: each[0])
+            assert (found.rank[row], found.attack[row], found.p[row]) == best
+            expected += [(-n_claims, best[0], row)] if member[row] else []
+    assert found.most(member, 10).tolist() == [row for *_, row in sorted(expected)[:10]]
+
+
+def test_nobody_is_exposed_by_attacks_without_scores() -> None:
+    nothing = records.Exposure(3)
+    nothing.add(np.zeros(3, dtype=np.int64), np.ones(3, dtype=bool), np.ones(3))
+    assert nothing.most([1, 1, 0], 5).tolist() == []
+    assert nothing.n_claims.tolist() == [0, 0, 0]

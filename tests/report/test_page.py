@@ -19,7 +19,7 @@ from rundirs import BEFORE
 from mia_batch.report import words
 from mia_batch.report.charts import interval_chart
 from mia_batch.report.evidence import Evidence
-from mia_batch.report.page import CONTENTS, to_page
+from mia_batch.report.page import CONTENTS, NONE, to_page
 from mia_batch.report.shown_text import short, shown
 from mia_batch.report.summary import Summary, read_summary, to_json
 from mia_batch.settings.loading import load_config
@@ -64,7 +64,7 @@ def same(text: str, value: Any) -> bool:
     """Whether a page's text is this figure, to the decimals that it shows."""
     text = text.strip()
     if value is None:
-        return text.startswith(("–", "not known"))
+        return text.startswith((NONE, "not known"))
     if value in words.LABELS:
         return text == words.LABELS[value]
     found = re.match(r"-?[\d.]+(%?)", text)
@@ -208,12 +208,12 @@ def test_shown_text() -> None:
     assert shown("plain words\nof two lines") == "plain words\nof two lines"
     assert shown("日本語 é 🎉") == "日本語 é 🎉"
     assert shown("\ud800\U000e0001\u2028\ue000") == "\\ud800\\U000e0001\\u2028\\ue000"
-    assert short("a\nb " + "c" * 50, 10) == "a b cccccc…"[:10]
+    assert short("a\nb " + "c" * 50, 10) == "a b ccccc…"
     assert len(short("y" * 23)) == 22
 
 
 def test_names_in_charts_are_not_matplotlibs_formulas() -> None:
-    found = {text: (0.5, 0.4, 0.6) for text in HOSTILE}
+    found = dict.fromkeys(HOSTILE, (0.5, 0.4, 0.6))
     chart = interval_chart("k", "t", "w", found, level=0.6)
     assert len(re.findall(r"<text", chart.svg)) >= len(HOSTILE)
     assert html.escape(short(HOSTILE[7]), quote=False) in chart.svg
@@ -266,7 +266,7 @@ def test_undefined_figures_have_their_reasons(tmp_path: Path) -> None:
     }
     page = to_page(Summary.model_validate(raw), evidence)
     assert "no sample is predicted a member" in page
-    assert Elements(page).figures["methods/lr/metrics/precision"].startswith("–")
+    assert Elements(page).figures["methods/lr/metrics/precision"].startswith(NONE)
 
 
 def test_one_side_alone_has_a_page(tmp_path: Path) -> None:
@@ -283,7 +283,8 @@ def test_a_summary_of_the_version_before_has_a_page() -> None:
 def test_twenty_attacks_and_a_thousand_classes_stay_small(tmp_path: Path) -> None:
     config = made_config(report={"slices": {"class": True}})
     signals = {f"attack_{i}": i / 10 for i in range(20)}
-    summary, evidence = made_audit(tmp_path, features=made_features(24_000, n_classes=1000), signals=signals, config=config)
+    features = made_features(24_000, n_classes=1000)
+    summary, evidence = made_audit(tmp_path, features=features, signals=signals, config=config)
     page = to_page(summary, evidence)
     assert len(page.encode()) < 5_000_000 / 3
     assert page.count("class=999") >= 1

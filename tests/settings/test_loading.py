@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from running import REPO
 
 from mia_batch.errors import InputError
 from mia_batch.settings.loading import load_config, with_checkpoint
@@ -310,7 +311,7 @@ def test_shipped_configs_are_valid_and_every_key_is_there(name: str, monkeypatch
     load_config(path, need=())
     raw = yaml.safe_load(path.read_text())
     for section, model in SECTIONS.items():
-        if section not in ("gate", "audit", "references"):  # one of several forms; only where there is something
+        if section not in ("gate", "audit", "references", "dossier"):  # one of several forms; only where there is any
             optional = {"scheduler", "trajectory", "kwargs", "output", "canaries", "columns", "pad", "pad_to"}
             optional |= {"key", "index", "prefix", "rename"}
             assert set(model.model_fields) - set(raw[section]) <= optional, section
@@ -373,3 +374,32 @@ def test_another_checkpoint_checks_only_what_it_changes(
         with_checkpoint(config, tmp_path / "gone.ckpt")
     rule = f"model.checkpoint: must be a file that can be read, got {tmp_path}/gone.ckpt, which does not exist"
     assert caught.value.problems == (f"{config.path}: {rule}",)
+
+
+def test_the_manuals_dossier_has_every_key_and_is_read(write_config: Write) -> None:
+    from mia_batch.settings.schema import DossierConfig
+
+    text = (REPO / "docs" / "report.md").read_text()
+    raw = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["dossier"]
+    assert set(raw) == set(DossierConfig.model_fields)
+    dossier = load_config(write_config({"dossier": raw})).dossier
+    assert dossier.retest == "2031-05-01"
+    assert dossier.measures == ("train with DP-SGD", "publish classes without scores")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("retest", "soon", "must be a day, such as 2030-12-31, got 'soon'"),
+        ("retest", 2031, "must be a day, such as 2030-12-31, got 2031"),
+        ("measures", "train less", "must be a list"), ("measures", [""], "at least 1 character"),
+        ("training_records", 0, "must be greater than or equal to 1, got 0"), ("organisation", "", "at least 1 character"),
+        ("organization", "x", "did you mean organisation?"),
+    ],
+)  # fmt: skip
+def test_a_dossier_that_is_refused(write_config: Write, key: str, value: Any, said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        load_config(write_config({f"dossier.{key}": value}))
+    assert len(refused.value.problems) == 1
+    assert f"dossier.{key}" in refused.value.problems[0]
+    assert said in refused.value.problems[0]
