@@ -25,13 +25,13 @@ HOSTILE = (
 GRID = [{"C": 0.1}, {"C": 1.0}]
 
 
-def made_features(n: int, *, n_classes: int = 4, **columns: Any) -> Features:
-    """Half of n samples are members; the model is right on most of both sides."""
+def made_features(n: int, *, n_classes: int = 4, gap: float = 2.0, **columns: Any) -> Features:
+    """Half of n samples are members; the model is right on most of both sides, surer of members by `gap`."""
     rng, half = np.random.default_rng(1), n // 2
     member = np.repeat([1, 0], [half, n - half]).astype(np.int8)
     label = (np.arange(n) % n_classes).astype(np.int32)
     logits = rng.normal(size=(n, n_classes)).astype(np.float32)
-    logits[np.arange(n), label] += 3 + 2 * member
+    logits[np.arange(n), label] += 3 + gap * member
     loss = np.log(np.exp(logits.astype(np.float64)).sum(axis=1)) - logits[np.arange(n), label]
     known: dict[str, Any] = {
         "sample_index": np.concatenate([np.arange(half), np.arange(n - half)]),

@@ -393,7 +393,7 @@ def test_the_manuals_dossier_has_every_key_and_is_read(write_config: Write) -> N
         ("retest", "soon", "must be a day, such as 2030-12-31, got 'soon'"),
         ("retest", 2031, "must be a day, such as 2030-12-31, got 2031"),
         ("measures", "train less", "must be a list"), ("measures", [""], "at least 1 character"),
-        ("training_records", 0, "must be greater than or equal to 1, got 0"), ("organisation", "", "at least 1 character"),
+        ("training_records", 0, "greater than or equal to 1, got 0"), ("organisation", "", "at least 1 character"),
         ("organization", "x", "did you mean organisation?"),
     ],
 )  # fmt: skip
