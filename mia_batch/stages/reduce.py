@@ -48,6 +48,7 @@ from mia_batch.settings.schema import Config
 from mia_batch.signals import signal_columns
 from mia_batch.stages.arguments import forget_verdict, load_run
 from mia_batch.stages.checks import self_checks
+from mia_batch.stages.curves import over_training
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.stages.evidence import make_evidence, not_tried
 from mia_batch.stages.records import make_records
@@ -216,7 +217,8 @@ def summarise(config: Config, paths: RunPaths) -> tuple[Summary, Evidence]:
     exposure = exposure_of(config, Checkpoint(paths, manifest, features))
     records = make_records(config.report, paths.records, features, results, exposure)
     evidence = make_evidence(config, features, results, found.effects, records)
-    return found.summary.model_copy(update={"records": records}), evidence
+    curves = over_training(paths, manifest, found.summary)
+    return found.summary.model_copy(update={"records": records}), replace(evidence, curves=curves)
 
 
 def exposure_of(config: Config, own: Checkpoint) -> dict[str, NDArray[np.float64]]:

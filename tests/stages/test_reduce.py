@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from collections.abc import Callable
@@ -118,6 +119,41 @@ def make_run(write_config: Callable[..., Path], tmp_path: Path) -> Callable[...,
         return Run(config_path, paths)
 
     return make
+
+
+def test_the_page_is_written_and_named_and_written_again(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture
+) -> None:
+    run = make_run(5.0)
+    reduce_main([*run.arguments, "--set", "dossier.auditor=Nobody <b>"])
+    assert capsys.readouterr().out.endswith(f"\nReport: {run.paths.page}\n")
+    page = run.paths.page.read_text(encoding="utf-8")
+    assert "Nobody &lt;b&gt;" in page
+    assert html.escape(read_summary(run.paths.summary_json).verdict.sentence) in page
+    run.paths.page.unlink()
+    assert reduce_main(run.arguments) == 3
+    assert "dossier.auditor in the config" in run.paths.page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_images_are_on_the_page_only_if_asked_for(make_run: Callable[..., Run], wanted: bool) -> None:
+    run = make_run(5.0, {"report.thumbnails": wanted})
+    reduce_main(run.arguments)
+    exposed = read_summary(run.paths.summary_json).records.exposed  # type: ignore[union-attr]
+    page = run.paths.page.read_text(encoding="utf-8")
+    assert len(exposed) == 20
+    assert page.count('src="data:image/png;base64,') == (20 if wanted else 0)
+    for each in exposed:
+        assert each.sample_index < 90  # members alone
+
+
+def test_images_that_are_gone_do_not_cost_the_verdict(make_run: Callable[..., Run], records: Path) -> None:
+    run = make_run(5.0, {"report.thumbnails": True, "report.metrics": ["auc"]})
+    (records / "train.bin").unlink()
+    assert reduce_main(run.arguments) == 3
+    page = run.paths.page.read_text(encoding="utf-8")
+    assert "Images are not shown: " in page
+    assert "data:image" not in page
 
 
 def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:

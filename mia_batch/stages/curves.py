@@ -1,0 +1,91 @@
+"""The audits of one training beside each other: what the page of one of them draws over the training's steps."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+
+from mia_batch.errors import InputError, one_line
+from mia_batch.metrics.slices import WORST_BY
+from mia_batch.report.evidence import Curve
+from mia_batch.report.summary import Summary, read_summary
+from mia_batch.rundir.identity import training_run_identity
+from mia_batch.rundir.manifest import Manifest, read_manifest
+from mia_batch.rundir.paths import RunPaths, runs_in
+from mia_batch.rundir.trainings import Numbers, audited_by, trainings
+
+log = logging.getLogger(__name__)
+Numbers3 = tuple[float, float, float]  # value, low, high
+
+
+def over_training(paths: RunPaths, manifest: Manifest, summary: Summary) -> tuple[Curve, ...]:
+    """Leakage and accuracy of this audit and of those of the same training in the same folder; none of one alone.
+
+    Args:
+        paths: of this run, whose verdict is not written yet.
+        manifest: of it.
+        summary: of it.
+    """
+    own = training_run_identity(manifest)
+    manifests = {paths.root.name: manifest} | _others(paths, own)
+    found = trainings(audited_by(name, each, own) for name, each in manifests.items())
+    audits = next(each.audits for each in found if any(a.run == paths.root.name for a, _ in each.audits))
+    known = [(step, _figures(summary if a.run == paths.root.name else _read(paths, a.run))) for a, step in audits]
+    points = [(step, figures) for step, figures in known if step and figures]
+    if len(points) < 2:
+        return ()
+    x = _ascending([step for step, _ in points])
+    level = next((rule.above for rule in summary.verdict.rules if rule.metric == WORST_BY), None)
+    leakage = Curve(
+        "Leakage over the training", ("step of the training", "balanced accuracy"), x,
+        {"strongest attack": tuple(figures[0] for _, figures in points)}, level,
+    )  # fmt: skip
+    accuracy = Curve(
+        "The model's accuracy over the training", ("step of the training", "accuracy"), x,
+        {"on members": tuple(f[1] for _, f in points), "on non-members": tuple(f[2] for _, f in points)},
+    )  # fmt: skip
+    return leakage, accuracy
+
+
+def _others(paths: RunPaths, own: dict[str, object]) -> dict[str, Manifest]:
+    """The finished audits of the same training beside this one; what cannot be read is none of them."""
+    found = {}
+    for each in runs_in(paths.root.parent):
+        try:
+            manifest = None if each == paths or not each.summary_json.exists() else read_manifest(each)
+        except InputError as error:
+            log.info("%s is not drawn: %s", each.root, one_line(error))
+            continue
+        if manifest and training_run_identity(manifest) == own:
+            found[each.root.name] = manifest
+    return found
+
+
+def _read(paths: RunPaths, run: str) -> Summary | None:
+    try:
+        return read_summary(RunPaths(paths.root.parent / run).summary_json)
+    except InputError as error:
+        log.info("%s is not drawn: %s", run, one_line(error))
+        return None
+
+
+def _figures(summary: Summary | None) -> tuple[Numbers3, Numbers3, Numbers3] | None:
+    """Of the attack of the highest lower bound, and the accuracies; None where one is missing."""
+    if summary is None or summary.audited is None:
+        return None
+    found = [each for method in summary.methods.values() if (each := method.metrics.get(WORST_BY))]
+    there = [(m.value, m.low, m.high) for m in found if None not in (m.value, m.low, m.high)]
+    sides = (summary.audited.members.accuracy, summary.audited.nonmembers.accuracy)
+    if not there or None in sides:
+        return None
+    ours, theirs = ((value, value, value) for value in sides)
+    return max(there, key=lambda each: each[1] or 0.0), ours, theirs  # type: ignore[return-value]
+
+
+def _ascending(steps: list[Numbers]) -> tuple[float, ...]:
+    """The last number of steps that ascends, such as the step of (epoch, step); else 1, 2, 3."""
+    for number in reversed(range(min(map(len, steps)))):
+        x = [step[number] for step in steps]
+        if all(a < b for a, b in pairwise(x)):
+            return tuple(map(float, x))
+    return tuple(float(i + 1) for i in range(len(steps)))
