@@ -34,7 +34,6 @@ from mia_batch.report.summary import (
     VerdictSummary,
     plain,
 )
-from mia_batch.settings.schema import DossierConfig
 from mia_batch.verdict.checks import Checks
 from mia_batch.verdict.detectable import PASSING, POWER, Detectable
 from mia_batch.verdict.evaluability import Evaluability, Side
@@ -113,19 +112,21 @@ def with_counts(summary: Summary, *, n_twins: int | None, n_groups: int) -> Summ
 
 
 def with_facts(
-    summary: Summary, *, detectable: Detectable | None, dossier: DossierConfig, not_tried: Mapping[str, str]
+    summary: Summary, *, detectable: Detectable | None, not_tried: Mapping[str, str], parameters: int | None = None,
+    training_records: int | None = None,
 ) -> Summary:
     """The summary with what the audit could have found, facts of model and data, and attacks that were not tried.
 
     Args:
         summary: with its provenance.
         detectable: None where no rule is about balanced accuracy.
-        dossier: what the configuration states.
         not_tried: the reason, by attack.
+        parameters: of the model, as the configuration states it; what the run has counted goes before.
+        training_records: as the configuration states it.
     """
     return summary.model_copy(update={
         "detectable": _detectable(detectable) if detectable else None,
-        "facts": _facts(summary, dossier), "not_tried": dict(not_tried),
+        "facts": _facts(summary, parameters, training_records), "not_tried": dict(not_tried),
     })  # fmt: skip
 
 
@@ -136,16 +137,16 @@ def _detectable(found: Detectable) -> DetectableSummary:
     )  # fmt: skip
 
 
-def _facts(summary: Summary, dossier: DossierConfig) -> FactsSummary:
+def _facts(summary: Summary, stated: int | None, stated_records: int | None) -> FactsSummary:
     """The network's parameters are of the last launch that has counted them."""
     launches = summary.provenance.get("launches", [])
     counted = [launch["parameters"] for launch in launches if launch.get("parameters")]
     members = summary.checks.parity.configured[0] if summary.checks else summary.samples.n_members
-    parameters = counted[-1] if counted else dossier.parameters
-    records = dossier.training_records or members or None
+    parameters = counted[-1] if counted else stated
+    records = stated_records or members or None
     return FactsSummary(
         parameters=parameters, parameters_stated=not counted and parameters is not None,
-        training_records=records, training_records_stated=dossier.training_records is not None,
+        training_records=records, training_records_stated=stated_records is not None,
         parameters_per_record=parameters / records if parameters and records else None,
     )  # fmt: skip
 

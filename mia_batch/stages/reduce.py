@@ -253,8 +253,7 @@ def conclude(
         config, features, twin, results, blind, effects=_effects(blind, group) if blind else INDEPENDENT,
         command=command, group=group,
     )  # fmt: skip
-    model = look_at_model(config, features)
-    gate, augment_members = config.gate.gate(), config.data.augment_members
+    model, gate = look_at_model(config, features), config.gate.gate()
     attacks = {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()}
     made = _judged(results)
     trusted = not model.reasons and not (checks.baseline and checks.baseline.confounds(True))
@@ -273,19 +272,28 @@ def conclude(
         baseline=checks.baseline,
     ), privacy_audit)  # fmt: skip
     summary = with_checks(build_summary(
-        results, evaluations, verdict, gate, origin, augment_members=augment_members, model=model,
+        results, evaluations, verdict, gate, origin, augment_members=config.data.augment_members, model=model,
         privacy=privacy_audit,
     ), checks)  # fmt: skip
     with named_in(config.path):
         slices = look_at_slices(config.report, features, results, group)
     summary = with_facts(
         summary.model_copy(update={"slices": slices}), detectable=_detectable(attacks, made, gate, verdict),
-        dossier=config.dossier, not_tried=not_tried(config, features),
+        not_tried=not_tried(config, features), parameters=config.dossier.parameters,
+        training_records=config.dossier.training_records,
     )  # fmt: skip
-    if group is not None:
-        n_twins = None if features.content is None else int(twin.sum())
-        summary = with_counts(summary, n_twins=n_twins, n_groups=len(np.unique(group[~twin])))
-    return Conclusion(verdict, evaluations, summary, {name: attack.effects for name, attack in attacks.items()})
+    effects = {name: attack.effects for name, attack in attacks.items()}
+    return Conclusion(verdict, evaluations, _counted(summary, features, twin, group), effects)
+
+
+def _counted(
+    summary: Summary, features: Features, twin: NDArray[np.bool_], group: NDArray[np.integer] | None
+) -> Summary:
+    """With the samples that have a twin, and the groups of the others; where nothing is known of them, as it is."""
+    if group is None:
+        return summary
+    n_twins = None if features.content is None else int(twin.sum())
+    return with_counts(summary, n_twins=n_twins, n_groups=len(np.unique(group[~twin])))
 
 
 def _detectable(

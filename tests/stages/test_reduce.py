@@ -186,7 +186,7 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
     assert {row["method"] for row in rows} == {"lr", "knn"}
     assert [row["metric"] for row in rows] == 2 * [*METRICS_OF_ALL, *OF_COUNTS]
     assert sorted(path.name for path in run.paths.root.iterdir()) == [
-        "attacks", "features.h5", "records.csv", "run.json", "summary.csv", "summary.json",
+        "attacks", "features.h5", "records.csv", "report.html", "run.json", "summary.csv", "summary.json",
     ]  # fmt: skip
 
 
@@ -347,7 +347,7 @@ def test_as_the_scheduler_runs_it(make_run: Callable[..., Run]) -> None:
     done = run_job("reduce", *run.arguments)
     assert done.returncode == 3, done.stderr
     assert "\nMethod: lr, {'recall': " in done.stdout
-    assert max(len(line) for line in done.stdout.splitlines() if not line.startswith("Method: ")) <= 80
+    assert max(len(line) for line in done.stdout.splitlines() if not line.startswith(("Method: ", "Report: "))) <= 80
     assert done.stderr == ""
 
 
