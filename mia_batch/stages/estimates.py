@@ -31,8 +31,8 @@ from mia_batch.stages.train import Files
 # Measured with 8,000 to 100,000 rows of 10 classes on one core of an AMD EPYC, as were the costs of the search's tasks.
 MEASURED = "costs measured on one core of an AMD EPYC"
 ATTACK_START_S = 6.0  # the imports of the stage and of its workers
-REDUCE_START_S, REDUCE_S_PER_ROW = 2.0, 1.6e-4
-REDUCE_BYTES, REDUCE_BYTES_PER_ROW = 190 << 20, 2048
+REDUCE_START_S, REDUCE_S_PER_ROW = 3.5, 1.6e-4
+REDUCE_BYTES, REDUCE_BYTES_PER_ROW = 250 << 20, 2048
 FEW_ROWS, REDUCE_S_PER_LATER_ROW, REDUCE_BYTES_PER_LATER_ROW = 200_000, 2e-5, 140  # with 10,000,000 rows
 SHORT_RUN = 1000  # rows: a rate from fewer is of little use
 LATEST = 50  # runs of a folder that are looked at

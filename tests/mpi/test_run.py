@@ -38,6 +38,7 @@ def check_estimates(config: Path, out: Path, peaks: dict[str, int]) -> None:
     found = {each.stage: each.memory for each in estimates(loaded, selection, ranks=2, n_jobs=available_cpus())}
     (launch,) = record["launches"]
     assert launch["forward_seconds"] <= launch["seconds"]
+    assert launch["parameters"] > 1000
     measured = {"extract": launch["memory"], "attack": peaks["attack"], "reduce": peaks["run"]}
     for stage, peak in measured.items():
         assert 0.5 < found[stage] / peak < 2, (stage, found, measured)

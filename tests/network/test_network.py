@@ -624,3 +624,8 @@ def test_selection_of_mixed_splits_is_read_in_order(folder: Path) -> None:
     wanted = (("test", 2), ("test", 3), ("train", 1))
     expected = [source.read(split, np.array([i]))[0].columns[0][0] for split, i in wanted]
     np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_parameters_are_what_training_fits() -> None:
+    network = nn.SequentialCell([nn.Conv2d(3, 4, 3, has_bias=True), nn.BatchNorm2d(4), nn.Dense(5, 2)])
+    assert checkpoint.n_parameters(network) == (3 * 9 + 1) * 4 + 2 * 4 + (5 + 1) * 2  # no running mean and variance
