@@ -1,8 +1,9 @@
 # make demo    set up and run the main job, small    make cluster       start four Slurm nodes on this host
 # make test    set up and pass every check           make cluster-down  end them
 # make faults  damage every file that is read, some ten thousand times, and count what becomes of it
+# make mlflow  test the MLflow logger, in .venv-mlflow
 # make bench   compare the attack stage with stock grid search, and measure how often intervals and the gate are right
-.PHONY: demo test lint audit bench faults scripts schemas cluster cluster-down clean
+.PHONY: demo test lint audit mlflow bench faults scripts schemas cluster cluster-down clean
 
 BIN := .venv/bin
 export PYTHON
@@ -35,6 +36,11 @@ audit:
 	@.ci/install audit
 	@$(BIN)/python .ci/audit $(BIN)/pip-audit
 
+# MLflow's own pins differ from those of the other tests.
+mlflow:
+	@.ci/install mlflow,pytest mlflow
+	@.venv-mlflow/bin/python -m pytest tests/extras
+
 bench:
 	@.ci/install cpu,test,bench
 	@$(BIN)/python tests/bench/attack_stage.py
@@ -49,10 +55,11 @@ scripts:
 		sed -i '/^# --- slurm\/body.bash/,$$d' slurm/$$stage.sbatch && cat slurm/body.bash >>slurm/$$stage.sbatch; \
 	done
 
-# Writes the JSON schemas that the first line of each shipped config and site file names.
+# Writes the JSON schemas that the first line of each shipped config and site file names, and that of summary.json.
 schemas:
 	@$(BIN)/mia-batch schema >configs/schema.json
 	@$(BIN)/mia-batch schema --site >configs/sites/schema.json
+	@$(BIN)/mia-batch schema --summary >configs/summary.schema.json
 
 cluster:
 	@.ci/install cpu,test

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 import yaml
 from audits import Audit, write_checkpoints
+from finished import finished_audit
 from samples import write_records
+
+from mia_batch.rundir.paths import RunPaths
 
 
 def plain_config(data: Path, checkpoint: Path) -> dict[str, Any]:
@@ -74,6 +77,12 @@ def write_config(tmp_path: Path, records: Path) -> Callable[..., Path]:
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Checkpoints of one network with different weights."""
     return write_checkpoints(tmp_path_factory.mktemp("checkpoints"), 6)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
+    """A real audit of outputs that has found a leak; nobody changes it."""
+    return finished_audit(tmp_path_factory.mktemp("finished") / "run")
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.metrics.base import Estimate
-from mia_batch.metrics.ranking import fpr_name, roc_points
+from mia_batch.metrics.ranking import fpr_name
+from mia_batch.report.figures import MARKED, draw_roc
+from mia_batch.stages.figures import curve_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-MARKED = (0.01, 0.001)  # FPRs
 
 
 def plot_roc(
@@ -34,17 +34,10 @@ def plot_roc(
         raise ImportError("plot_roc needs matplotlib: pip install matplotlib") from error
     if ax is None:
         ax = plt.subplots()[1]
-    least = 1.0
-    for name, estimates in metrics.items():
-        result, rows = attacks[name], attacks[name].evaluated
-        tpr, fpr = roc_points(result.member[rows], result.scores[rows])
-        least = min(least, 1 / int((result.member[rows] == 0).sum()))
-        points = [(at, estimates[fpr_name(at)].value) for at in MARKED]
-        said = ", ".join(f"{value:.3f} at {at:g}" for at, value in points)
-        (line,) = ax.plot(fpr, tpr, drawstyle="steps-post", label=f"{name} (TPR {said})")
-        ax.plot(*zip(*points, strict=True), linestyle="none", marker="o", markersize=4, color=line.get_color())
-    ax.plot([least / 2, 1], [least / 2, 1], color="grey", linestyle=":", label="chance")
-    ax.set(xscale="log", yscale="log", xlim=(least / 2, 1), ylim=(least / 2, 1.05))
-    ax.set(xlabel="false positive rate", ylabel="true positive rate", title="Attacks, on rows that none was fitted on")
+    curves = {
+        name: curve_of(attacks[name], tuple(estimates[fpr_name(at)].value for at in MARKED))
+        for name, estimates in metrics.items()
+    }
+    draw_roc(ax, curves)
     ax.legend(loc="lower right", fontsize="small")
     return ax

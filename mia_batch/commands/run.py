@@ -12,6 +12,7 @@ from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
 from mia_batch.process.resources import available_memory
+from mia_batch.process.stage_log import StageLog, kept
 from mia_batch.rundir.claim import claim, in_force
 from mia_batch.rundir.crashes import crash_of, note_crash
 from mia_batch.rundir.paths import RunPaths
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         log.info("stage %s", stage)
         if stage == SHADOWS:
             assert models is not None
-            code = train_models(config, models, verbose=args.verbose)
+            code = train_models(config, models, verbose=args.verbose, log_path=paths.local_log(stage))
         else:
             code = _run_stage(stage, _arguments(args, config), args.ranks, paths)
         if code != OK:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             return FAILED
     log.info("stage reduce")
     # In this process: what it needs is imported here already, and a run with nothing to do should take a moment.
-    return reduce(args)
+    return kept(paths.local_log("reduce"), "reduce", lambda: reduce(args))
 
 
 def check_memory(config: Config, ranks: int) -> None:
@@ -101,7 +102,9 @@ def _arguments(args: argparse.Namespace, config: Config) -> list[str]:
 def _run_stage(stage: str, arguments: list[str], ranks: int, paths: RunPaths) -> int:
     """Run a stage as a process, or as ranks; the exit code, after a line that says what went wrong."""
     command = stage_command({"import": "import_outputs"}.get(stage, stage), arguments)
-    code = run_stage(mpirun_command(ranks, command) if stage in ON_RANKS else command, mpi_environment())
+    log_of_stage = StageLog(paths.local_log(stage), stage)
+    words = mpirun_command(ranks, command) if stage in ON_RANKS else command
+    code = run_stage(words, mpi_environment(), log_of_stage)
     crash = crash_of(code) if stage in ON_RANKS else None
     if crash:
         for launched in [paths] if stage == "extract" else begun_references(paths):

@@ -17,10 +17,12 @@ from typing import Any
 import psutil
 
 from mia_batch.files import shipped
-from mia_batch.process.exit_codes import RESUME
+from mia_batch.process.exit_codes import INTERRUPTED, RESUME
+from mia_batch.process.stage_log import StageLog
 from mia_batch.process.stop import STOP_SIGNALS, handled
 
 WATCHED_EVERY_S = 0.1
+LAST_WORDS_S = 5.0  # for what a stage has printed; a process that it has left behind may hold its output open for ever
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -84,11 +86,13 @@ def _ending(code: int) -> str:
     return f"it died of {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
 
 
-def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
+def run_stage(
+    command: Sequence[str], environ: Mapping[str, str] | None = None, log: StageLog | None = None
+) -> int:
     """Run a stage and return its exit code; SIGTERM and SIGUSR1 reach it as SIGUSR1, which every launcher forwards.
 
     Ctrl-C reaches it as SIGUSR1 too, and a second one kills it. A stage that the signal ends before it listens (its
-    first second or two) has nothing to save: that is RESUME too.
+    first second or two) has nothing to save: that is RESUME too. What it prints is printed, and kept in its log.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the stage has ended.
@@ -101,10 +105,25 @@ def run_stage(command: Sequence[str], environ: Mapping[str, str] | None = None) 
 
     # The stage ignores SIGINT from birth: the terminal sends Ctrl-C to it as well, which would break off its imports.
     with handled(signal.SIG_IGN, signal.SIGINT):
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ, preexec_fn=end_with_parent)
+        pipe = None if log is None else subprocess.PIPE
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environ, preexec_fn=end_with_parent
+        )
         with handled(forward, *STOP_SIGNALS, signal.SIGINT):
-            code = process.wait()
+            _wait(process, log.begin() if log else None)
+    code = 128 - process.returncode if process.returncode < 0 else process.returncode
+    code = RESUME if got and code == 128 + signal.SIGUSR1 else code
+    if log:
+        log.end(INTERRUPTED if signal.SIGINT in got else code)
     if signal.SIGINT in got:
         raise KeyboardInterrupt
-    code = 128 - code if code < 0 else code
-    return RESUME if got and code == 128 + signal.SIGUSR1 else code
+    return code
+
+
+def _wait(process: subprocess.Popen[bytes], log: StageLog | None) -> None:
+    """Until it has ended, while the log copies what it prints."""
+    pairs = ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
+    threads = [log.copy(source, screen) for source, screen in pairs if log and source]
+    process.wait()
+    for thread in threads:
+        thread.join(LAST_WORDS_S)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from mia_batch.errors import InputError
 from mia_batch.process.log_setup import set_up_logging
 from mia_batch.process.stop import StopRequest
+from mia_batch.report.media import terminal
 
 OK, FAILED, BAD_INPUT, LEAK = 0, 1, 2, 3
 INCONCLUSIVE = 4  # the audit cannot say, or the model or an attack is not evaluable
@@ -26,10 +27,14 @@ REFUSALS = frozenset({
 
 
 def print_problems(error: InputError) -> None:
-    """Print each problem of `error` as one line on standard error, without what a file may do to a terminal."""
-    for problem in error.problems:
-        line = "".join(character if character.isprintable() else "?" for character in " ".join(problem.split()))
-        print(f"mia-batch: {line}", file=sys.stderr, flush=True)
+    """Print each problem of `error` as one line on standard error."""
+    for line in problem_lines(error):
+        print(line, file=sys.stderr, flush=True)
+
+
+def problem_lines(error: InputError) -> list[str]:
+    """Each problem of `error` as the line that standard error gets."""
+    return ["mia-batch: " + terminal(" ".join(problem.split())) for problem in error.problems]
 
 
 def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False) -> int:

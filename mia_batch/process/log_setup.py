@@ -5,15 +5,27 @@ from __future__ import annotations
 import logging
 import sys
 
+from mia_batch.report.media import terminal
+
+LOGGERS = ("mia_batch", "py.warnings")
+
+
+class Lines(logging.Formatter):
+    """A record as lines in which the names of others move no cursor and colour nothing."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record, a traceback below it."""
+        return "\n".join(map(terminal, super().format(record).split("\n")))
+
 
 def set_up_logging(prefix: str = "", *, verbose: bool = False) -> None:
     """Log to standard error, one line a record, `prefix` (stage, rank) first."""
     handler = logging.StreamHandler(sys.stderr)
-    lead = f"{prefix} " if prefix else ""
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {lead}%(levelname).1s %(message)s", "%H:%M:%S"))
-    package = logging.getLogger("mia_batch")
+    lead = f"{prefix} ".replace("%", "%%") if prefix else ""
+    handler.setFormatter(Lines(f"%(asctime)s {lead}%(levelname).1s %(message)s", "%H:%M:%S"))
+    package, warned = map(logging.getLogger, LOGGERS)
     package.handlers[:] = [handler]
     package.setLevel(logging.DEBUG if verbose else logging.INFO)
     package.propagate = False
     logging.captureWarnings(True)
-    logging.getLogger("py.warnings").handlers[:] = [handler]
+    warned.handlers[:] = [handler]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree
 
+from mia_batch.report.media import xml
 from mia_batch.report.summary import Summary, VerdictSummary
 from mia_batch.verdict.rules import MethodVerdict
 
 SUITE = "mia-batch"
-# All that XML 1.0 cannot hold, not even escaped: control characters, lone surrogates and two non-characters.
-NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(summary: Summary) -> str:
@@ -34,10 +32,10 @@ def to_junit(summary: Summary) -> str:
 
 
 def _case(suite: ElementTree.Element, name: str, fault: str | None, message: str, more: list[str]) -> None:
-    case = ElementTree.SubElement(suite, "testcase", classname=SUITE, name=xml_text(name), time="0")
-    text = xml_text("\n".join([message, *more]))
+    case = ElementTree.SubElement(suite, "testcase", classname=SUITE, name=xml(name), time="0")
+    text = xml("\n".join([message, *more]))
     if fault:
-        ElementTree.SubElement(case, fault, message=xml_text(message.splitlines()[0]), type=fault).text = text
+        ElementTree.SubElement(case, fault, message=xml(message.splitlines()[0]), type=fault).text = text
     else:
         ElementTree.SubElement(case, "system-out").text = text
 
@@ -68,7 +66,3 @@ def _said(found: MethodVerdict) -> str:
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
-
-def xml_text(text: str) -> str:
-    """`text` without what XML cannot hold."""
-    return NOT_XML.sub("", text)

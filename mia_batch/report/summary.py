@@ -301,10 +301,10 @@ class Summary(_Part):
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of summary.json."""
-    schema = Summary.model_json_schema(mode="serialization", by_alias=True)
-    schema["properties"][json_text.SEAL] = {"type": "string", "description": "SHA-256 of all the rest"}
-    return schema
+    """JSON schema of summary.json, as this version writes it."""
+    made = Summary.model_json_schema(mode="serialization", by_alias=True)
+    made["properties"][json_text.SEAL] = {"type": "string", "description": "SHA-256 of all the rest"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "summary.json of mia_batch"}
 
 
 def plain(value: Any) -> Any:

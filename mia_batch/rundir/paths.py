@@ -25,7 +25,7 @@ class RunPaths:
         self.records = self.root / "records.csv"  # what each attack says of each sample
         self.page = self.root / "report.html"  # all of it for people
         self.shadows = self.root / "shadows"  # directory of the reference models that were trained for this run
-        self.logs = self.root / "logs"  # directory of the jobs' logs
+        self.logs = self.root / "logs"  # directory of the stages' logs
         self.jobs = self.root / "jobs.json"  # ids of the scheduler's jobs for this run
 
     def __eq__(self, other: object) -> bool:
@@ -45,6 +45,14 @@ class RunPaths:
     def reference_launch(self, only: int | None) -> Path:
         """Names the launch file of the reference that a job is at: of one task of an array, or of a job for all."""
         return self.root / f".references{'' if only is None else f'-{only}'}.launch"
+
+    def job_log(self, stage: str, job: str) -> Path:
+        """What a stage's job has printed, such as 12_3."""
+        return self.logs / f"{stage}-{job}.log"
+
+    def local_log(self, stage: str) -> Path:
+        """What a stage has printed on machines without a scheduler, one start below the other."""
+        return self.logs / f"{stage}.log"
 
     def create(self) -> None:
         """Make the run directory, or say in one line why that cannot be."""

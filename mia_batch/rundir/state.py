@@ -13,6 +13,7 @@ from pathlib import Path
 from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError, one_line
 from mia_batch.files import in_use
+from mia_batch.report.best import figures_of
 from mia_batch.report.summary import read_summary
 from mia_batch.rundir.crashes import rows_before_crash
 from mia_batch.rundir.features import features_origin, features_progress, features_samples
@@ -28,6 +29,7 @@ from mia_batch.settings.schema import FROM_FILES
 FIRST = ("extract", "import")  # the stage that makes features.h5: of a network, and of outputs from files
 SHADOWS, REFERENCES = "shadows", "references"
 ON_RANKS = ("extract", REFERENCES)  # run the network
+NOT_EVALUABLE = "not evaluable:"  # begins the detail of an attack that has failed, which the reducer takes as it is
 SAID_OF = {"no leak": "no leak found"}  # of a verdict's outcome
 
 
@@ -39,15 +41,21 @@ class StageStatus:
         stage: "extract", "attack lr", "reduce"; "run" where run.json cannot be read.
         state: done; running (a process writes, or the job runs); queued; failed (the job has ended without a result);
             partial (some of it is done, and no job is known to go on); stale (done with another config); missing;
-            damaged.
+            damaged; not started (one before it has failed).
         detail: how much is done, or what is wrong.
         job: the last job, its state and why it waits, such as "12_3 PENDING (Resources)"; empty without one.
+        figures: of a verdict, those of the best attack.
+        log: the file with what the last start has printed; empty where it is not known.
+        said: of a stage that has failed, the line that says why.
     """
 
     stage: str
     state: str
     detail: str
     job: str = ""
+    figures: str = ""
+    log: str = ""
+    said: str = ""
 
     @property
     def attack(self) -> str | None:
@@ -252,7 +260,7 @@ def _attack(paths: RunPaths, name: str, marks: Sequence[str]) -> StageStatus:
         if fits and fits[0] == "running":
             return fits
         if mark in marks:
-            return "failed", f"not evaluable: {reason}"
+            return "failed", f"{NOT_EVALUABLE} {reason}"
         stale = "stale", f"{file.name} is of other features or settings"
         return fits or (stale if file.exists() else ("missing", ""))
 
@@ -271,7 +279,10 @@ def _fits(journal: Path, marks: Sequence[str]) -> tuple[str, str] | None:
 def reduce_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
     """The verdict: done when it is of these features, attacks, gate and report."""
 
+    figures = ""
+
     def look() -> tuple[str, str]:
+        nonlocal figures
         if not paths.summary_json.exists():
             return "missing", ""
         summary = read_summary(paths.summary_json)
@@ -279,9 +290,10 @@ def reduce_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
         found = differences(verdict_identity(made_from), verdict_identity(manifest))
         if found:
             return "stale", f"verdict of another config: {found[0]}"
+        figures = figures_of(summary)
         return "done", SAID_OF.get(summary.verdict.outcome, summary.verdict.outcome)
 
-    return _status("reduce", paths.summary_json, look)
+    return replace(_status("reduce", paths.summary_json, look), figures=figures)
 
 
 def _status(stage: str, file: Path, look: Callable[[], tuple[str, str]]) -> StageStatus:

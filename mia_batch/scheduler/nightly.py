@@ -20,6 +20,7 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
 from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, claim, complete_checkpoints, is_abandoned, release
 from mia_batch.scheduler.submission import Run, submit_runs
+from mia_batch.scheduler.worsenings import check_command, tell_of_worsenings
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_config_arguments, named_folder
@@ -109,9 +110,14 @@ def _checked_config(args: argparse.Namespace, runs: Path) -> Config:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Queue the audits of new checkpoints as one array, and behind it what joins all audits by training and step."""
+    """Tell of verdicts that got worse since the last time; queue the audits of new checkpoints as one array.
+
+    Behind them comes what joins all audits by training and step.
+    """
     site, runs = site_from(args), named_folder("--runs", args.runs)
+    check_command(site.on_worse)
     config = _checked_config(args, runs)
+    tell_of_worsenings(site.on_worse, runs, dry_run=args.dry_run)
     new = find_new(args, config, runs)
     if not new:
         log.info("no new checkpoint in %s", args.watch)

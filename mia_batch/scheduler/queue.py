@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from mia_batch.errors import InputError
+from mia_batch.rundir.explanation import explained
 from mia_batch.rundir.jobs import latest_jobs
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import JobState, StageStatus, read_state, with_jobs
@@ -47,7 +48,7 @@ def statuses(runs: Sequence[RunPaths]) -> list[list[StageStatus]]:
     """The stages of each run in order, the attacks one by one; Slurm is asked once, for all that is not done."""
     by_files = {paths: read_state(paths) for paths in runs}
     jobs = jobs_now({paths: _jobs(paths, stages) for paths, stages in by_files.items()})
-    return [with_jobs(stages, jobs[paths]) for paths, stages in by_files.items()]
+    return [explained(paths, with_jobs(stages, jobs[paths])) for paths, stages in by_files.items()]
 
 
 def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:

@@ -74,6 +74,7 @@ class Site(_Strict):
         python: the interpreter that has mia_batch.
         launcher: starts one rank per task, such as mpirun or srun --mpi=pmix.
         at_once: of an array over many checkpoints, how many are extracted at the same time; of references, trained.
+        on_worse: words of a command that nightly runs once for each verdict that got worse.
         shadows: trains reference models, one process for each.
         prepare: reads a user's source once, before an array.
         extract: runs the network, also with the weights of references, one MPI rank per task.
@@ -90,6 +91,7 @@ class Site(_Strict):
     python: Word = "python3"
     launcher: Annotated[Words, Field(min_length=1)] = ("mpirun",)
     at_once: Count = 4
+    on_worse: Words = ()
     shadows: StageSite = StageSite()
     prepare: StageSite = StageSite()
     extract: StageSite = StageSite()
@@ -118,7 +120,7 @@ def site_schema() -> dict[str, Any]:
     def line_or_list(schema: dict[str, Any]) -> dict[str, Any]:
         return {"anyOf": [{"type": "string", "minLength": 1}, schema]}
 
-    forms = {"Site.container": line_or_list, "Site.launcher": line_or_list}
+    forms = {f"Site.{name}": line_or_list for name in ("container", "launcher", "on_worse")}
     return editor_schema(Site, "Site file of mia_batch", forms)
 
 

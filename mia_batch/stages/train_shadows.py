@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from pathlib import Path
 
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
+from mia_batch.process.stage_log import StageLog
 from mia_batch.process.stop import StopRequest
 from mia_batch.settings.schema import Config
 from mia_batch.stages.shadows import Models, result_line
@@ -15,13 +17,14 @@ from mia_batch.stages.shadows import Models, result_line
 log = logging.getLogger(__name__)
 
 
-def train_models(config: Config, models: Models, *, verbose: bool = False) -> int:
+def train_models(config: Config, models: Models, *, verbose: bool = False, log_path: Path | None = None) -> int:
     """Train those that are missing, as far as nothing stops it, which is said.
 
     Args:
         config: by which they are planned.
         models: of the plan.
         verbose: log every epoch.
+        log_path: keeps what the trainings print.
 
     Returns:
         The exit code.
@@ -32,7 +35,8 @@ def train_models(config: Config, models: Models, *, verbose: bool = False) -> in
     count = models.plan.models.n_references
     with StopRequest().listening() as stop:
         for number in models.missing:
-            code = run_stage(stage_command("shadows", _arguments(config, models, number, verbose)))
+            kept = StageLog(log_path, "shadows") if log_path else None
+            code = run_stage(stage_command("shadows", _arguments(config, models, number, verbose)), log=kept)
             if code == OK:
                 log.info("%d of %d: %s", number + 1, count, result_line(models.paths, models.plan, number))
             if stop.signal == signal.SIGINT:

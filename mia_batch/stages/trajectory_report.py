@@ -20,6 +20,7 @@ from mia_batch.attacks.trajectories import PerSample, fluctuation, lt_iqr
 from mia_batch.errors import InputError
 from mia_batch.files import atomic_path, write_text
 from mia_batch.process.exit_codes import BAD_INPUT, BY_OUTCOME, INCONCLUSIVE, LEAK, OK
+from mia_batch.report.shown_text import shown
 from mia_batch.report.summary import plain
 from mia_batch.stages.arguments import named_folder
 from mia_batch.stages.trajectory import FirstLeak, Records, Step, Trajectory, read_trajectories
@@ -124,7 +125,7 @@ def as_text(found: Trajectory, exposure: tuple[PerSample, PerSample]) -> str:
         "\n".join(_attack_lines(found)),
         "\n".join((*found.cautions, *(f"left out: {run}: {why}" for run, why in found.left_out.items()))),
     ]
-    return "\n\n".join(_printable(block) for block in blocks if block)
+    return "\n\n".join(shown(block) for block in blocks if block)
 
 
 def _table(found: Trajectory) -> Iterator[str]:
@@ -199,9 +200,6 @@ def _figures(found: OfScores) -> str:
     said = f"AUC {area.value:.4f} ({area.low:.4f} to {area.high:.4f})"
     return said if tpr.reason else f"{said}, TPR at FPR 0.01 {tpr.value:.4f} ({tpr.low:.4f} to {tpr.high:.4f})"
 
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 # --- every training of a directory -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from mia_batch.metrics.epsilon import out_of_fold_decisions, out_of_fold_ranks
 from mia_batch.metrics.registry import EPSILONS
 from mia_batch.metrics.registry import METRICS as METRICS_OF_ALL
 from mia_batch.process.exit_codes import run_main
-from mia_batch.report.junit import xml_text
+from mia_batch.report.media import xml
 from mia_batch.report.summary import read_summary
 from mia_batch.rundir.claim import claim, in_force_with
 from mia_batch.rundir.features import FeatureStore, block_dtype
@@ -460,7 +460,7 @@ def test_junit_holds_what_xml_cannot(make_run: Callable[..., Run], tmp_path: Pat
     assert error is not None
     assert error.text == 'not evaluable: a [31m<red> & "quoted"  word'
     assert (suite.get("failures"), suite.get("errors")) == ("2", "1")
-    assert xml_text("\ud800\t\n\x07\U0001f512") == "\t\n\U0001f512"
+    assert xml("\ud800\t\n\x07\U0001f512") == "\t\n\U0001f512"
 
 
 def test_the_issues_example_is_not_a_clean_audit(make_run: Callable[..., Run]) -> None:
