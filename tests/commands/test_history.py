@@ -64,7 +64,7 @@ def read(runs: Path) -> tuple[history.Entry, ...]:
 
 
 def run(capsys: pytest.CaptureFixture[str], runs: Path, form: str, *, of_any: bool = False) -> tuple[int, str]:
-    code = history.run(argparse.Namespace(runs=str(runs), format=form, any=of_any))
+    code = history.run(argparse.Namespace(runs=str(runs), format=form, any=of_any, html=None))
     return code, capsys.readouterr().out
 
 
