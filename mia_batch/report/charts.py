@@ -90,7 +90,7 @@ def _drawn(figure: Figure, key: str, title: str, description: str, names: Sequen
     text = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": key}):
         figure.savefig(text, format="svg", transparent=True)
-    root = ElementTree.fromstring(text.getvalue())
+    root = ElementTree.fromstring(text.getvalue())  # nosec B314
     _keep_drawing(root)
     _make_unique(root, key)
     for element in root.iter():

@@ -127,7 +127,7 @@ def history_page(
     return _environment().get_template("history.html").render(
         title=title, trainings=trainings, rows=list(enumerate(entries)), first_leaks=_first_leaks(entries), level=level,
         links={run: quote(os.fsencode(path)) for run, path in links.items()}, charts=_charts(trainings),
-        css=Markup(css), script=Markup(script), digest=_digest(script),  # nosec B704  (ours, nobody's text is in them)
+        css=Markup(css), script=Markup(script), digest=_digest(script),  # nosec B704
         counts={outcome: sum(each.outcome == outcome for each in entries) for outcome in OUTCOMES},
         width=WIDTH, height=HEIGHT, left=LEFT, right=WIDTH - RIGHT, top=TOP, bottom=HEIGHT - BOTTOM,
     )  # fmt: skip

@@ -46,7 +46,7 @@ CONTENTS = (
 def to_page(summary: Summary, evidence: Evidence) -> str:
     """Text of report.html."""
     return _environment().get_template("report.html").render(
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # ours, no one else's text is in it
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # nosec B704
         summary=summary, state=words.state_of(summary), words=words, spoken=spoken, priors=PRIORS, fprs=FPRS,
         fpr_name=fpr_name, metric_label=metric_label, of_decisions=OF_DECISIONS, epsilons=EPSILONS,
         page=_Page.of(summary, evidence),
