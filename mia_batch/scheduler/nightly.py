@@ -18,8 +18,9 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.claim import in_force_with
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
-from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, claim, complete_checkpoints, is_abandoned, release
+from mia_batch.scheduler.claims import NAME_LENGTH, claim, is_abandoned, release
 from mia_batch.scheduler.submission import Run, submit_runs
+from mia_batch.scheduler.watch import QUIET_S, complete_checkpoints
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_config_arguments, named_folder
