@@ -7,7 +7,7 @@ import logging
 import sys
 
 from mia_batch.errors import InputError
-from mia_batch.mpi.launcher import mpi_environment, mpirun_command
+from mia_batch.mpi.launcher import mpirun_command, stage_environment
 from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the stages; returns the reducer's exit code, or that of the first stage that failed."""
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
+    stage_environment()  # which refuses several of this process, before anything is read
     forget_verdict(args)
     read_shadows_argument(args)
     config, paths = load_run(args, need=("checkpoint", "data"))
@@ -101,7 +102,7 @@ def _arguments(args: argparse.Namespace, config: Config) -> list[str]:
 def _run_stage(stage: str, arguments: list[str], ranks: int, paths: RunPaths) -> int:
     """Run a stage as a process, or as ranks; the exit code, after a line that says what went wrong."""
     command = stage_command({"import": "import_outputs"}.get(stage, stage), arguments)
-    code = run_stage(mpirun_command(ranks, command) if stage in ON_RANKS else command, mpi_environment())
+    code = run_stage(mpirun_command(ranks, command) if stage in ON_RANKS else command, stage_environment())
     crash = crash_of(code) if stage in ON_RANKS else None
     if crash:
         for launched in [paths] if stage == "extract" else begun_references(paths):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -12,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from mia_batch import json_text
 from mia_batch.errors import InputError
 from mia_batch.files import sha256
 from mia_batch.network.checkpoint_bytes import SUFFIXES, stated_entries
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 QUIET_S = 120.0
 NUMBERED = re.compile(r"(.+)-\d+-of-(\d+)")  # of part 2 of 3: net-00002-of-00003
 INDEX, MAP = ".index.json", "param_name_map.json"  # say which parameter is in which file: Hugging Face's, MindSpore's
-LARGEST_INDEX = 1 << 26  # bytes
 RANK = re.compile(r"rank_?\d+")  # in the name of a rank's folder, or of its file
 
 
@@ -186,10 +185,8 @@ def _indexed(paths: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
 def _named_by(index: Path) -> set[str]:
     """The files that an index names; none if it is not one."""
     try:
-        if not index.is_file() or index.stat().st_size > LARGEST_INDEX:
-            return set()
-        found = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = json_text.read(index)
+    except (OSError, ValueError):
         return set()
     places = found.get("weight_map", found) if isinstance(found, dict) else {}
     names = places.values() if isinstance(places, dict) else ()
@@ -206,7 +203,7 @@ def _of_ranks(paths: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
         names = path.parent.name, path.name
         alike = RANK.sub("rank", names[0]), RANK.sub("rank", names[1])
         if alike != names:
-            sets[(path.parent.parent, *alike)].append(path)
+            sets[path.parent.parent, alike[0], alike[1]].append(path)
     for parts in sets.values():
         if len({_form(path) for path in parts} - {None}) > 1:
             yield f"what {len(parts)} ranks have saved of one", parts

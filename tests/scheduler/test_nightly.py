@@ -252,3 +252,29 @@ def test_a_failed_audit_of_another_config_does_not_stop_the_others(
     args.dry_run = False
     assert nightly.find_new(args, larger, runs) == [new]
     assert nightly.find_new(args, config, runs) == [failed]  # its claim was given up
+
+
+def test_at_most_so_many_are_queued_the_oldest_first(
+    tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, runs = tmp_path / "watch", tmp_path / "runs"
+    watch.mkdir()
+    for when, name in enumerate(("c", "a", "b")):
+        (watch / f"{name}.ckpt").write_bytes(one_entry(name.encode()))
+        os.utime(watch / f"{name}.ckpt", (when, when))
+    queued: list[list[str]] = []
+
+    def note(_config: object, new: list[Run], *_: object, **__: object) -> None:
+        queued.append([run.checkpoint.stem for run in new])
+        for run in new:
+            run.paths.jobs.write_text("{}")
+        raise InputError("stop here")
+
+    monkeypatch.setattr(nightly, "submit_arrays", note)
+    for _ in range(2):
+        with pytest.raises(InputError, match="stop here"):
+            run_nightly(write_config(), watch, runs, "--at-most=2")
+    assert queued == [["c", "a"], ["b"]]
+    assert run_nightly(write_config(), watch, runs, "--at-most=2") == 0
+    with pytest.raises(InputError, match="--at-most: must be at least 1, got 0"):
+        run_nightly(write_config(), watch, runs, "--at-most=0")
