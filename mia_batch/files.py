@@ -1,9 +1,8 @@
-"""Files whole or not at all, opened only if they are files, their digests and locks, and where our own ones lie."""
+"""Files whole or not at all, opened only if they are files, their digests, and where our own ones lie."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import stat
@@ -183,29 +182,3 @@ def sha256(path: Path, between: Between = None) -> str:
     except OSError as error:
         raise InputError(f"{path}: must be a file that can be read, got: {error.strerror}") from error
     return digest.hexdigest()
-
-
-@contextmanager
-def in_turn(path: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block of this lock file, which is made.
-
-    Raises:
-        InputError: the folder cannot be written, or its file system has no locks.
-    """
-    try:
-        file = open(path, "ab")  # noqa: SIM115  (closed below)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        raise not_written(path, error, "must be a file that can be locked") from error
-    with file:
-        yield
-
-
-def in_use(path: Path) -> bool:
-    """Whether a writer holds features.h5, or an attack's journal, at this moment."""
-    with open_bytes(path) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

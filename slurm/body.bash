@@ -18,6 +18,7 @@ while (($#)) && [[ $1 != -- ]]; do
   [[ " $words " == *" ${1%%=*}= "* ]] || unknown "$1"
   value=${1#*=}
   case $1 in
+    export=*) export "${value?}" ;;
     module=*) module load "$value" || exit 1 ;;
     source=*)
       # shellcheck source=/dev/null
@@ -70,6 +71,8 @@ if [[ $stage == extract || $stage == references ]]; then
     export SRUN_CPUS_PER_TASK=${SRUN_CPUS_PER_TASK:-$SLURM_CPUS_PER_TASK}
   fi
 fi
+
+export SLURM_EXPORT_ENV=ALL # or ranks would get nothing of it in a job of sbatch --export=NONE
 
 # The stage is a child, so that this script hears Slurm's warnings.
 child='' warned='' ending=''

@@ -17,7 +17,7 @@ PACKAGE = REPO / "mia_batch"
 ROOMS = (
     "cli", "commands", "api", "scheduler", "stages", "network", "models", "data", "mpi", "workers", "rundir", "process",
     "report", "settings", "attacks", "search", "verdict", "metrics", "samples", "signals", "inputs", "npy_files",
-    "json_text", "files", "errors", "module_path",
+    "json_text", "locks", "files", "errors", "module_path",
 )
 EDGES = {"mindspore": {"network", "models"}, "mpi4py": {"mpi"}, "h5py": {"rundir"}}
 # No process, file, network or framework in the numeric core.

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 import mia_batch
-from mia_batch.errors import InputError
+from mia_batch.errors import InputError, one_line
 from mia_batch.mpi.launcher import LAUNCHER_PREFIXES, SRUN_PLUGINS, find_mpirun
 from mia_batch.network.requirements import RANK_BYTES, SLOW_ON_CPU, slow_on_cpu
 from mia_batch.process.exit_codes import FAILED, OK
@@ -196,14 +194,18 @@ def shared_memory() -> Finding:
 
 
 def directory(path: Path) -> Finding:
-    """The file system of a run directory: kind, room, whether files can be locked and replaced there."""
-    there = next(folder for folder in [path, *path.parents] if folder.exists())
+    """The file system of a run directory: kind, room, whether it bears what the stages do there."""
+    try:
+        from mia_batch.rundir.file_system import nearest_folder, try_out
+    except ImportError as error:
+        return Finding("directory", f"{path}: cannot be looked at", BAD, one_line(error))
+    there = nearest_folder(path)
     kind, free = _file_system(there), shutil.disk_usage(there).free
     value = f"{there}: {kind}, {free / GIB:.1f} GiB free"
     try:
-        _try_out(there)
-    except OSError as error:
-        return Finding("directory", value, BAD, f"cannot lock and replace files: {error.strerror}")
+        try_out(there)
+    except InputError as error:
+        return Finding("directory", value, BAD, str(error))
     if free < LITTLE_SPACE:
         return Finding("directory", value, BAD, "a run may fill it")
     if kind.startswith(("tmpfs", "ramfs")):
@@ -222,17 +224,6 @@ def _file_system(path: Path) -> str:
         if path.resolve().is_relative_to(mounted) and len(mounted) >= len(best):
             best, kind = mounted, name
     return kind
-
-
-def _try_out(folder: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".mia-batch-doctor-", delete=False) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.fsync(file.fileno())
-            os.replace(file.name, f"{file.name}.new")
-        finally:
-            for name in (file.name, f"{file.name}.new"):
-                Path(name).unlink(missing_ok=True)
 
 
 def examine(path: Path) -> list[Finding]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mia_batch.errors import InputError
-from mia_batch.files import in_use
+from mia_batch.locks import in_use
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.paths import ReferencePaths
 from mia_batch.rundir.reference_files import reference_weights

@@ -7,7 +7,7 @@ import logging
 import sys
 
 from mia_batch.errors import InputError
-from mia_batch.mpi.launcher import mpi_environment, mpirun_command
+from mia_batch.mpi.launcher import mpirun_command, stage_environment
 from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the stages; returns the reducer's exit code, or that of the first stage that failed."""
     if args.ranks < 1:
         raise InputError(f"--ranks: must be at least 1, got {args.ranks}")
+    stage_environment()  # which refuses several of this process, before anything is read
     forget_verdict(args)
     read_shadows_argument(args)
     config, paths = load_run(args, need=("checkpoint", "data"))
@@ -104,7 +105,7 @@ def _run_stage(stage: str, arguments: list[str], ranks: int, paths: RunPaths) ->
     command = stage_command({"import": "import_outputs"}.get(stage, stage), arguments)
     log_of_stage = StageLog(paths.local_log(stage), stage)
     words = mpirun_command(ranks, command) if stage in ON_RANKS else command
-    code = run_stage(words, mpi_environment(), log_of_stage)
+    code = run_stage(words, stage_environment(), log_of_stage)
     crash = crash_of(code) if stage in ON_RANKS else None
     if crash:
         for launched in [paths] if stage == "extract" else begun_references(paths):

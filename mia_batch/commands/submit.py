@@ -8,7 +8,8 @@ import logging
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
-from mia_batch.scheduler.submission import Run, find_checkpoints, name_runs, still_to_do, submit_run, submit_runs
+from mia_batch.scheduler.arrays import submit_arrays
+from mia_batch.scheduler.submission import Run, find_checkpoints, name_runs, still_to_do, submit_run
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.arguments import add_config_arguments, named_folder
 from mia_batch.stages.shadows import add_shadows_argument, read_shadows_argument
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         log.info("nothing to do: every checkpoint has its verdict in %s", out)
         show_nothing(args)
     elif args.checkpoints:
-        show(args, site, submit_runs(config, runs, out, site, dry_run=args.dry_run), runs)
+        show(args, site, submit_arrays(config, runs, out, site, dry_run=args.dry_run), runs)
     else:
         words = [f"checkpoint={config.model.checkpoint}"] if args.checkpoint else []
         show(args, site, submit_run(config, out, site, words=words, dry_run=args.dry_run), runs)

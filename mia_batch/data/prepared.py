@@ -8,7 +8,6 @@ user's own runs on what is read from them.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
 from mia_batch.files import atomic_path, holds, is_full, not_written, open_bytes, sync_directory, write_text
 from mia_batch.inputs import INPUT_DTYPE, Inputs
+from mia_batch.locks import lock
 from mia_batch.npy_files import DAMAGED, read_npz
 from mia_batch.settings.schema import SOURCES, DataConfig
 
@@ -157,7 +157,7 @@ class Prepared:
         try:
             with ExitStack() as stack:
                 files = [stack.enter_context(open_bytes(path, "ab")) for path in paths]
-                fcntl.flock(files[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(paths[0], files[0].fileno())
                 done = self._keep_own(files, sizes, identity)
 
                 def append(inputs: Inputs, kept: np.ndarray) -> None:

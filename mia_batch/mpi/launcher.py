@@ -15,6 +15,12 @@ from mia_batch.errors import InputError
 LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 LAUNCHER_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
 LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_")  # of variables that make a process take itself for a rank
+# Of a rank's or a step's environment; of a job's what says nothing of cores and cards, or of the log.
+OF_A_STEP = (*LAUNCHER_PREFIXES, "MPI_LOCAL", "MV2_COMM_", "HYDI_", "PRTE_LAUNCHED", "SLURM_", "SRUN_")
+KEPT = (
+    "SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_CPUS_PER_TASK", "SLURM_GPUS_ON_NODE",
+    "SLURM_GPUS_PER_TASK", "SLURM_NTASKS_PER_GPU", "SLURM_GPU_BIND", "SLURM_TRES_BIND",
+)
 LAUNCHER_SIGNS = (*LAUNCHER_SIZES[:3], "PMIX_RANK", "PMI_RANK", "PMI_FD")
 SRUN_PLUGINS = {"Open MPI": "pmix", "MPICH": "pmi2", "Intel": "pmi2"}  # by what the MPI library calls itself
 LOCAL_RANKS = (  # (rank, size) on the node, by launcher: Open MPI, MPICH, msrun and others
@@ -81,6 +87,31 @@ def find_mpirun(environ: Mapping[str, str] = os.environ) -> str:
     if not found:
         raise InputError("--ranks: more than 1 needs mpirun: install the extra 'cpu', or load the site's MPI module")
     return found
+
+
+def own_mpirun(environ: Mapping[str, str] = os.environ) -> str:
+    """`find_mpirun` for jobs: what is only found once a job has loaded its modules is plain `mpirun`."""
+    try:
+        return find_mpirun(environ)
+    except InputError:
+        return "mpirun"
+
+
+def stage_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of stages that this process starts on this machine: it is no rank's, and no job step's.
+
+    In a shell of `srun --pty`, in salloc and in notebooks variables of their step are set: a stage would take itself
+    for a rank of a world that is not there, and mpirun would ask Slurm for the ranks.
+
+    Raises:
+        InputError: a launcher has started several of this process, which would each do the whole work.
+    """
+    sizes = {name: environ[name] for name in LAUNCHER_SIZES if environ.get(name, "1") not in ("", "0", "1")}
+    if sizes:
+        got = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        raise InputError(f"mia-batch run: must be started once, and starts its ranks itself (--ranks), got {got}")
+    kept = {name: value for name, value in environ.items() if name in KEPT or not name.startswith(OF_A_STEP)}
+    return mpi_environment(kept)
 
 
 def mpirun_command(ranks: int, command: Sequence[str]) -> list[str]:

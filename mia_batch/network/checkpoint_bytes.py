@@ -49,6 +49,9 @@ VARINT_BYTES = 10
 CRC_MARK, CRC_BYTES = b"crc_num", 17  # what `crc_check=True` puts at the end: the mark and ten bytes
 # The first bytes of what `enc_key` makes: AES-GCM, AES-CBC and SM4-CBC.
 ENCRYPTED = tuple((0x7F3A5E00 + mode).to_bytes(4, "little") for mode in (0xD8, 0xD9, 0xDA))
+OF_TOOLS = {  # that encrypt files: the first bytes of theirs
+    b"Salted__": "openssl", b"age-encryption.org/": "age", b"-----BEGIN AGE": "age", b"-----BEGIN PGP": "GnuPG",
+}
 PART = re.compile(r"-(\d+)-of-(\d+)$")  # how the parts of large safetensors are named
 STRATEGY = "strategy"  # in the name of what MindSpore writes of a parallel strategy
 
@@ -73,6 +76,7 @@ def stated_entries(path: Path) -> Stated:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
                 raise MalformedError("must be a complete MindSpore checkpoint, got an empty file")
+            _refuse_encrypted(file)
             return _READERS[path.suffix](file, size)
     except (FileNotFoundError, IsADirectoryError) as error:
         state = "a folder" if isinstance(error, IsADirectoryError) else "nothing there"
@@ -98,6 +102,17 @@ def _check_name(path: Path, where: str) -> None:
     if part and int(part[2]) > 1:
         got = f"part {int(part[1])} of {int(part[2])}"
         raise InputError(f"{where}: must be one file with all weights, got {got}; put them into one")
+
+
+def _refuse_encrypted(file: BinaryIO) -> None:
+    head = file.read(max(map(len, OF_TOOLS)))
+    file.seek(0)
+    if head.startswith(ENCRYPTED):
+        advice = "load it with its dec_key, and save it without enc_key"
+        raise MalformedError(f"must not be encrypted, got a file made with enc_key; {advice}")
+    for sign, tool in OF_TOOLS.items():
+        if head.startswith(sign):
+            raise MalformedError(f"must not be encrypted, got a file made by {tool}; decrypt it")
 
 
 def _ckpt(file: BinaryIO, size: int) -> Stated:
@@ -168,10 +183,7 @@ class _Fields:
         self._head, self._start = head, start
         self.at = 0
 
-    def broken(self) -> IncompleteError | MalformedError:
-        if self._start == 0 and self._head.startswith(ENCRYPTED):
-            advice = "load it with its dec_key, and save it without enc_key"
-            return MalformedError(f"must not be encrypted, got a file made with enc_key; {advice}")
+    def broken(self) -> IncompleteError:
         return IncompleteError(f"that are not one from byte {self._start} on")
 
     def peek(self) -> int | None:

@@ -5,7 +5,6 @@ Slurm keeps the logs of its jobs; on a terminal nothing would be left of what a 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import platform
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from mia_batch.errors import InputError
+from mia_batch.locks import try_lock
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, problem_lines
 from mia_batch.process.log_setup import LOGGERS
 
@@ -61,8 +61,8 @@ class StageLog:
     def _opened(self) -> BinaryIO:
         self.path.parent.mkdir(exist_ok=True)
         file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (`end` closes it)
-        with suppress(OSError):  # another start has the lock, or there are none on this file system
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError):  # another start has the lock
+            try_lock(file.fileno())
         return file
 
     def say(self, text: str) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mia_batch.errors import InputError
-from mia_batch.files import holds, in_turn, sha256
+from mia_batch.files import holds, sha256
+from mia_batch.locks import in_turn
 from mia_batch.rundir.earlier import earlier_digests
+from mia_batch.rundir.file_system import try_once
 from mia_batch.rundir.identity import (
     OF_VERDICT,
     TRAJECTORY,
@@ -44,6 +46,8 @@ def claim(paths: RunPaths, manifest: Manifest, begun: Mapping[str, Any] | None =
         InputError: the directory holds rows or results of another model, data or extraction; in words.
     """
     paths.create()
+    if not paths.features.exists():
+        try_places(paths, manifest)
     in_force(paths, manifest)  # what is refused leaves nothing behind
     with in_turn(paths.lock):
         wanted = in_force(paths, manifest)
@@ -54,6 +58,17 @@ def claim(paths: RunPaths, manifest: Manifest, begun: Mapping[str, Any] | None =
             paths.features.unlink()
         put_in_force(paths, wanted)
     return wanted
+
+
+def try_places(paths: RunPaths, manifest: Manifest) -> None:
+    """Try before the first stage whether the file systems that the stages write to bear what they do there.
+
+    Raises:
+        InputError: naming what does not work, and where.
+    """
+    try_once(paths.root)
+    if "references" in manifest.config:
+        try_once(Path(manifest.config["references"]["store"]))
 
 
 def in_force(paths: RunPaths, manifest: Manifest) -> Manifest:

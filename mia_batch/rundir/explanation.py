@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mia_batch.files import in_use
+from mia_batch.locks import in_use
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stage_log import ending, last_words
 from mia_batch.rundir.paths import RunPaths

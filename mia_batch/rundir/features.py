@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
 from mia_batch.inputs import INPUT_DTYPE
+from mia_batch.locks import try_lock
 from mia_batch.rundir.hdf5 import check_schema, get_attr, get_attrs, reading
 from mia_batch.rundir.identity import Origin
 from mia_batch.rundir.reference_store import StoredSamples
@@ -120,7 +121,8 @@ def read_features(path: Path) -> Features:
     Raises:
         InputError: missing, of another schema, in use by a writer, or with rows still to be computed.
     """
-    with reading(path), h5py.File(path, "r") as file:
+    with reading(path), h5py.File(path, "r", locking=False) as file:
+        try_lock(file.id.get_vfd_handle(), shared=True)  # beside a writer the reading ends here
         check_schema(file, path, "features", SCHEMAS)
         done = file["done"][:]
         if not done.all():

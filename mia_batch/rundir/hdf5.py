@@ -14,6 +14,7 @@ import h5py
 
 from mia_batch.errors import InputError, InUseError
 from mia_batch.files import is_full, not_written
+from mia_batch.locks import lock
 
 SCHEMA = 1
 HDF5_OVERHEAD = 64 * 1024  # bytes, more than the headers of our files take
@@ -30,6 +31,22 @@ def check_room(directory: Path, n_bytes: int) -> None:
     """
     with as_input_error(directory), tempfile.TemporaryFile(dir=directory) as file:
         os.posix_fallocate(file.fileno(), 0, n_bytes + HDF5_OVERHEAD)
+
+
+def lock_file(path: Path, file: h5py.File) -> None:
+    """Keep every other writer out of a file that was opened for writing, until it is closed.
+
+    HDF5's own lock is flock alone, which some file systems do not know, and which the environment may turn off.
+
+    Raises:
+        BlockingIOError: another process writes it; then it is closed.
+        InputError: its file system has no locks; likewise.
+    """
+    try:
+        lock(path, file.id.get_vfd_handle())
+    except BaseException:
+        file.close()
+        raise
 
 
 def sync(file: h5py.File) -> None:

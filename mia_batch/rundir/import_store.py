@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
-from mia_batch.files import in_use, sync_directory
+from mia_batch.files import sync_directory
+from mia_batch.locks import give_name, in_use
 from mia_batch.rundir.features import IMPORTED, RowsOnDisk
-from mia_batch.rundir.hdf5 import as_input_error, check_room, set_attrs, sync
+from mia_batch.rundir.hdf5 import as_input_error, check_room, lock_file, set_attrs, sync
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.row_store import allocated, contiguous_runs
 
@@ -45,7 +46,8 @@ class ImportStore:
         shapes |= {"logits": ("<f4", (n_rows, n_classes))} if n_classes else {}
         check_room(path.parent, sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in shapes.values()))
         try:
-            with as_input_error(path), h5py.File(temporary, "w") as file:
+            with as_input_error(path), h5py.File(temporary, "w", locking=False) as file:
+                lock_file(path, file)
                 for name, (kind, shape) in shapes.items():
                     allocated(file, name, np.dtype(kind), shape)
                 yield cls(path, file, temporary)
@@ -88,7 +90,7 @@ class ImportStore:
             InputError: another process has been faster.
         """
         try:
-            os.link(self._temporary, self.path)  # unlike a rename it never replaces another run's file
+            give_name(self._temporary, self.path)
         except FileExistsError:
             raise InputError(f"{self.path}: is being written by another run") from None
         sync_directory(self.path.parent)

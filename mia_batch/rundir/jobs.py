@@ -19,6 +19,15 @@ def record(paths: RunPaths, job_ids: Mapping[str, str]) -> None:
     write_text(paths.jobs, json_text.written({"schema": 1, "submissions": [*submissions(paths), entry]}))
 
 
+def forget_last(paths: RunPaths) -> None:
+    """Undo the last `record`."""
+    kept = submissions(paths)[:-1]
+    if kept:
+        write_text(paths.jobs, json_text.written({"schema": 1, "submissions": kept}))
+    else:
+        paths.jobs.unlink(missing_ok=True)
+
+
 def submissions(paths: RunPaths) -> list[dict[str, Any]]:
     """What was submitted for a run, oldest first: {"submitted": time, "jobs": {stage: job id}}.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 from mia_batch import json_text
 from mia_batch.errors import InputError
 from mia_batch.files import not_written, open_bytes
+from mia_batch.locks import open_locked
 from mia_batch.rundir.identity import mark_of
 
 LONGEST_LINE = 1 << 25  # bytes of a result: scores of a million samples
@@ -33,17 +33,11 @@ class Journal:
     def _open(self) -> BinaryIO:
         """The file, locked."""
         try:
-            file = open_bytes(self.path, "a+b")
+            return open_locked(self.path)
+        except BlockingIOError:
+            raise InputError(f"{self.path}: another process is fitting this attack") from None
         except OSError as error:
             raise not_written(self.path, error) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_nlink:
-                return file
-        except BlockingIOError:
-            pass
-        file.close()  # locked, or its owner has finished and removed it between the open and the lock
-        raise InputError(f"{self.path}: another process is fitting this attack")
 
     def _read(self, marks: Sequence[str]) -> dict[str, Any]:
         """The entries before the first torn line; the file is cut there."""

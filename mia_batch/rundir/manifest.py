@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 import mia_batch
 from mia_batch import json_text
 from mia_batch.errors import InputError, one_line
-from mia_batch.files import in_turn, write_text
+from mia_batch.files import write_text
+from mia_batch.locks import in_turn
 from mia_batch.rundir.paths import RunPaths, refuse_links
 
 SCHEMA = 2

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
-from mia_batch.files import in_use, not_written, sync_directory
+from mia_batch.files import not_written, sync_directory
 from mia_batch.inputs import HASH_BYTES
+from mia_batch.locks import in_use
 from mia_batch.rundir.hdf5 import check_schema, get_attr, reading
 from mia_batch.rundir.identity import reference_digest
 from mia_batch.rundir.manifest import Manifest
@@ -189,7 +190,7 @@ def read_phi(
     """
     phi: NDArray[np.float64] | None = None
     for k, paths in enumerate(found):
-        with reading(paths.outputs), h5py.File(paths.outputs, "r") as file:
+        with reading(paths.outputs), h5py.File(paths.outputs, "r", locking=False) as file:
             logits = _checked(file, paths, samples, content)
             if phi is None:
                 phi = np.empty((len(samples.order), logits.shape[1], len(found)))

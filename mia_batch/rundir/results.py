@@ -28,7 +28,7 @@ from mia_batch.rundir.identity import mark_of
 def write_attack(path: Path, result: AttackResult) -> None:
     """Write attacks/<name>.h5, whole or not at all."""
     check_room(path.parent, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
-    with atomic_path(path) as temporary, as_input_error(path), h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, as_input_error(path), h5py.File(temporary, "w", locking=False) as file:
         for name in ("scores", "predicted", "scored_by", "member"):
             file.create_dataset(name, data=getattr(result, name), fletcher32=True)  # bytes that change are noticed
         table = file.create_group("cv_results", track_order=True)
@@ -50,7 +50,7 @@ def read_mark(path: Path) -> tuple[str | None, str]:
     Raises:
         InputError: missing, damaged, of another schema, or the result of another attack.
     """
-    with reading(path), h5py.File(path, "r") as file:
+    with reading(path), h5py.File(path, "r", locking=False) as file:
         check_schema(file, path, "attack")
         method = get_attr(file, "method")
         if method != path.stem:  # the marks of the version before are the same for all attacks of a run
@@ -65,7 +65,7 @@ def read_attack(path: Path) -> AttackResult:
     Raises:
         InputError: missing, damaged or of another schema.
     """
-    with reading(path), h5py.File(path, "r") as file:
+    with reading(path), h5py.File(path, "r", locking=False) as file:
         check_schema(file, path, "attack")
         attrs = get_attrs(file)
         table = {

@@ -19,13 +19,23 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InUseError
 from mia_batch.files import sync_directory
-from mia_batch.rundir.hdf5 import as_input_error, check_room, check_schema, get_attrs, reading, set_attrs, sync
+from mia_batch.locks import give_name
+from mia_batch.rundir.hdf5 import (
+    as_input_error,
+    check_room,
+    check_schema,
+    get_attrs,
+    lock_file,
+    reading,
+    set_attrs,
+    sync,
+)
 
 Store = TypeVar("Store", bound="RowStore")
 
 
 class RowStore:
-    """Such a file, open for writing by one process; HDF5's lock keeps every other one out."""
+    """Such a file, open for writing by one process; its lock keeps every other one out."""
 
     kind: ClassVar[str]
     schemas: ClassVar[Sequence[int]]  # that are continued; new files are of `schema`
@@ -41,7 +51,8 @@ class RowStore:
         with reading(path):
             if not h5py.is_hdf5(path):  # "r+" would make an empty file into one
                 raise OSError("not an HDF5 file")
-            self._file = h5py.File(path, "r+")
+            self._file = h5py.File(path, "r+", locking=False)
+            lock_file(path, self._file)
         check_schema(self._file, path, self.kind, self.schemas)
 
     @classmethod
@@ -61,7 +72,7 @@ class RowStore:
         known_bytes = sum(column.nbytes for column in known.values()) + len(json.dumps(dict(attrs)))
         try:
             check_room(path.parent, n_rows * sent.itemsize + known_bytes)
-            with as_input_error(path), h5py.File(temporary, "w") as file:
+            with as_input_error(path), h5py.File(temporary, "w", locking=False) as file:
                 for name, column in known.items():
                     file.create_dataset(name, data=column)
                 for name in _datasets(sent):
@@ -69,7 +80,7 @@ class RowStore:
                 allocated(file, "done", np.dtype("u1"), (n_rows,))
                 set_attrs(file, {"schema": cls.schema, "kind": cls.kind, **attrs})
                 sync(file)
-            os.link(temporary, path)  # unlike a rename it never replaces another run's file
+            give_name(temporary, path)
             sync_directory(path.parent)
         except FileExistsError:
             raise InUseError(f"{path}: is being written by another run") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from mia_batch import json_text
 from mia_batch.attacks.reference_plan import ReferencePlan
 from mia_batch.errors import InputError, one_line
-from mia_batch.files import atomic_path, not_written, open_bytes, write_text
+from mia_batch.files import atomic_path, not_written, write_text
+from mia_batch.locks import open_locked
 from mia_batch.npy_files import DAMAGED, map_npy, read_npz
 
 SCHEMA = 1
@@ -171,13 +171,11 @@ def write_indices(path: Path, index: NDArray[np.int64]) -> None:
 def trained_here(paths: ShadowPaths, number: int) -> Iterator[bool]:
     """Keep other processes from training this model meanwhile; yields False where one of them does now."""
     try:
-        file = open_bytes(paths.lock(number), "ab")
+        file = open_locked(paths.lock(number))
+    except BlockingIOError:
+        yield False
+        return
     except OSError as error:
         raise not_written(paths.lock(number), error) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError, one_line
-from mia_batch.files import in_use
+from mia_batch.locks import in_use
 from mia_batch.report.best import figures_of
 from mia_batch.report.summary import read_summary
 from mia_batch.rundir.crashes import rows_before_crash

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.errors import InputError, one_line
+from mia_batch.locks import try_lock
 
 MOST_OBJECTS = 100_000  # that are looked at for datasets
 CHUNK_BYTES = 1 << 28  # to read one value of a dataset takes its whole chunk
@@ -48,7 +49,8 @@ class UsersHdf5:
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
         try:
-            with h5py.File(self.path, "r") as file:
+            with h5py.File(self.path, "r", locking=False) as file:
+                try_lock(file.id.get_vfd_handle(), shared=True)  # who writes it keeps us out, where there are locks
                 yield file
         except InputError:
             raise

@@ -12,6 +12,7 @@ from mia_batch.errors import InputError
 from mia_batch.scheduler.limits import warnings
 from mia_batch.scheduler.sbatch_commands import shell_lines
 from mia_batch.scheduler.site import Site, find_site, load_site
+from mia_batch.scheduler.slurm import number
 from mia_batch.scheduler.submission import Run, Submission
 from mia_batch.stages.estimates import estimate_lines
 
@@ -55,7 +56,7 @@ def show(args: argparse.Namespace, site: Site, submission: Submission, runs: Seq
         print("\n".join(shell_lines(submission.steps)))
         return
     if args.json:
-        jobs = {stage: int(job) for stage, job in submission.job_ids.items()}
+        jobs = {stage: int(number(job)) for stage, job in submission.job_ids.items()}
         print(json.dumps({"jobs": jobs, "runs": [str(run.paths.root) for run in runs]}))
         return
     for stage, job in submission.job_ids.items():

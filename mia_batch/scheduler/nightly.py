@@ -18,8 +18,10 @@ from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.claim import in_force_with
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.arguments import add_site_arguments, show, show_nothing, site_from
-from mia_batch.scheduler.claims import NAME_LENGTH, QUIET_S, claim, complete_checkpoints, is_abandoned, release
-from mia_batch.scheduler.submission import Run, submit_runs
+from mia_batch.scheduler.arrays import submit_arrays
+from mia_batch.scheduler.claims import NAME_LENGTH, claim, is_abandoned, release
+from mia_batch.scheduler.submission import Run
+from mia_batch.scheduler.watch import QUIET_S, complete_checkpoints
 from mia_batch.scheduler.worsenings import check_command, tell_of_worsenings
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.settings.schema import Config
@@ -40,18 +42,22 @@ def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
     named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
     if args.dry_run:
         new = [run for run in named if _is_new(run, args.retry)]
-        return [run for run in new if _may_continue(config, run)]
+        return [run for run in new if _may_continue(config, run)][: args.at_most]
     claimed: list[Run] = []
     try:
         for run in named:
+            if len(claimed) == args.at_most:
+                log.info("left for the next time: what is newer than %s (--at-most)", claimed[-1].checkpoint)
+                break
             with _left_alone_if_it_fails(run):
-                claimed += [run] if claim(run.paths, retry=args.retry) else []
-        foreign = [run for run in claimed if not _may_continue(config, run)]
+                if claim(run.paths, retry=args.retry):
+                    claimed.append(run)
+            if run in claimed and not _may_continue(config, run):
+                release([claimed.pop()])
     except BaseException:
         release(claimed)
         raise
-    release(foreign)
-    return [run for run in claimed if run not in foreign]
+    return claimed
 
 
 def _is_new(run: Run, retry: bool) -> bool:
@@ -93,6 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     seconds = f"leave files that changed in the last S seconds for the next time (default {QUIET_S:g})"
     parser.add_argument("--quiet", metavar="S", type=float, default=QUIET_S, help=seconds)
     parser.add_argument("--retry", action="store_true", help="queue audits again whose jobs ended without a verdict")
+    most = "queue no more than N checkpoints, the oldest; the others are left for the next time"
+    parser.add_argument("--at-most", metavar="N", type=int, help=most)
     add_site_arguments(parser)
 
 
@@ -106,6 +114,8 @@ def _checked_config(args: argparse.Namespace, runs: Path) -> Config:
         raise InputError(f"{runs}: --runs: must be a directory, got {there}, which is a file")
     if not args.quiet >= 0:
         raise InputError(f"--quiet: must be 0 or more, got {args.quiet:g}")
+    if args.at_most is not None and args.at_most < 1:
+        raise InputError(f"--at-most: must be at least 1, got {args.at_most}")
     return config
 
 
@@ -124,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         show_nothing(args)
         return OK
     try:
-        submission = submit_runs(config, new, runs, site, join=True, dry_run=args.dry_run)
+        submission = submit_arrays(config, new, runs, site, join=True, dry_run=args.dry_run)
     except BaseException:
         if not args.dry_run:
             release(new)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mia_batch.errors import InputError
 from mia_batch.rundir.explanation import explained
-from mia_batch.rundir.jobs import latest_jobs
+from mia_batch.rundir.jobs import latest_jobs, submissions
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import JobState, StageStatus, read_state, with_jobs
 from mia_batch.scheduler import slurm as scheduler
@@ -76,11 +76,40 @@ def active_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:
     return {paths: [active[job] for job in ids if job in active] for paths, ids in jobs.items()}
 
 
+def unrecorded_jobs(all_paths: Sequence[RunPaths]) -> dict[RunPaths, list[str]]:
+    """Jobs of each run that wait or run and that it does not know, as "ID STATE": a submit was killed meanwhile.
+
+    Raises:
+        InputError: Slurm does not answer.
+    """
+    try:
+        jobs = [each for each in scheduler.marked_jobs() if each.state in scheduler.ACTIVE]
+    except ConnectionError as error:
+        raise InputError(f"Slurm: must answer whether this run is queued already, got: {error}") from error
+    found: dict[RunPaths, list[str]] = {}
+    for paths in all_paths:
+        recorded = (job for each in submissions(paths) for job in each["jobs"].values())
+        known, mark = {scheduler.number(job).partition("_")[0] for job in recorded}, scheduler.mark_of(paths.root)
+        own = [each for each in jobs if each.mark.startswith(mark) and scheduler.number(each.job) not in known]
+        found[paths] = [f"{each.job} {each.state}" for each in own]
+    return found
+
+
 def refuse_active(all_paths: Sequence[RunPaths]) -> None:
     """Raise an InputError if any run has jobs in the queue: two extractions would be in each other's way."""
+    unrecorded = unrecorded_jobs(all_paths)
     problems = [
         f"{paths.root}: --out: must have no jobs in the queue, got {', '.join(active)} (scancel ends them)"
-        for paths, active in active_jobs(all_paths).items() if active
+        for paths, known in active_jobs(all_paths).items() if (active := known + unrecorded[paths])
     ]
     if problems:
         raise InputError(problems)
+
+
+def cancel_marked(mark: str, job_ids: Iterable[str]) -> None:
+    """Cancel these jobs, and all of a submission's mark: one may have been queued without an answer."""
+    scheduler.scancel(job_ids)
+    try:
+        scheduler.scancel(each.job for each in scheduler.marked_jobs() if each.mark.startswith(mark))
+    except ConnectionError as error:
+        log.warning("jobs marked %s may be left in the queue: %s", mark, error)

@@ -11,6 +11,7 @@ from mia_batch.files import shipped
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import ON_RANKS
 from mia_batch.scheduler.site import Site
+from mia_batch.scheduler.slurm import cluster_of, number
 
 # Each stage waits, of each of these groups, for the first that is queued too.
 AFTER = {
@@ -36,6 +37,7 @@ class Request:
         models: numbers of the reference models to train, for "shadows".
         shadows: their folder.
         references: numbers of the outputs that are to be made, a task each; empty: one job, or each task, makes all.
+        exports: for every script, before the site's words, which may overrule them.
     """
 
     config: Path
@@ -49,6 +51,7 @@ class Request:
     models: tuple[int, ...] = ()
     shadows: Path | None = None
     references: tuple[int, ...] = ()
+    exports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,10 @@ class Step:
         """The command's words; `job_ids` are those of the stages queued before, by stage."""
         waits: list[str] = []
         if self.after:
-            found = ",".join(f"{kind}:{job_ids[stage]}" for kind, stage in self.after)
+            found = ",".join(f"{kind}:{number(job_ids[stage])}" for kind, stage in self.after)
             waits = [f"--dependency={found}", "--kill-on-invalid-dep=yes"]  # else it waits for ever
+            cluster = cluster_of(job_ids[self.after[0][1]])  # jobs wait for none of another's
+            waits += [f"--clusters={cluster}"] if cluster else []
         return ["sbatch", "--parsable", *self.options, *waits, *self.script]
 
 
@@ -142,7 +147,8 @@ def _log_pattern(request: Request, stage: str) -> str:
 
 
 def _script(request: Request, stage: str) -> list[str]:
-    words = [*request.site.setup_words(), *(word for word in request.words if _is_for(stage, word))]
+    own = (word for word in request.words if _is_for(stage, word))
+    words = [*request.exports, *request.site.setup_words(), *own]
     if stage == "attack" and not request.n_tasks:
         words += [f"method={name}" for name in request.methods]
     if stage in ON_RANKS and request.prepared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mia_batch.errors import InputError, did_you_mean
 from mia_batch.files import shipped
+from mia_batch.mpi.launcher import own_mpirun
 from mia_batch.rundir.state import ON_RANKS
 from mia_batch.settings.json_schema import editor_schema
 from mia_batch.settings.loading import read_yaml
@@ -71,8 +73,8 @@ class Site(_Strict):
         modules: module load, in this order.
         source: shell files sourced after that; relative to the site file.
         container: words before python, such as [apptainer, exec, image.sif].
-        python: the interpreter that has mia_batch.
-        launcher: starts one rank per task, such as mpirun or srun --mpi=pmix.
+        python: the interpreter that has mia_batch; null is the one that queues the jobs, in a container python3.
+        launcher: starts one rank per task, such as mpirun or srun --mpi=pmix; null is the mpirun of that interpreter.
         at_once: of an array over many checkpoints, how many are extracted at the same time; of references, trained.
         on_worse: words of a command that nightly runs once for each verdict that got worse.
         shadows: trains reference models, one process for each.
@@ -88,8 +90,8 @@ class Site(_Strict):
     modules: Names = ()
     source: Names = ()
     container: Words = ()
-    python: Word = "python3"
-    launcher: Annotated[Words, Field(min_length=1)] = ("mpirun",)
+    python: Word | None = None
+    launcher: Annotated[Words, Field(min_length=1)] | None = None
     at_once: Count = 4
     on_worse: Words = ()
     shadows: StageSite = StageSite()
@@ -110,8 +112,9 @@ class Site(_Strict):
 
     def command(self, stage: str) -> list[str]:
         """What starts Python: once, or where the network runs once per task."""
-        launcher = self.launcher if stage in ON_RANKS else ()
-        return [*launcher, *self.container, self.python]
+        python = self.python or ("python3" if self.container else sys.executable)
+        launcher = (self.launcher or (own_mpirun(),)) if stage in ON_RANKS else ()
+        return [*launcher, *self.container, python]
 
 
 def site_schema() -> dict[str, Any]:

@@ -27,9 +27,10 @@ from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.reference_files import reference_digests
 from mia_batch.rundir.state import ON_RANKS, left_to_do, read_rows, read_state
 from mia_batch.scheduler import slurm as scheduler
-from mia_batch.scheduler.queue import refuse_active, states_now
+from mia_batch.scheduler.queue import cancel_marked, refuse_active, states_now
 from mia_batch.scheduler.sbatch_commands import FOR_ALL, Request, Step, plan_chain
 from mia_batch.scheduler.site import STAGES, Site
+from mia_batch.scheduler.variables import exported
 from mia_batch.settings.loading import named_in, with_checkpoint
 from mia_batch.settings.schema import Config
 from mia_batch.stages.estimates import (
@@ -68,8 +69,8 @@ class Submission:
 
 
 @contextmanager
-def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
-    """Submit all jobs or none, and yield their ids by stage; if the block fails, all jobs are cancelled.
+def queued(steps: Sequence[Step], mark: str) -> Iterator[dict[str, str]]:
+    """Submit all jobs or none, and yield their ids by stage; if the block fails, all jobs of `mark` are cancelled.
 
     Raises:
         InputError: Slurm refuses a job; the jobs before it are cancelled.
@@ -77,11 +78,10 @@ def queued(steps: Sequence[Step]) -> Iterator[dict[str, str]]:
     job_ids: dict[str, str] = {}
     try:
         for step in steps:
-            job_ids[step.stage] = scheduler.sbatch(step.command(job_ids))
+            job_ids[step.stage] = scheduler.sbatch(step.command(job_ids), f"{mark}{step.stage}")
         yield job_ids
     except BaseException:
-        if job_ids:
-            scheduler.scancel(job_ids.values())
+        cancel_marked(mark, job_ids.values())
         raise
 
 
@@ -110,7 +110,9 @@ def submit_run(
     left = left_to_do(read_state(paths, manifest))
     outputs = missing_outputs(manifest, plan.selection) if plan and config.references else ()
     words = (*words, *_changed(config))
-    request = Request(config.path, paths.root, site, words, left.stages, left.attacks, references=outputs)
+    request = Request(
+        config.path, paths.root, site, words, left.stages, left.attacks, references=outputs, exports=exported(config)
+    )
     steps = plan_chain(_with_models(request, models))
     runs = [paths, *runs_around(out.parent)]
     if plan:
@@ -121,8 +123,8 @@ def submit_run(
         return Submission(steps, estimates=found)
     claim(paths, manifest)
     _make_logs(paths, models)
-    with queued(steps) as job_ids:
-        attacks = {f"attack {name}": f"{job_ids['attack']}_{task}" for task, name in enumerate(left.attacks)}
+    with queued(steps, scheduler.new_mark(paths.root)) as job_ids:
+        attacks = {f"attack {name}": scheduler.task(job_ids["attack"], task) for task, name in enumerate(left.attacks)}
         record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)
     return Submission(steps, job_ids, found)
 
@@ -238,11 +240,13 @@ def submit_runs(
     plan, manifests = _manifests(config, runs)
     left = _each(lambda run: left_to_do(read_state(run.paths, in_force(run.paths, manifests[run]))), runs)
     stages = tuple(stage for stage in STAGES if any(stage in each.stages for each in left))
-    array = out / ".arrays" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
+    array = out / ".arrays" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%f}-{os.getpid()}"
     prepared = array if set(ON_RANKS) & set(stages) and is_worth_it(config.data) else None
     words = (f"list={array / 'list'}", *_changed(config))
     stages = (("prepare",) if prepared else ()) + stages + (("trajectory",) if join else ())
-    request = Request(config.path, out, site, words, stages, n_tasks=len(runs), prepared=prepared)
+    request = Request(
+        config.path, out, site, words, stages, n_tasks=len(runs), prepared=prepared, exports=exported(config)
+    )
     steps, first = plan_chain(_with_models(request, models)), with_checkpoint(config, runs[0].checkpoint)
     found = _estimates(first, plan, site, stages, runs_around(out), models=models, alone=False)
     if dry_run:
@@ -251,7 +255,7 @@ def submit_runs(
     remove_old_data(out)
     _write_list(array / "list", runs)
     _make_logs(RunPaths(out), models)
-    with queued(steps) as job_ids:
+    with queued(steps, scheduler.new_mark(array)) as job_ids:
         record(RunPaths(array), job_ids)
         for task, run in enumerate(runs):
             record(run.paths, _jobs_of_task(job_ids, task, config))
@@ -275,7 +279,7 @@ def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
 def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict[str, str]:
     """The jobs of one run of an array, by what they do; one task does all attacks of the run."""
     own = {stage: job for stage, job in job_ids.items() if stage != "trajectory"}  # which is of no single run
-    jobs = {stage: job if stage in FOR_ALL else f"{job}_{task}" for stage, job in own.items()}
+    jobs = {stage: job if stage in FOR_ALL else scheduler.task(job, task) for stage, job in own.items()}
     attack = jobs.pop("attack", None)  # none where only reduce was left to do
     attacks = (*(method.method for method in config.attack.methods), BLIND)
     return jobs | ({f"attack {name}": attack for name in attacks} if attack else {})

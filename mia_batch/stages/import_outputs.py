@@ -21,7 +21,7 @@ from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.progress import Progress
 from mia_batch.process.stop import Stopped, StopRequest
-from mia_batch.rundir.claim import claim, in_force
+from mia_batch.rundir.claim import claim, in_force, try_places
 from mia_batch.rundir.features import OUTPUTS, SPLIT
 from mia_batch.rundir.identity import features_digest
 from mia_batch.rundir.import_store import ImportStore
@@ -68,6 +68,7 @@ def _import(config: Config, paths: RunPaths, stop: StopRequest) -> int:
         claim(paths, manifest)
         log.info("import: nothing to do, all %d rows are done", rows.total)
         return OK
+    try_places(paths, manifest)
     refuse_one_file(outputs.data, manifest.digests, content=True)
     log.info("import: %s", outputs.describe())
     started, samples = time.monotonic(), outputs.read_samples(stop.check)

@@ -18,8 +18,9 @@ from mia_batch.data.forms import Form
 from mia_batch.data.prepared import Prepared
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError, InUseError
-from mia_batch.files import in_use, write_text
+from mia_batch.files import write_text
 from mia_batch.inputs import NO_GROUP
+from mia_batch.locks import in_use
 from mia_batch.mpi.world import World
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.resources import peak_memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from process_tree import peaks_of
 from running import one_line
+from steps import OF_A_STEP
 
 from mia_batch.process.resources import available_cpus
 from mia_batch.settings.loading import load_config
@@ -172,3 +174,16 @@ def test_an_output_that_is_a_file_is_one_line(tmp_path: Path, net_config: Write)
 
 def test_an_empty_output_is_one_line(tmp_path: Path, net_config: Write) -> None:
     assert one_line(mia_batch("run", net_config(), "--out", "")) == "mia-batch: --out: must name a directory, got ''"
+
+
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_a_run_in_a_shell_of_a_job_step_takes_itself_for_no_rank_of_it(
+    tmp_path: Path, net_config: Write, ranks: str
+) -> None:
+    config = net_config({"attack.methods": METHODS[:1], "gate": {"weak_model": True}})
+    command = [sys.executable, "-m", "mia_batch.cli", "run", config, "--out", tmp_path / "out", "--ranks", ranks]
+    env = {**os.environ, **OF_A_STEP}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+    assert done.returncode == 4, done.stderr
+    (launch,) = json.loads((tmp_path / "out" / "run.json").read_text())["launches"]
+    assert (launch["rank_size"], launch["slurm_job_id"]) == (int(ranks), "7")

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from steps import OF_A_STEP
 
 from mia_batch.errors import InputError
-from mia_batch.mpi.launcher import check_size, launched_by_mpi, launched_first
+from mia_batch.mpi.launcher import check_size, launched_by_mpi, launched_first, own_mpirun, stage_environment
 from mia_batch.mpi.world import World, connect
 
 
@@ -91,3 +93,26 @@ def test_an_input_error_on_the_root_is_raised() -> None:
         with pytest.raises(InputError) as caught:
             call(fail)
         assert caught.value.problems == ("a", "b")
+
+
+def test_a_stage_is_no_rank_of_the_step_that_its_user_sits_in() -> None:
+    found = stage_environment({**OF_A_STEP, "SLURM_CPUS_PER_TASK": "4", "PATH": "/bin"})
+    assert {name for name in found if name.startswith(("SLURM", "PMI"))} == {"SLURM_CPUS_PER_TASK", "SLURM_JOB_ID"}
+    assert found["PATH"] == "/bin"
+    assert not launched_by_mpi(found)
+    check_size(4, {**found, "PMI_SIZE": "4"})
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_a_run_that_is_started_as_several_ranks_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"mia-batch run: must be started once, .* \(--ranks\), got {name}=4$"):
+        stage_environment({name: "4"})
+    with pytest.raises(InputError, match="must be started once"):
+        stage_environment({name: "words"})
+
+
+def test_a_job_finds_mpirun_where_its_submitter_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert own_mpirun({"PATH": str(tmp_path)}) == "mpirun"
+    (tmp_path / "mpirun").touch(mode=0o755)
+    assert own_mpirun({"PATH": str(tmp_path)}) == str(tmp_path / "mpirun")

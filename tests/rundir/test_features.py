@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
-from mia_batch.files import in_use
 from mia_batch.inputs import STATISTICS
+from mia_batch.locks import in_use
 from mia_batch.rundir.features import FeatureStore, block_dtype, features_progress, read_features
 from mia_batch.rundir.hdf5 import check_room
 from mia_batch.rundir.results import read_attack, write_attack
@@ -45,7 +45,7 @@ def block(rows: list[int]) -> np.ndarray:
 def in_another_process(function: str, path: Path) -> str:
     code = f"""
 import sys, pathlib
-from mia_batch.files import in_use
+from mia_batch.locks import in_use
 from mia_batch.rundir.features import features_progress
 print({function}(pathlib.Path(sys.argv[1])))
 """

@@ -22,6 +22,7 @@ from mia_batch.rundir.manifest import write_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler import claims, nightly
 from mia_batch.scheduler.submission import Run
+from mia_batch.scheduler.watch import complete_checkpoints
 from mia_batch.settings.loading import load_config, with_checkpoint
 from mia_batch.stages.plan import make_manifest
 
@@ -79,10 +80,10 @@ def test_files_are_taken_once_nobody_writes_to_them(tmp_path: Path) -> None:
     os.utime(tmp_path / "torn.ckpt", (now - 300, now - 300))
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "gone.ckpt").symlink_to(tmp_path / "nowhere")
-    found = [path.name for path, _ in claims.complete_checkpoints(tmp_path)]
+    found = [path.name for path, _ in complete_checkpoints(tmp_path)]
     assert found == ["older.ckpt", "old.ckpt"]
     with pytest.raises(InputError, match="--watch: must be a directory"):
-        list(claims.complete_checkpoints(tmp_path / "nowhere"))
+        list(complete_checkpoints(tmp_path / "nowhere"))
 
 
 def test_one_of_many_gets_a_claim(tmp_path: Path) -> None:
@@ -100,11 +101,13 @@ def age(paths: RunPaths, seconds: float) -> None:
         os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
 
 
-def test_a_claim_of_a_process_that_died_is_taken_over_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_claim_of_a_process_that_died_is_taken_over_once(tmp_path: Path, sign: int) -> None:
+    """Also of one whose clock was ahead, which would never grow old."""
     paths = RunPaths(tmp_path / "run")
     assert claims.claim(paths)
     assert not claims.claim(paths)
-    age(paths, claims.STALE_CLAIM_S + 1)
+    age(paths, (claims.STALE_CLAIM_S + 1) * sign)
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda _: claims.claim(paths), range(8)))
     assert got.count(True) == 1
@@ -249,3 +252,29 @@ def test_a_failed_audit_of_another_config_does_not_stop_the_others(
     args.dry_run = False
     assert nightly.find_new(args, larger, runs) == [new]
     assert nightly.find_new(args, config, runs) == [failed]  # its claim was given up
+
+
+def test_at_most_so_many_are_queued_the_oldest_first(
+    tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, runs = tmp_path / "watch", tmp_path / "runs"
+    watch.mkdir()
+    for when, name in enumerate(("c", "a", "b")):
+        (watch / f"{name}.ckpt").write_bytes(one_entry(name.encode()))
+        os.utime(watch / f"{name}.ckpt", (when, when))
+    queued: list[list[str]] = []
+
+    def note(_config: object, new: list[Run], *_: object, **__: object) -> None:
+        queued.append([run.checkpoint.stem for run in new])
+        for run in new:
+            run.paths.jobs.write_text("{}")
+        raise InputError("stop here")
+
+    monkeypatch.setattr(nightly, "submit_arrays", note)
+    for _ in range(2):
+        with pytest.raises(InputError, match="stop here"):
+            run_nightly(write_config(), watch, runs, "--at-most=2")
+    assert queued == [["c", "a"], ["b"]]
+    assert run_nightly(write_config(), watch, runs, "--at-most=2") == 0
+    with pytest.raises(InputError, match="--at-most: must be at least 1, got 0"):
+        run_nightly(write_config(), watch, runs, "--at-most=0")

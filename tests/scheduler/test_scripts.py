@@ -271,3 +271,15 @@ def test_srun_starts_tasks_with_the_jobs_cores_and_mpirun_does_not(tmp_path: Pat
     assert told("srun", SLURM_CPUS_PER_TASK="4", SRUN_CPUS_PER_TASK="2") == "cores=2"
     assert told("srun") == "cores=unset"
     assert told("mpirun", SLURM_CPUS_PER_TASK="4") == "cores=unset"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_variables_are_set_before_the_sites_files_which_may_overrule_them(tmp_path: Path, stage: str) -> None:
+    """And ranks get them too: in a job of --export=NONE srun would pass nothing on."""
+    (tmp_path / "setup").write_text('export SECOND="$FIRST and more"\n')
+    words = ("export=FIRST=a  b=$c", "export=SECOND=x", "source=setup")
+    show = ("sh", "-c", 'printf "<%s>" "$FIRST" "$SECOND" "$SLURM_EXPORT_ENV"')
+    done = run_script(tmp_path, stage, "c", "d", *words, "--", *show, SLURM_EXPORT_ENV="NONE")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout if stage == "prepare" else log_of(tmp_path / "d", stage).read_text()
+    assert said.endswith("<a  b=$c><a  b=$c and more><ALL>")

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_a_trajectory_is_one_job_that_waits_until_the_array_has_ended() -> None:
     assert "--output=/runs/logs/trajectory-%j.log" in last
     assert "--dependency=afterany:7" in last
     assert not any(word.startswith(("--array", "list=")) for word in last)
-    assert last[-6:] == [f"{SLURM}/trajectory.sbatch", "/c.yaml", "/runs", "set=attack.seed=2", "--", "python3"]
+    assert last[-6:] == [f"{SLURM}/trajectory.sbatch", "/c.yaml", "/runs", "set=attack.seed=2", "--", sys.executable]
 
 
 def test_a_users_data_is_prepared_before_the_array() -> None:
@@ -112,7 +113,7 @@ def test_a_users_data_is_prepared_before_the_array() -> None:
         prepared=Path("/runs/.arrays/x"),
     )  # fmt: skip
     prepare, extract = (step.command({"prepare": "7"}) for step in plan_chain(request))
-    assert prepare[-5:] == ["/c.yaml", "/runs/.arrays/x", "list=/l", "--", "python3"]
+    assert prepare[-5:] == ["/c.yaml", "/runs/.arrays/x", "list=/l", "--", sys.executable]
     assert not any(word.startswith("--array") for word in prepare)
     assert {"--dependency=afterok:7", "--array=0-1%4", "prepared=/runs/.arrays/x", "/runs"} <= set(extract)
 
@@ -126,7 +127,7 @@ def test_reference_models_are_trained_a_task_for_each_and_only_references_wait_f
     ids = {"shadows": "7", "extract": "8"}
     shadows, extract, references = (step.command(ids) for step in plan_chain(request))
     assert {"--array=0-2,5,7-8%3", "--output=/50%%/shadows/logs/shadows-%A_%a.log"} <= set(shadows)
-    assert shadows[-5:] == ["/c.yaml", "/50%/shadows", "set=a=1", "--", "python3"]
+    assert shadows[-5:] == ["/c.yaml", "/50%/shadows", "set=a=1", "--", sys.executable]
     assert shadows[-6] == f"{SLURM}/shadows.sbatch"
     assert {"set=a=1", "checkpoint=c", "/50%"} <= set(extract)
     assert not any(word.startswith("--dependency") for word in extract)
@@ -247,6 +248,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("sbatch", "scancel"):
         (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >>"{said}"\nwc -l <"{said}"\n')
         (programs / name).chmod(0o755)
+    (programs / "squeue").write_text("#!/bin/sh\n")
+    (programs / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     return said
 
@@ -550,3 +553,18 @@ def test_what_jobs_will_take_is_said_and_what_the_site_does_not_give(
         "site: extract.memory: 100M of a node is below the estimate, at least 0.83 GiB",
         next(line for line in said if line.startswith("site: attack.time: 0:01 is below the estimate, about ")),
     ]
+
+
+# --- the interpreter and the launcher ---------------------------------------------------------------------------------
+
+
+def test_jobs_use_the_interpreter_and_the_mpirun_that_queue_them(tmp_path: Path) -> None:
+    beside = Path(sys.prefix) / "bin" / "mpirun"
+    for path in SITES:
+        site = load_site(path)
+        assert site.python is None
+        assert site.command("extract") == [*(site.launcher or (str(beside),)), sys.executable]
+        assert site.command("attack") == [sys.executable]
+    named = load_site(site_file(tmp_path, "{python: /opt/python, launcher: srun --mpi=pmi2}"))
+    assert named.command("references") == ["srun", "--mpi=pmi2", "/opt/python"]
+    assert load_site(site_file(tmp_path, "container: run image")).command("reduce") == ["run", "image", "python3"]

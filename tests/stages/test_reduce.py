@@ -186,7 +186,7 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
     assert {row["method"] for row in rows} == {"lr", "knn"}
     assert [row["metric"] for row in rows] == 2 * [*METRICS_OF_ALL, *OF_COUNTS]
     assert sorted(path.name for path in run.paths.root.iterdir()) == [
-        "attacks", "features.h5", "records.csv", "report.html", "run.json", "summary.csv", "summary.json",
+        ".run.lock", "attacks", "features.h5", "records.csv", "report.html", "run.json", "summary.csv", "summary.json",
     ]  # fmt: skip
 
 
