@@ -277,13 +277,18 @@ def conclude(
     ), checks)  # fmt: skip
     with named_in(config.path):
         slices = look_at_slices(config.report, features, results, group)
-    summary = with_facts(
-        summary.model_copy(update={"slices": slices}), detectable=_detectable(attacks, made, gate, verdict),
-        not_tried=not_tried(config, features), parameters=config.dossier.parameters,
-        training_records=config.dossier.training_records,
-    )  # fmt: skip
+    detectable = _detectable(attacks, made, gate, verdict)
+    summary = _with_facts(config, features, summary.model_copy(update={"slices": slices}), detectable)
     effects = {name: attack.effects for name, attack in attacks.items()}
     return Conclusion(verdict, evaluations, _counted(summary, features, twin, group), effects)
+
+
+def _with_facts(config: Config, features: Features, summary: Summary, detectable: Detectable | None) -> Summary:
+    """With what the audit could find, what it has not tried, and what the configuration says of the model."""
+    return with_facts(
+        summary, detectable=detectable, not_tried=not_tried(config, features), parameters=config.dossier.parameters,
+        training_records=config.dossier.training_records,
+    )  # fmt: skip
 
 
 def _counted(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mia_batch.files import in_use
+from mia_batch.locks import in_use
 from mia_batch.process.child import run_stage
 from mia_batch.process.stage_log import TAIL, StageLog, ending, kept, last_start, last_words
 
