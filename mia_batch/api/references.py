@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.api.arrays import AuditRows, as_array, as_logits
 from mia_batch.errors import InputError
-from mia_batch.stages.reference_columns import kept_references, refuse_betrayal, refuse_turned_round
+from mia_batch.stages.groups import groups_of
+from mia_batch.stages.reference_columns import (
+    kept_references,
+    refuse_betrayal,
+    refuse_same_answers,
+    refuse_turned_round,
+)
 
 FIELD = "references"
 
@@ -41,9 +47,11 @@ def read_references(value: Any, rows: AuditRows) -> dict[str, NDArray[Any]]:
     if not len(kept):
         return {}
     included, phi = np.ascontiguousarray(included[:, kept]), np.ascontiguousarray(phi[:, :, kept])
-    refuse_betrayal(f"{FIELD}[1]", included, features.member, [f"reference {k}" for k in kept])
-    refuse_turned_round(f"{FIELD}[1]", phi, included)
+    names, group = [f"{FIELD}[0][{k}]" for k in kept], groups_of(features)
+    refuse_betrayal(f"{FIELD}[1]", included, features.member, names, group)
     own = signals.phi(features.logits, features.label)[:, np.newaxis]
+    refuse_same_answers(names, own, phi)
+    refuse_turned_round(f"{FIELD}[1]", phi, included, names, group)
     return {"query_phi": own, "reference_phi": phi, "reference_in": included}
 
 

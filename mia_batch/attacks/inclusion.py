@@ -7,16 +7,22 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
+from mia_batch.attacks.grouping import design_effects
 from mia_batch.metrics.base import Estimate
 from mia_batch.metrics.ranking import auc
+from mia_batch.metrics.registry import bounded, views
 
 ALPHA = 0.001  # how often sound references may be refused; unsound ones are far beyond any error
 Pairs = Sequence[tuple[int, int]]
+Group = NDArray[np.integer] | None
+NUMBER = "the number of references trained on a sample"
 
 
 def complements(reference_in: ArrayLike) -> list[tuple[int, int]]:
@@ -48,19 +54,21 @@ def is_complement_of_target(reference_in: ArrayLike, member: ArrayLike) -> NDArr
 
 def inclusion_problem(
     reference_in: ArrayLike, pairs: Pairs | None = None, *, member: ArrayLike | None = None,
-    names: Sequence[str] | None = None, alpha: float = ALPHA,
+    names: Sequence[str] | None = None, group: Group = None, alpha: float = ALPHA,
 ) -> str:
     """Why attacks with these references would measure how their training sets were drawn; "" if nothing shows that.
 
     Each reference plays the target, without its complements: the AUC of the number of the others that were trained on a
-    sample must cover .5. So must that of all of them for the target itself, where its membership is given; no score
-    ever uses it.
+    sample must cover .5. So must, where the target's membership is given, that of all of them for the target itself,
+    and that of each alone: of a pair of which one is trained on most of the target's members, and the other on most
+    non-members, the number tells nothing, and how surely each of the two answers tells all. No score ever uses it.
 
     Args:
         reference_in: (n_samples, n_references), 0 or 1; the target's complement is left out.
         pairs: columns that are complements of each other; None finds those that are exactly.
         member: of the target, (n_samples,), 0 or 1.
         names: of the references; None numbers them from 0.
+        group: samples of one number were drawn together, (n_samples,); None for samples that stand alone.
         alpha: error of all intervals together.
 
     Raises:
@@ -73,35 +81,67 @@ def inclusion_problem(
     if problem := _column_problem(inside, called) or _target_problem(inside, member, called):
         return problem
     found, total = complements(inside) if pairs is None else pairs, inside.sum(axis=1, dtype=np.int64)
-    level = 1 - alpha / (inside.shape[1] + 1)
+    level = 1 - alpha / (2 * inside.shape[1] + 1)
     for k, name in enumerate(called):
         left_out = {k, *(other for pair in found if k in pair for other in pair)}
-        if problem := _count_problem(inside[:, k], total - inside[:, sorted(left_out)].sum(axis=1), level, name):
+        count = total - inside[:, sorted(left_out)].sum(axis=1)
+        if problem := _betrayal(inside[:, k], count, level, group, f"of {name} {NUMBER}"):
             return problem
-    return "" if member is None else _count_problem(np.asarray(member), total, level, "the target")
+    return "" if member is None else _target_betrayal(np.asarray(member), inside, level, group, called)
 
 
-def own_areas(phi: ArrayLike, reference_in: ArrayLike, *, alpha: float = ALPHA) -> list[Estimate]:
+def own_areas(
+    phi: ArrayLike, reference_in: ArrayLike, *, group: Group = None, alpha: float = ALPHA
+) -> dict[int, Estimate]:
     """How well each reference's phi tells what it was trained on: AUC, with intervals that hold together.
 
-    All below .5: inclusion is turned round. All around .5: it is in another order than the samples, or the references
-    have learned nothing of single samples; then attacks with them find nothing, whatever the target leaks.
+    Below .5: its inclusion is turned round. All around .5: inclusion is in another order than the samples, or the
+    references have learned nothing of single samples; then attacks with them find nothing, whatever the target leaks.
 
     Args:
         phi: of the references, (n_samples, n_queries, n_references).
         reference_in: (n_samples, n_references), 0 or 1.
+        group: as of `inclusion_problem`.
         alpha: error of all intervals together.
 
     Returns:
-        Of each reference that was trained on some of the samples and not on others.
+        By column, of each reference that was trained on some of the samples and not on others.
     """
     inside = np.asarray(reference_in)
     means, level = np.asarray(phi).mean(axis=1), 1 - alpha / max(1, inside.shape[1])
-    playing = np.flatnonzero(inside.any(axis=0) & ~inside.all(axis=0))
-    return [auc(inside[:, k], means[:, k], level=level) for k in playing]
+    playing = np.flatnonzero(inside.any(axis=0) & ~inside.all(axis=0)).tolist()
+    return {k: _area(inside[:, k], means[:, k], level, group) for k in playing}
 
 
-def own_areas_said(areas: Sequence[Estimate]) -> str:
+def column_of_another(
+    phi: ArrayLike, reference_in: ArrayLike, k: int, *, group: Group = None, alpha: float = ALPHA
+) -> tuple[int, Estimate] | None:
+    """The column of `reference_in` that the phi of reference k tells best, if that is not its own; None if none.
+
+    To be asked of a reference whose phi does not tell its own column. Columns that were drawn independently tell
+    nothing of each other, so that another one shows that they are in another order than the references.
+
+    Args:
+        phi: of the references, (n_samples, n_queries, n_references).
+        reference_in: (n_samples, n_references), 0 or 1.
+        k: the reference.
+        group: as of `inclusion_problem`.
+        alpha: how often that is said by chance, over all references and columns.
+
+    Returns:
+        The column, and the AUC by which it is told, whose interval is above .5.
+    """
+    inside, values = np.asarray(reference_in), np.asarray(phi)[:, :, k].mean(axis=1)
+    n_in = inside.sum(axis=0, dtype=np.int64)
+    n_out = len(inside) - n_in
+    above = rankdata(values) @ inside - n_in * (n_in + 1) / 2
+    areas = np.where(np.minimum(n_in, n_out) > 0, above / np.maximum(n_in * n_out, 1), 0.0)
+    best = int(np.argmax(areas))
+    found = _area(inside[:, best], values, 1 - alpha / inside.shape[1] ** 2, group) if areas[best] > 0 else None
+    return (best, found) if found and best != k and found.low > 0.5 else None
+
+
+def own_areas_said(areas: Iterable[Estimate]) -> str:
     """The largest of `own_areas`, at least one, in words."""
     best = max(each.value for each in areas)
     return f"the references' phi tells what they were trained on with AUC {best:.4f} at most"
@@ -112,7 +152,7 @@ def inclusion_doubt(phi: ArrayLike, reference_in: ArrayLike) -> str:
 
     Arguments as of `own_areas`.
     """
-    areas = own_areas(phi, reference_in)
+    areas = own_areas(phi, reference_in).values()
     return own_areas_said(areas) if areas and all(each.low <= 0.5 for each in areas) else ""
 
 
@@ -140,17 +180,35 @@ def _target_problem(inside: NDArray[np.integer], member: ArrayLike | None, names
     return ""
 
 
-def _count_problem(member: NDArray[np.integer], count: NDArray[np.integer], level: float, name: str) -> str:
+def _target_betrayal(
+    member: NDArray[np.integer], inside: NDArray[np.integer], level: float, group: Group, names: Sequence[str]
+) -> str:
+    """Whether the references tell the members of the target, all by their number or one alone."""
+    counts = {f"of the target {NUMBER}": inside.sum(axis=1, dtype=np.int64)}
+    alone = {f"of the target the training set of {name}": inside[:, k] for k, name in enumerate(names)}
+    found = (_betrayal(member, count, level, group, told) for told, count in (counts | alone).items())
+    return next(filter(None, found), "")
+
+
+def _betrayal(
+    member: NDArray[np.integer], count: NDArray[np.integer], level: float, group: Group, told: str
+) -> str:
     """Whether the number of IN references tells the membership of a target, (n_samples,) each."""
     if len(np.unique(member)) < 2:  # a reference of other data plays no target
         return ""
-    area = auc(member, count, level=level)
+    area = _area(member, count, level, group)
     if not area.defined or area.low <= 0.5 <= area.high:
         return ""
     return (
-        f"of {name} the number of references trained on a sample tells the members with AUC {area.value:.4f} "
-        f"({area.low:.4f} to {area.high:.4f}), which must cover 0.5"
+        f"{told} tells the members with AUC {area.value:.4f} ({area.low:.4f} to {area.high:.4f}), which must "
+        "cover 0.5"
     )
+
+
+def _area(member: NDArray[np.integer], scores: NDArray[np.number], level: float, group: Group) -> Estimate:
+    """AUC, with the interval of as many samples as are independent."""
+    effects = design_effects(member, group, cross_fitted=False)
+    return bounded(partial(auc, level=level), *views(member, scores, effects))
 
 
 def _keys(inside: NDArray[np.bool_]) -> list[bytes]:

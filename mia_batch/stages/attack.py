@@ -29,7 +29,7 @@ from mia_batch.attacks.base import (
 )
 from mia_batch.attacks.blind import blind_rows
 from mia_batch.attacks.features import feature_rows
-from mia_batch.attacks.grouping import group_codes, twins
+from mia_batch.attacks.grouping import twins
 from mia_batch.attacks.inclusion import inclusion_doubt
 from mia_batch.attacks.references import TRAJECTORY_PHI
 from mia_batch.attacks.registry import ATTACKS, CHECKS, needs_references
@@ -59,6 +59,7 @@ from mia_batch.settings.schema import AttackConfig, Config
 from mia_batch.stages.arguments import load_run
 from mia_batch.stages.attack_settings import lacking, needed_columns, settings_of, splits_of
 from mia_batch.stages.evaluable import look_at_model
+from mia_batch.stages.groups import groups_of
 from mia_batch.stages.reference_columns import reference_columns
 from mia_batch.stages.trajectory_columns import Checkpoint, trajectory_columns
 from mia_batch.workers.open_executor import open_executor
@@ -252,8 +253,7 @@ def samples_of(
         InputError: as of `make_columns` and `make_samples`.
     """
     aside = twins(features.content, features.member)
-    known = features.content is not None or features.group is not None
-    group = group_codes(features.content, features.group, len(features.member)) if known else None
+    group = groups_of(features)
     return make_samples(
         features.member, settings, group=group,
         left_out=aside if left_out is None else aside | left_out,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.attacks.base import BLIND, INCLUSION_DOUBT, AttackResult, taken
-from mia_batch.attacks.grouping import design_effects, group_codes, twins
+from mia_batch.attacks.grouping import design_effects, twins
 from mia_batch.attacks.trajectories import lt_iqr
 from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
@@ -51,6 +51,7 @@ from mia_batch.stages.checks import self_checks
 from mia_batch.stages.curves import over_training
 from mia_batch.stages.evaluable import look_at_model
 from mia_batch.stages.evidence import make_evidence, not_tried
+from mia_batch.stages.groups import groups_of
 from mia_batch.stages.records import make_records
 from mia_batch.stages.slices import look_at_slices
 from mia_batch.stages.trajectory_columns import Checkpoint, earlier_checkpoints, losses_of
@@ -247,7 +248,7 @@ def conclude(
         origin: the summary's provenance.
         command: what makes the baseline.
     """
-    twin, group = twins(features.content, features.member), _groups(features)
+    twin, group = twins(features.content, features.member), groups_of(features)
     evaluations = evaluate_all(results, group)
     checks = self_checks(
         config, features, twin, results, blind, effects=_effects(blind, group) if blind else INDEPENDENT,
@@ -397,13 +398,6 @@ def _cautions(
         twin, features.member, features.split, features.sample_index, outputs=features.by_outputs
     )
     return [*said, caution] if caution else said
-
-
-def _groups(features: Features) -> NDArray[np.int64] | None:
-    """Numbers of the rows' groups; None where nothing is known of any."""
-    if features.content is None and features.group is None:
-        return None
-    return group_codes(features.content, features.group, len(features.member))
 
 
 def scored(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_batch.attacks.inclusion import inclusion_problem, is_complement_of_target, own_areas, own_areas_said
+from mia_batch.attacks.inclusion import column_of_another, inclusion_problem, is_complement_of_target, own_areas
 from mia_batch.attacks.registry import needs_references
 from mia_batch.data.digests import refuse_twins
 from mia_batch.errors import InputError
@@ -21,10 +21,13 @@ from mia_batch.rundir.reference_files import inclusion_digest, inclusion_file, r
 from mia_batch.rundir.reference_store import StoredSamples, read_phi, reference_fields, reference_paths
 from mia_batch.settings.schema import Config
 from mia_batch.signals import SIGNALS
+from mia_batch.stages.groups import groups_of
 from mia_batch.stages.plan import inclusion_of
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
+Group = NDArray[np.int64] | None
+MOST_SAME = 0.9  # of the answers of two models that are equal bit for bit
 
 
 def reference_columns(
@@ -62,11 +65,12 @@ def audited_references(manifest: Manifest, features: Features) -> dict[str, NDAr
     kept = kept_references(included, features.member)
     if not len(kept):
         return {}
-    names = list(reference_files(manifest))
-    refuse_betrayal(where, included[:, kept], features.member, [names[k] for k in kept])
+    fields, group = list(reference_files(manifest)), groups_of(features)
+    names, included = [fields[k] for k in kept], np.ascontiguousarray(included[:, kept])
+    refuse_betrayal(where, included, features.member, names, group)
     own, phi = answers_of(manifest, features, kept)
-    included = np.ascontiguousarray(included[:, kept])
-    refuse_turned_round(where, phi, included)
+    refuse_same_answers(names, _kept_as_references(manifest, features, own), phi)
+    refuse_turned_round(where, phi, included, names, group)
     return {"query_phi": own, "reference_phi": phi, "reference_in": included}
 
 
@@ -115,7 +119,7 @@ def kept_references(included: NDArray[np.int8], member: NDArray[np.int8]) -> NDA
 
 
 def refuse_betrayal(
-    where: str, included: NDArray[np.int8], member: NDArray[np.int8], names: Sequence[str]
+    where: str, included: NDArray[np.int8], member: NDArray[np.int8], names: Sequence[str], group: Group = None
 ) -> None:
     """Refuse references of whom what they were trained on tells the target's members.
 
@@ -124,30 +128,60 @@ def refuse_betrayal(
         included: (n_samples, n_references), without the target's complement.
         member: of the target, (n_samples,).
         names: of the references.
+        group: numbers of the samples' groups, (n_samples,); None for samples that stand alone.
 
     Raises:
         InputError: it does.
     """
-    problem = inclusion_problem(included, member=member, names=names)
+    problem = inclusion_problem(included, member=member, names=names, group=group)
     if problem:
         raise InputError(f"{where}: must not betray members: {problem}")
 
 
-def refuse_turned_round(where: str, phi: Floats, included: NDArray[np.int8]) -> None:
-    """Refuse inclusion of which the references' own answers say the opposite.
+def refuse_turned_round(
+    where: str, phi: Floats, included: NDArray[np.int8], names: Sequence[str], group: Group = None
+) -> None:
+    """Refuse inclusion that the references' own answers show to be turned round, or of another reference.
 
     Args:
         where: for the message, what says who was trained on what.
         phi: of the references, (n_samples, n_queries, n_references).
         included: (n_samples, n_references).
+        names: of the references.
+        group: as of `refuse_betrayal`.
 
     Raises:
-        InputError: it is turned round.
+        InputError: it is so, of one reference or more.
     """
-    areas = own_areas(phi, included)
-    if areas and all(each.high < 0.5 for each in areas):
-        rule = "must be 1 where a reference was trained on a sample"
-        raise InputError(f"{where}: {rule}, got {own_areas_said(areas)}")
+    areas = own_areas(phi, included, group=group)
+    all_turned = all(each.high < 0.5 for each in areas.values())  # then, of pairs, each also tells the other's row
+    for k, own in areas.items():
+        if own.low > 0.5:
+            continue
+        told = f"phi of {names[k]} tells its row of inclusion with AUC {own.value:.4f}"
+        if not all_turned and (other := column_of_another(phi, included, k, group=group)):
+            rule = "must have a row for each reference, in their order"
+            raise InputError(f"{where}: {rule}, got {told} and that of {names[other[0]]} with {other[1].value:.4f}")
+        if own.high < 0.5:
+            raise InputError(f"{where}: must be 1 where a reference was trained on a sample, got {told}")
+
+
+def refuse_same_answers(where: Sequence[str], own: Floats, phi: Floats) -> None:
+    """Refuse a reference that is the target, as its answers show: the same weights in a file of other bytes.
+
+    Args:
+        where: for the message, the references.
+        own: phi of the target from logits of the references' type, (n_samples, n_queries).
+        phi: of the references, (n_samples, n_queries, n_references).
+
+    Raises:
+        InputError: most of a reference's answers are the target's, bit for bit.
+    """
+    if own.size and np.ptp(own) > 0:
+        same = (phi == own[:, :, np.newaxis]).mean(axis=(0, 1))
+        if same.max(initial=0.0) > MOST_SAME:
+            k = int(np.argmax(same))
+            raise InputError(f"{where[k]}: must be another model than the target, got {same[k]:.1%} equal answers")
 
 
 def missing_outputs(manifest: Manifest, features: Features) -> str:
@@ -183,6 +217,18 @@ def answers_of(manifest: Manifest, features: Features, kept: NDArray[np.int64]) 
         return read_phi([found["model.checkpoint"]], samples, features.content)[:, :, 0], phi
     assert features.logits is not None
     return SIGNALS["confidence"][0](features.logits, samples.label)[:, None], phi
+
+
+def _kept_as_references(manifest: Manifest, features: Features, own: Floats) -> Floats:
+    """Phi of the target from logits of the references' type, (n_samples, n_queries)."""
+    section = manifest.config["references"]
+    if section["queries"] is not None or section["logits"] == "float32":
+        return own
+    assert features.logits is not None
+    assert features.label is not None
+    most = float(np.finfo(section["logits"]).max)
+    logits = np.clip(features.logits, -most, most).astype(section["logits"])
+    return SIGNALS["confidence"][0](logits, features.label)[:, None]
 
 
 def _stored(manifest: Manifest, features: Features) -> tuple[StoredSamples, Mapping[str, ReferencePaths]]:

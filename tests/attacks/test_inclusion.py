@@ -10,6 +10,7 @@ from made_references import BY_NAME, NAMES, answers, can_be_made, pairs_by_coins
 from scipy import stats
 
 from mia_batch.attacks.inclusion import (
+    column_of_another,
     complements,
     inclusion_doubt,
     inclusion_problem,
@@ -198,11 +199,62 @@ def test_what_references_know_of_their_own_training_shows_inclusion_that_is_not_
     rng = np.random.default_rng(0)
     inside = independent_halves(2000, 3, rng)
     phi = rng.normal(size=(2000, 2, 3)) + inside[:, np.newaxis, :]
-    assert all(each.low > 0.5 for each in own_areas(phi, inside))
-    assert all(each.high < 0.5 for each in own_areas(phi, 1 - inside))
-    assert all(each.low <= 0.5 <= each.high for each in own_areas(phi, rng.permutation(inside)))
-    assert len(own_areas(phi, np.column_stack([inside[:, :2], np.zeros(2000, np.int8)]))) == 2
+    assert all(each.low > 0.5 for each in own_areas(phi, inside).values())
+    assert all(each.high < 0.5 for each in own_areas(phi, 1 - inside).values())
+    assert all(each.low <= 0.5 <= each.high for each in own_areas(phi, rng.permutation(inside)).values())
+    assert list(own_areas(phi, np.column_stack([inside[:, :1], np.zeros(2000, np.int8), inside[:, 2:]]))) == [0, 2]
     assert inclusion_doubt(phi, inside) == inclusion_doubt(phi, np.zeros_like(inside)) == ""
     assert inclusion_doubt(phi, np.column_stack([inside[:, 0], rng.permutation(inside[:, 1:])])) == ""
     told = "the references' phi tells what they were trained on with AUC 0."
     assert inclusion_doubt(phi, rng.permutation(inside)).startswith(told)
+
+
+def test_columns_in_another_order_than_the_references_are_found() -> None:
+    rng = np.random.default_rng(0)
+    inside = independent_halves(2000, 4, rng)
+    phi = rng.normal(size=(2000, 1, 4)) + inside[:, np.newaxis, :]
+    turned = inside[:, [0, 3, 1, 2]]
+    for k, own in ((1, 2), (2, 3), (3, 1)):
+        column, area = column_of_another(phi, turned, k) or (None, None)
+        assert column == own
+        assert area == auc(turned[:, own], phi[:, 0, k], level=1 - 0.001 / 16)
+    assert column_of_another(phi, turned, 0) is None
+    assert column_of_another(phi, rng.permutation(inside), 1) is None
+
+
+def test_another_column_is_said_to_fit_as_rarely_as_stated() -> None:
+    """References that have learned nothing, at an error of .2: at most that many of 200, up to 4 standard errors."""
+    rng, said = np.random.default_rng(0), []
+    for _ in range(200):
+        inside = independent_halves(200, 4, rng)
+        said.append(column_of_another(rng.normal(size=(200, 1, 4)), inside, 0, alpha=0.2) is not None)
+    assert 0 < np.mean(said) <= 0.2 + 4 * (0.2 * 0.8 / 200) ** 0.5
+
+
+@pytest.mark.parametrize("k", [2, 8])
+def test_pairs_that_resemble_the_target_give_leaks_on_null_data_and_are_refused(k: int) -> None:
+    """Networks that do not leak: the first of each pair, like the target, is surer of everything than the second."""
+    rng = np.random.default_rng(k)
+    member = rng.integers(2, size=2000).astype(np.int8)
+    first = np.where(rng.random((k // 2, 2000)) < 0.8, member, 1 - member)
+    inside = np.stack([first, 1 - first], axis=1).reshape(k, 2000).T.astype(np.int8)
+    phi = answers(np.zeros((2000, k + 1)), rng) + np.array([1.0, *[1.0, 0.0] * (k // 2)])
+    result = result_of("lira_fixed", samples_of(phi[:, :, 0], phi[:, :, 1:], inside, member, np.zeros(2000)))
+    assert auc(member, result.scores).low > 0.53
+    assert inclusion_problem(inside) == ""
+    found = inclusion_problem(inside, member=member)
+    assert found.startswith("of the target the training set of reference 0 tells the members with AUC 0.")
+
+
+@pytest.mark.parametrize("size", [1, 20])
+def test_samples_that_were_drawn_in_groups_are_not_refused(size: int) -> None:
+    """Of independent halves of 100 groups of 20 samples most would be, if each sample counted."""
+    rng, refused = np.random.default_rng(size), []
+    for _ in range(30):
+        group = np.repeat(np.arange(100), size)
+        member, inside = rng.integers(2, size=100)[group], rng.integers(2, size=(100, 4))[group]
+        assert inclusion_problem(inside, member=member, group=group) == ""
+        phi = np.repeat(rng.normal(size=(100, 1, 4)), size, axis=0)
+        assert all(each.low <= 0.5 <= each.high for each in own_areas(phi, inside, group=group).values())
+        refused.append(bool(inclusion_problem(inside, member=member)))
+    assert np.mean(refused) > 0.5 if size > 1 else not any(refused)

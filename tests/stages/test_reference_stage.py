@@ -24,7 +24,7 @@ from mia_batch.scheduler.sbatch_commands import Request, plan_chain
 from mia_batch.scheduler.site import Site
 from mia_batch.settings.schema import ReferencesConfig
 from mia_batch.stages.gather import Extraction
-from mia_batch.stages.reference_columns import refuse_turned_round
+from mia_batch.stages.reference_columns import refuse_same_answers, refuse_turned_round
 from mia_batch.stages.references import Asked
 
 N, C = 20, 4
@@ -159,11 +159,37 @@ def test_references_are_queued_between_extract_and_attack_on_the_same_ranks(tmp_
     assert steps[1].script[-2:] == ("srun", "python3")
 
 
-def test_inclusion_that_is_turned_round_is_refused() -> None:
-    rng = np.random.default_rng(0)
-    included = rng.integers(0, 2, (2000, 3)).astype(np.int8)
-    phi = rng.normal(size=(2000, 1, 3)) + included[:, np.newaxis, :]
-    for sound in (included, rng.permutation(included), np.zeros_like(included)):
-        refuse_turned_round("in.npy", phi, sound)
-    with pytest.raises(InputError, match=r"in\.npy: must be 1 where a reference was trained on"):
-        refuse_turned_round("in.npy", phi, 1 - included)
+def learned(rng: np.random.Generator, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Inclusion, (n, k), and phi of references that have learned it, (n, 1, k)."""
+    included = rng.integers(0, 2, (2000, k)).astype(np.int8)
+    return included, rng.normal(size=(2000, 1, k)) + included[:, np.newaxis, :]
+
+
+def test_inclusion_that_is_turned_round_or_of_another_reference_is_refused(tmp_path: Path) -> None:
+    """As a whole, and of one or two references alone: the others' answers bear theirs out."""
+    included, phi = learned(np.random.default_rng(0))
+    where, names = f"{tmp_path / 'in.npy'}: references.inclusion", ["a", "b", "c"]
+    for sound in (included, np.random.default_rng(1).permutation(included), np.zeros_like(included)):
+        refuse_turned_round(where, phi, sound, names)
+    rule = r"in\.npy: references\.inclusion: must be 1 where a reference was trained on a sample, got phi of"
+    one = included.copy()
+    one[:, 1] = 1 - one[:, 1]
+    for wrong, name in ((1 - included, "a"), (one, "b")):
+        with pytest.raises(InputError, match=f"{rule} {name} tells its row of inclusion with AUC 0.2"):
+            refuse_turned_round(where, phi, wrong, names)
+    pair = np.column_stack([included[:, 0], 1 - included[:, 0]]).astype(np.int8)
+    answers = np.random.default_rng(1).normal(size=(2000, 1, 2)) + pair[:, np.newaxis, :]
+    with pytest.raises(InputError, match=f"{rule} a tells"):  # although it tells the other's row
+        refuse_turned_round(where, answers, 1 - pair, names)
+    with pytest.raises(InputError, match=r"in their order, got phi of b tells its row .* and that of c with 0\.7"):
+        refuse_turned_round(where, phi, included[:, [0, 2, 1]], names)
+
+
+def test_a_reference_that_answers_as_the_target_does_is_refused() -> None:
+    """Weights of the target in a file of other bytes. Networks that say the same of everything are another matter."""
+    _, phi = learned(np.random.default_rng(0))
+    names = ["a", "b", "c"]
+    refuse_same_answers(names, np.zeros((2000, 1)), np.zeros((2000, 1, 3)))
+    refuse_same_answers(names, phi[:, :, 0] + 1e-9, phi)
+    with pytest.raises(InputError, match=r"b: must be another model than the target, got 100\.0% equal answers"):
+        refuse_same_answers(names, phi[:, :, 1], phi)
