@@ -78,6 +78,16 @@ def _open_file(path: str, flags: int) -> int:
     return descriptor
 
 
+def refuse_no_file(path: Path) -> None:
+    """For what a library opens by its name: see `open_bytes`.
+
+    Raises:
+        OSError: there is none, or something else is there; its `strerror` says what.
+    """
+    with _named(path):
+        _refuse_no_file(os.stat(path), str(path))
+
+
 def _refuse_no_file(found: os.stat_result, path: str) -> None:
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFDIR:

@@ -60,8 +60,13 @@ def _phi(value: Any, rows: AuditRows) -> NDArray[np.float64]:
     wanted = rows.features.logits
     assert wanted is not None
     assert rows.features.label is not None
+    try:
+        each = list(value)
+    except TypeError as error:
+        rule = f"must be of shape (references, {', '.join(map(str, wanted.shape))})"
+        raise InputError(f"{FIELD}[0]: {rule}, got {type(value).__name__}") from error
     found = []
-    for k, answers in enumerate(value):
+    for k, answers in enumerate(each):
         logits, where = as_logits(answers, rows.output, f"{FIELD}[0][{k}]."), f"{FIELD}[0][{k}]"
         if logits.shape != wanted.shape:
             raise InputError(f"{where}: must be of shape {wanted.shape} as the target's, got {logits.shape}")

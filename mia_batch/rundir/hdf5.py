@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 
 from mia_batch.errors import InputError, InUseError
-from mia_batch.files import is_full, not_written
+from mia_batch.files import is_full, not_written, refuse_no_file
 from mia_batch.locks import lock
 
 SCHEMA = 1
@@ -109,9 +109,10 @@ def as_input_error(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """`as_input_error` for reading, where a damaged file may also raise errors of type or value."""
+    """`as_input_error` for reading a file, where a damaged one may also raise errors of type or value."""
     try:
         with as_input_error(path):
+            refuse_no_file(path)
             yield
     except InputError:
         raise

@@ -189,11 +189,15 @@ def read_phi(
         InputError: a file cannot be read, or is of other samples or inputs.
     """
     phi: NDArray[np.float64] | None = None
+    shape: tuple[int, ...] = ()
     for k, paths in enumerate(found):
         with reading(paths.outputs), h5py.File(paths.outputs, "r", locking=False) as file:
             logits = _checked(file, paths, samples, content)
             if phi is None:
-                phi = np.empty((len(samples.order), logits.shape[1], len(found)))
+                phi, shape = np.empty((len(samples.order), logits.shape[1], len(found))), logits.shape
+            if logits.shape != shape:  # of one query, which NumPy would take for several
+                rule = f"must have logits of shape {shape} as {found[0].outputs.name}"
+                raise InputError(f"{paths.outputs}: {rule}, got {logits.shape}; remove it")
             _fill(phi[:, :, k], logits, samples)
     assert phi is not None
     return phi
@@ -205,10 +209,14 @@ def _checked(
     """The logits of a file, if it is what its name says."""
     check_schema(file, paths.outputs, ReferenceStore.kind, ReferenceStore.schemas)
     order, key = samples.order, get_attr(file, "key")
-    if key != paths.key or not file["done"][:].all():
-        raise InputError(f"{paths.outputs}: must hold all rows of its own key, got those of {key}; remove it")
-    same = [np.array_equal(file[name][:], getattr(samples, name)[order]) for name in ("sample_index", "label")]
-    if not all(same):
+    if key != paths.key:
+        raise InputError(f"{paths.outputs}: must be of the key that it is named by, got {key}; remove it")
+    if lacking := int((file["done"][:] == 0).sum()):
+        raise InputError(f"{paths.outputs}: must have all rows, got {lacking} that are not done; remove it")
+    known: dict[str, NDArray[Any]] = {
+        "sample_index": samples.sample_index, "label": samples.label, "split": as_bytes(samples.split),
+    }  # fmt: skip
+    if not all(np.array_equal(file[name][:], column[order]) for name, column in known.items()):
         raise InputError(f"{paths.outputs}: must be of the audit's samples, got others; remove it")
     if content is not None:
         other = np.flatnonzero((file["content"][:] != content[order]).any(axis=1))

@@ -169,7 +169,8 @@ def _exposure_lines(found: Trajectory, exposure: tuple[PerSample, PerSample]) ->
 
 
 def _attack_lines(found: Trajectory) -> Iterator[str]:
-    lira = f"LiRA over {len(found.steps)} checkpoints"
+    n_steps = len(found.steps)
+    lira = f"LiRA over {n_steps} checkpoint{'s' if n_steps != 1 else ''}"
     if found.lira.reason:
         yield f"{lira}: not run, because {found.lira.reason}."
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,57 @@ def test_other_inputs_and_other_keys_are_refused(tmp_path: Path) -> None:
         read_phi([paths], replace(of, label=(of.label + 1) % C), None)
     renamed = ReferencePaths(tmp_path, "b" * 64)
     paths.outputs.rename(renamed.outputs)
-    with pytest.raises(InputError, match="must hold all rows of its own key, got those of aaa"):
+    with pytest.raises(InputError, match="must be of the key that it is named by, got aaa"):
         read_phi([renamed], of, None)
     with pytest.raises(InputError, match="does not exist"):
         read_phi([paths], of, None)
+
+
+def _lose_rows(file: h5py.File) -> None:
+    file["done"][3:5] = 0
+
+
+def _other_splits(file: h5py.File) -> None:
+    file["split"][:] = b"else"
+
+
+def _one_query(file: h5py.File) -> None:
+    """Which NumPy would take for both."""
+    logits = file["logits"][:, :1]
+    del file["logits"]
+    file["logits"] = logits
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (_lose_rows, "must have all rows, got 2 that are not done"),
+        (_other_splits, "must be of the audit's samples, got others"),
+        (_one_query, rf"must have logits of shape \({N}, {Q}, {C}\) as a*.h5, got \({N}, 1, {C}\)"),
+    ],
+)
+def test_a_file_that_was_changed_is_refused(change: Callable[[h5py.File], None], rule: str, tmp_path: Path) -> None:
+    found, of = [ReferencePaths(tmp_path, letter * 64) for letter in "ab"], samples()
+    for paths in found:
+        fill(paths, of, np.zeros((N, Q, C)))
+    with h5py.File(found[1].outputs, "r+") as file:
+        change(file)
+    with pytest.raises(InputError, match=rf"b\.h5: {rule}; remove it"):
+        read_phi(found, of, None)
+
+
+def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
+    """A FIFO would wait for ever."""
+    paths = ReferencePaths(tmp_path, "a" * 64)
+    for name in (paths.outputs, paths.partial):
+        os.mkfifo(name)
+    rule = "must be a readable HDF5 file of this product, got: .* a FIFO, which is no regular file"
+    with pytest.raises(InputError, match=rule):
+        read_phi([paths], samples(), None)
+    with pytest.raises(InputError, match=rule):
+        rows_done(paths)
+    with pytest.raises(InputError, match=rule):
+        ReferenceStore(paths.partial)
 
 
 def test_a_partial_file_is_no_result_and_tells_how_far_it_is(tmp_path: Path) -> None:
