@@ -34,7 +34,7 @@ from mia_batch.stages.reduce import reduce  # noqa: E402
 from mia_batch.stages.trajectory_columns import Checkpoint, reference_trajectories  # noqa: E402
 
 N, PAIRS = 42, 2  # records of each split, pairs of references
-EPOCHS, STEPS = (2, 30), 3  # which epochs are audited, steps of each
+EPOCHS, STEPS = (2, 12), 2  # which epochs are audited, steps of each
 
 
 def train_models(folder: Path, inside: np.ndarray) -> None:
@@ -51,7 +51,7 @@ def train_models(folder: Path, inside: np.ndarray) -> None:
         ms.set_seed(k)
         name, network = f"ref{k}" if k else "net", build()
         loss = nn.WithLossCell(network, nn.CrossEntropyLoss())
-        step = nn.TrainOneStepCell(loss, nn.Momentum(network.trainable_params(), 0.05, 0.9))
+        step = nn.TrainOneStepCell(loss, nn.Momentum(network.trainable_params(), 0.1, 0.9))
         for epoch in range(1, EPOCHS[-1] + 1):
             step.set_train()
             for _ in range(STEPS):
