@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -156,7 +157,7 @@ def test_references_are_queued_between_extract_and_attack_on_the_same_ranks(tmp_
     extract, references = (step.options for step in steps[:2])
     same = [word.replace("extract", "references") for word in extract]
     assert list(references) == same
-    assert steps[1].script[-2:] == ("srun", "python3")
+    assert steps[1].script[-2:] == ("srun", sys.executable)
 
 
 def learned(rng: np.random.Generator, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
