@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def plain_config(data: Path, checkpoint: Path) -> dict[str, Any]:
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Text is as wide as where there is no terminal, unless a test says how wide; who runs it may have set this."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """An entry point called in a test leaves its handler on a stream that is soon closed, and levels."""
+    loggers = [logging.getLogger(name) for name in ("mia_batch", "mia_batch.stages.train", "py.warnings")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, logger.propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 @pytest.fixture

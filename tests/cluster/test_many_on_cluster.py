@@ -11,7 +11,11 @@ from pathlib import Path
 from audits import BIN, Audit, metrics, mia_batch, submit, write_site
 from minicluster import MiniCluster, wait_until
 
+from mia_batch.rundir.jobs import latest_jobs
+from mia_batch.rundir.paths import RunPaths, runs_in
+
 NewAudit = Callable[..., Audit]
+METHODS = ({"method": "threshold_loss"}, {"method": "squared_difference"})
 SLURM = Path(__file__).parents[2] / "slurm"
 
 
@@ -83,23 +87,42 @@ def test_two_nightlies_at_once_queue_each_checkpoint_once(
     assert json.loads(cluster.run(*argv).stdout) == {"jobs": {}, "runs": []}
 
 
-def test_the_nightly_script_queues_itself_again(
+def test_the_nightly_script_queues_itself_again_and_joins_what_it_audits(
     cluster: MiniCluster, tmp_path: Path, new_audit: NewAudit, checkpoints: list[Path]
 ) -> None:
-    audit, watch, runs = new_audit(), tmp_path / "the watch", tmp_path / "the runs"
+    """Two steps of a training in one night, with references that the night trains first, for both."""
+    audit, watch, runs = new_audit(methods=METHODS), tmp_path / "the watch", tmp_path / "the runs"
     watch.mkdir()
-    shutil.copy(checkpoints[0], watch)
+    for checkpoint, step in zip(checkpoints, (10, 9), strict=False):
+        shutil.copy(checkpoint, watch / f"net-1_{step}.ckpt")
     site = write_site(tmp_path / "site.yaml", nodes=1)
-    words = ("at=now+4seconds", f"site={site}", "option=--quiet=0", f"source={BIN / 'activate'}", "--", "python")
+    changes = (f"references.shadows='{tmp_path / 'the shadows'}'", "references.count=2", "train.epochs=1")
+    options = ("--quiet=0", *(f"--set={change}" for change in changes))
+    words = ("at=now+4seconds", f"site={site}", *(f"option={option}" for option in options))
+    words = (*words, f"source={BIN / 'activate'}", "--", "python")
     first = cluster.sbatch("-o", tmp_path / "log", SLURM / "nightly.sbatch", audit.config, watch, runs, *words)
     assert cluster.wait_job(first)["ExitCode"] == "0:0", (tmp_path / "log").read_text()
-    (run,) = [each for each in runs.iterdir() if (each / "run.json").exists()]
+    audited = runs_in(runs)
+    assert len(audited) == 2
     waiting = ("squeue", "--noheader", "--name=mia-nightly", "--format=%i")
     second = wait_until(lambda: cluster.run(*waiting).stdout.split(), what="second night")[0]
     assert second != first
     assert cluster.wait_job(second)["ExitCode"] == "0:0"
     wait_until(lambda: set(cluster.run(*waiting).stdout.split()) - {second}, what="third night")
-    assert [each for each in runs.iterdir() if (each / "run.json").exists()] == [run]
-    wait_until((run / "summary.json").exists, what="audit of the first night")
-    (found,) = wait_until(lambda: list((runs / "trajectories").glob("*.json")), what="trajectory after the audit")
-    assert [step["run"] for step in json.loads(found.read_text())["steps"]] == [run.name]
+    cluster.run("scancel", "--name=mia-nightly")  # as the script says
+    assert [paths.root for paths in runs_in(runs)] == [paths.root for paths in audited]
+    (array,) = (runs / ".arrays").iterdir()
+    jobs = latest_jobs(RunPaths(array))
+    assert set(jobs) == {"prepare", "shadows", "extract", "references", "attack", "reduce", "trajectory"}
+    for stage, job in jobs.items():
+        good = ("0:0", "3:0", "4:0") if stage in ("reduce", "trajectory") else ("0:0",)
+        assert cluster.wait_job(job)["ExitCode"] in good, stage
+    for paths in audited:
+        summary = json.loads(paths.summary_json.read_text())
+        assert summary["methods"]["squared_difference"]["reason"] is None
+    (found,) = (runs / "trajectories").glob("*.json")
+    told = json.loads(found.read_text())
+    assert [(step["step"], step["checkpoint"]) for step in told["steps"]] == [
+        ("1 9", "net-1_9.ckpt"), ("1 10", "net-1_10.ckpt")
+    ]  # fmt: skip
+    assert "each audit needs references of its own step" in told["lira"]["reason"]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from running import REPO, one_line
 from trainings import write_config, write_training
 
 pytest.importorskip("mindspore")
+
+from mia_batch.cli import main
+from mia_batch.process.exit_codes import BAD_INPUT, OK, run_stoppable
+from mia_batch.stages.train import run_train_stage
 
 FILES = ["plan.json", "plan.npz", "samples", "shadow_000.ckpt", "shadow_000.ckpt.json", "shadow_001.ckpt",
          "shadow_001.ckpt.json"]  # fmt: skip
@@ -113,36 +118,51 @@ def test_a_training_that_fails_ends_the_loop_with_its_line(config_file: Path) ->
     assert visible(config_file.parent / "out") == ["plan.json", "plan.npz", "samples"]
 
 
-def mia_batch(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mia_batch.cli", *map(str, words)]
+def audit(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mia_batch.cli", "run", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environ(), timeout=300)
 
 
-def test_one_command_trains_references_and_audits_with_them(config_file: Path) -> None:
+def stages(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line.partition("stage ")[2] for line in done.stderr.splitlines() if " I stage " in line]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """What mia-batch says in this process, which has loaded all that it takes."""
+    capsys.readouterr()
+    code = main([*map(str, words)])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_one_command_trains_references_and_audits_with_them(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A second call only repeats the verdict; of weights that are others, nothing is taken for what it was."""
     out, folder = config_file.parent / "run", config_file.parent / "run" / "shadows"
     methods = {"methods": [{"method": "threshold_loss"}, {"method": "squared_difference"}], "backend": "serial"}
-    config = write_config(config_file.parent, train={"epochs": 5}, attack=methods)
-    train = [sys.executable, str(REPO / "jobs" / "train.py"), str(config)]
-    subprocess.run(train, check=True, capture_output=True, env=environ(), timeout=300)
-    audit = ("run", config, "--out", out, "--shadows", "2", "--set", "gate.weak_model=true")
-    planned = mia_batch("check", config, "--set", f"references.shadows={folder}", "--set", "references.count=2").stdout
+    config = write_config(config_file.parent, train={"epochs": 2}, attack=methods, gate={"weak_model": True})
+    assert run_stoppable(run_train_stage, Namespace(config=str(config), changes=[], verbose=False)) == OK
+    given = ("--set", f"references.shadows={folder}", "--set", "references.count=2")
+    _, planned, _ = printed(capsys, "check", config, *given)
     assert f"2 of them not trained in {folder}" in planned
     assert "estimate: shadows: about " in planned  # as long as the target's own
-    first = mia_batch(*audit)
+    first = audit(config, "--out", out, "--shadows", "2")
     assert first.returncode in (0, 3, 4), first.stderr
-    stages = [line.partition("stage ")[2] for line in first.stderr.splitlines() if " I stage " in line]
-    assert stages == ["extract", "shadows", "references", "attack", "reduce"]
+    assert stages(first) == ["extract", "shadows", "references", "attack", "reduce"]
     summary = json.loads((out / "summary.json").read_text())
     assert not summary["methods"]["squared_difference"]["reason"]
     launches = json.loads((out / "run.json").read_text())["launches"]
     assert [each["stage"] for each in launches] == ["extract", "shadows", "shadows", "references"]
-    assert [line.split()[:2] for line in mia_batch("status", out).stdout.splitlines()[:3]] == [
+    _, said, _ = printed(capsys, "status", out)
+    assert [line.split()[:2] for line in said.splitlines()[:3]] == [
         ["extract", "done"], ["shadows", "done"], ["references", "done"]
     ]  # fmt: skip
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")}
-    again = mia_batch(*audit)
-    assert [line.partition("stage ")[2] for line in again.stderr.splitlines() if " I stage " in line] == ["reduce"]
+    assert stages(audit(config, "--out", out, "--shadows", "2")) == ["reduce"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")} == before
     (folder / "shadow_001.ckpt").write_bytes((folder / "shadow_000.ckpt").read_bytes())
-    assert "shadow_001.ckpt: model.checkpoint: must be as training wrote it" in one_line(mia_batch(*audit))
+    code, _, error = printed(capsys, "run", config, "--out", out, "--shadows", "2")
+    assert code == BAD_INPUT
+    assert error.count("\n") == 1
+    assert "shadow_001.ckpt: model.checkpoint: must be as training wrote it" in error

@@ -34,7 +34,10 @@ def build(num_classes=10):
     )
 
 class Images:
-    """`n` images that differ, each read in as many seconds as the file `pace` says and noted in the file `log`."""
+    """`n` images that differ, each noted in the file `log`, and read in as many seconds as the file `pace` says.
+
+    In a job of Slurm's it is the file with the job's name behind, where there is one.
+    """
 
     def __init__(self, split, n, pace, log):
         self.split, self.n, self.pace, self.log = split, n, pace, log
@@ -44,7 +47,8 @@ class Images:
         return self.n
 
     def __getitem__(self, i):
-        with open(self.pace) as file:
+        of_job = f"{self.pace}.{os.environ.get('SLURM_JOB_NAME')}"
+        with open(of_job if os.path.exists(of_job) else self.pace) as file:
             time.sleep(float(file.read() or 0))
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(descriptor, f"{self.split} {i}\\n".encode())
@@ -102,9 +106,9 @@ class Audit:
         audit.config.write_text(yaml.safe_dump(raw))
         return audit
 
-    def set_pace(self, delay: float) -> None:
-        """From now on a sample is read in `delay` seconds."""
-        self.config.with_name("pace").write_text(str(delay))
+    def set_pace(self, delay: float, stage: str = "") -> None:
+        """From now on a sample is read in `delay` seconds, by the jobs of a stage or by all that have no own pace."""
+        self.config.with_name(f"pace.mia-{stage}" if stage else "pace").write_text(str(delay))
 
     def rows_read(self) -> list[str]:
         """Every row as often as it was read."""

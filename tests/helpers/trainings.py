@@ -43,6 +43,6 @@ def write_config(folder: Path, name: str = "config.yaml", **sections: dict[str, 
         "train": {"epochs": 12, "batch_size": 10, "learning_rate": 0.05, "weight_decay": 0.0},
     }
     for section, changes in sections.items():
-        content[section] |= changes
+        content[section] = content.get(section, {}) | changes
     (folder / name).write_text(yaml.safe_dump(content))
     return folder / name

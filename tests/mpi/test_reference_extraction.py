@@ -163,6 +163,12 @@ def test_an_attack_gets_them_in_the_order_of_its_audit_and_other_attacks_are_not
     assert stages["references"] == stages["attack difference"] == "done"
     assert left_to_do(read_state(run)).stages == ("reduce",)
 
+    run.attack("difference").unlink()
+    with np.load(tmp_path / "in.npz") as file:
+        np.savez(tmp_path / "in.npz", **dict(file) | {"included": ~file["included"]})
+    with pytest.raises(ValueError, match=r"in\.npz: references\.inclusion: must be as it was when the stage"):
+        attack(load_config(plain), run, None, StopRequest())
+
 
 def start(config: Path, out: Path, ranks: int) -> subprocess.Popen[str]:
     mpirun = str(Path(sys.prefix) / "bin" / "mpirun")
@@ -339,6 +345,34 @@ def test_bad_weights_of_a_reference_are_refused_with_their_field(
     config = reference_config(checkpoints=[str(weights[0]), str(checkpoint), str(weights[1])])
     line = one_line(run_job("references", config, "--out", tmp_path / "run"))
     assert "references.checkpoints[1]: must be other weights than the audited ones" in line
+
+
+def test_prepared_samples_give_the_same_files_and_are_not_read_again(
+    tmp_path: Path, source_config: Write, weights: list[Path]
+) -> None:
+    """The store's order is not that of the audit, in which samples are prepared; images change their size."""
+    deadly, prepared = tmp_path / "deadly", tmp_path / "prepared"
+    deadly.write_text("no 0 0")
+    config = source_config(deadly=str(deadly))
+    raw = yaml.safe_load(config.read_text())
+    raw["data"] |= {"image_size": [30, 31], "nonmembers": {"split": "test", "num_samples": 60}}
+    np.save(tmp_path / "in.npy", np.random.default_rng(3).random((K, 96 + 60)) < 0.5)
+
+    def run(store: str, *words: str) -> subprocess.CompletedProcess[str]:
+        section = {"checkpoints": list(map(str, weights[:K])), "inclusion": "in.npy", "store": store}
+        config.write_text(yaml.safe_dump(raw | {"references": section}))
+        return run_job("references", config, "--out", tmp_path / "run", *words, ranks=2)
+
+    config.write_text(yaml.safe_dump(raw))
+    assert run_job("prepare", config, "--out", prepared).returncode == OK
+    deadly.write_text(f"train 17 {signal.SIGKILL.value}")
+    done = run("s", f"--prepared={prepared}")
+    assert done.returncode == OK, done.stderr
+    assert run("read").returncode != OK  # which reads that sample, once
+    done = run("read")
+    assert done.returncode == OK, done.stderr
+    assert len(outputs(tmp_path / "s")) == K
+    assert same(tmp_path / "s", tmp_path / "read")
 
 
 def test_two_audits_fill_one_store_at_a_time(tmp_path: Path, slow_config: Write) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,6 @@ from mia_batch.settings.loading import load_config  # noqa: E402
 from mia_batch.settings.schema import Config  # noqa: E402
 from mia_batch.stages import shadows  # noqa: E402
 from mia_batch.stages.estimates import training_estimates  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """An entry point called in here leaves its handler on a stream that is soon closed."""
-    logger, of_training = logging.getLogger("mia_batch"), logging.getLogger("mia_batch.stages.train")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
-    of_training.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

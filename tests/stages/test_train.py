@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import resource
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +64,6 @@ def config_file(tmp_path: Path) -> Path:
 
 def load(path: Path) -> Config:
     return load_config(path, need=("data",))
-
-
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """An entry point called in here leaves its handler on a stream that is soon closed."""
-    logger = logging.getLogger("mia_batch")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
 
 
 class StopAfter(StopRequest):
