@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-SIZE = {"width": 1000, "height": 760}
+SIZE = {"width": 1280, "height": 645}
 COLOURS = 64  # a page of text and flat colours has few
 
 
