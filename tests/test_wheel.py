@@ -82,7 +82,7 @@ def test_a_first_config_is_audited_and_queued(installed: Path, tmp_path: Path) -
     assert all(path.is_relative_to(installed) and path.is_file() for path in scripts)
     done = here(installed, tmp_path, "mia-batch", "run", "first/outputs.yaml", "--out", "done", *few)
     assert done.returncode == 3, done.stderr
-    assert (tmp_path / "done" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert (tmp_path / "done" / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 def test_the_demo_finds_what_it_is_made_of(installed: Path, tmp_path: Path) -> None:
