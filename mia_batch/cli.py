@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mia_batch
+from mia_batch.files import shipped
 from mia_batch.process.command_line import Parser
 from mia_batch.process.exit_codes import run_main
 
@@ -50,7 +51,7 @@ MODULES = {"import": "import_outputs"}  # whose module cannot have the command's
 def make_parser(command: str | None) -> argparse.ArgumentParser:
     """The parser; only the module of `command` is imported, so that every other one starts fast."""
     parser = Parser(prog="mia-batch", description="Tells whether a trained model leaks who was in its training data.")
-    parser.show(EXAMPLES, CODES)
+    parser.show(EXAMPLES, CODES, f"manual: {shipped('docs') / 'index.md'}")
     parser.add_argument("--version", action="version", version=f"mia-batch {mia_batch.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():

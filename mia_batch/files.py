@@ -21,7 +21,7 @@ Between = Callable[[], None] | None  # what long reading calls between blocks; w
 
 
 def shipped(name: str) -> Path:
-    """Directory `jobs`, `slurm` or `configs`: inside the installed package, else at the top of the checkout."""
+    """Directory `jobs`, `slurm`, `configs` or `docs`: inside the installed package, else at the top of the checkout."""
     package = Path(__file__).parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name

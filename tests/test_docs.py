@@ -96,6 +96,15 @@ def test_make_has_the_targets_named(page: Path) -> None:
     assert named - targets == set()
 
 
+@pytest.mark.parametrize("name", ["read_the_result.md", "auditors.md"])
+def test_what_pages_quote_stands_in_the_report(name: str) -> None:
+    report = ROOT / "mia_batch" / "report"
+    said = "".join((report / name).read_text(encoding="utf-8") for name in ("templates/report.html", "page.py"))
+    quoted = re.findall(r'"([A-Z][^"]+)"', (ROOT / "docs" / name).read_text(encoding="utf-8"))
+    assert quoted
+    assert [words for words in quoted if words not in said] == []
+
+
 def test_the_index_names_every_page() -> None:
     linked = set(LINK.findall((ROOT / "docs" / "index.md").read_text(encoding="utf-8")))
     assert {page.name for page in PAGES[1:]} - linked == {"index.md"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -202,7 +203,10 @@ def roc_fprs(n_nonmembers: int, *, n_points: int = 32) -> Floats:
     return np.unique(np.concatenate([steps, FPRS]))
 
 
-def roc_band(member: ArrayLike, scores: ArrayLike, fprs: ArrayLike, *, level: float = LEVEL) -> RocBand:
+def roc_band(
+    member: ArrayLike, scores: ArrayLike, fprs: ArrayLike, *, level: float = LEVEL, lower: bool = True,
+    upper: bool = True,
+) -> RocBand:  # fmt: skip
     """`tpr_at_fpr` at many FPRs of the same samples, which are sorted once.
 
     Each interval holds for itself, not all of them at once.
@@ -212,6 +216,8 @@ def roc_band(member: ArrayLike, scores: ArrayLike, fprs: ArrayLike, *, level: fl
         scores: shape (n_samples,), any number except NaN, higher for members.
         fprs: shape (n_points,), in [0, 1].
         level: confidence level in (0, 1).
+        lower: whether lower bounds are wanted; they are 0 otherwise.
+        upper: whether upper bounds are wanted; they are 1 otherwise.
 
     Returns:
         With one class only TPRs are NaN, and the bounds 0 and 1.
@@ -226,13 +232,15 @@ def roc_band(member: ArrayLike, scores: ArrayLike, fprs: ArrayLike, *, level: fl
         check_unit("fpr", fpr)
     if missing_side(positives, negatives):
         return RocBand(points, np.full(len(points), np.nan), np.zeros(len(points)), np.ones(len(points)))
-    found = [_roc_point(_Top.of_sorted(positives, negatives, float(fpr)), (1 - level) / 2) for fpr in points]
-    return RocBand(points, *np.array(found).reshape(-1, 3).T)
-
-
-def _roc_point(top: _Top, tail: float) -> tuple[float, float, float]:
-    found = estimate(top.caught(_allowed(top.fpr, top.n)) / top.m, (top.lower(tail), top.upper(tail)))
-    return found.value, found.low, found.high
+    tops, tail = [_Top.of_sorted(positives, negatives, float(fpr)) for fpr in points], (1 - level) / 2
+    found = [
+        estimate(
+            top.caught(_allowed(top.fpr, top.n)) / top.m,
+            (top.lower(tail) if lower else 0.0, top.upper(tail) if upper else 1.0),
+        )
+        for top in tops
+    ]
+    return RocBand(points, *(np.array([getattr(each, name) for each in found]) for name in ("value", "low", "high")))
 
 
 def predictive_value_at_fpr(
@@ -391,10 +399,32 @@ def _mixture_lower(counts: NDArray[np.int64], m: int, weight: Floats, tail: floa
     if rest <= 0:
         return 0.0
 
+    @lru_cache  # the ends are looked at twice, and each look is at thousands of terms
     def excess(x: float) -> float:
         return float(special.betainc(c, m - c + 1, x) @ share) - rest
 
-    return float(optimize.brentq(excess, 0.0, 1.0)) if excess(1.0) > 0 else 1.0
+    if excess(1.0) <= 0:
+        return 1.0
+    return float(optimize.brentq(excess, *_around(excess, *_normal_quantile(c, m, share, rest))))
+
+
+def _normal_quantile(c: NDArray[np.int64], m: int, share: Floats, rest: float) -> tuple[float, float]:
+    """Near where the mixture of Beta(c, m - c + 1) has `rest` below it, and its deviation, by its mean and variance."""
+    total, means = share.sum(), c / (m + 1)
+    mean = means @ share / total
+    spread = math.sqrt((means * (1 - means) / (m + 2) + (means - mean) ** 2) @ share / total)
+    return mean + spread * float(special.ndtri(min(rest / total, 0.5))), spread
+
+
+def _around(excess: Callable[[float], float], guess: float, spread: float) -> Interval:
+    """An interval in [0, 1] in which a rising function changes its sign, the narrower the better the guess."""
+    low = high = min(max(guess, 0.0), 1.0)
+    reach = spread / 16
+    while low > 0 and excess(low) > 0:
+        low, high, reach = max(0.0, low - reach), low, 4 * reach
+    while high < 1 and excess(high) < 0:
+        low, high, reach = high, min(1.0, high + reach), 4 * reach
+    return low, high
 
 
 def advantage(

@@ -221,8 +221,9 @@ def roc(
     At an FPR of `FPRS` it is what `evaluate` says there.
     """
     whole, *some = views(member, scores, effects)
-    band = roc_band(*whole, fprs, level=level)
     if not some:
-        return band
-    low, high = (roc_band(*each, fprs, level=level) for each in some)
+        return roc_band(*whole, fprs, level=level)
+    band = roc_band(*whole, fprs, level=level, lower=False, upper=False)
+    low = roc_band(*some[0], fprs, level=level, upper=False)
+    high = roc_band(*some[1], fprs, level=level, lower=False)
     return RocBand(band.fpr, band.tpr, np.fmin(low.low, band.tpr), np.fmax(high.high, band.tpr))

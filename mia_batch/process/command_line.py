@@ -49,4 +49,5 @@ class Parser(argparse.ArgumentParser):
 
 def _filled(text: str) -> str:
     """The text with its paragraphs wrapped."""
-    return "\n\n".join(textwrap.fill(" ".join(part.split()), WIDTH) for part in text.split("\n\n"))
+    whole = {"break_long_words": False, "break_on_hyphens": False}  # a path can be copied
+    return "\n\n".join(textwrap.fill(" ".join(part.split()), WIDTH, **whole) for part in text.split("\n\n"))

@@ -357,7 +357,8 @@ class SampleBlock(Section):
         return self
 
 
-Blocks = Annotated[tuple[SampleBlock, ...], BeforeValidator(_as_blocks), Field(min_length=1)]
+AnyBlocks = Annotated[tuple[SampleBlock, ...], BeforeValidator(_as_blocks)]
+Blocks = Annotated[AnyBlocks, Field(min_length=1)]
 
 
 IMAGE_KEYS = ("image_size", "mean", "std")  # that go with preprocess: image alone
@@ -427,7 +428,7 @@ class DataConfig(Section):
     group: Annotated[str | dict[str, Path] | None, BeforeValidator(_as_group)] = None
     max_duplicates: Annotated[float, Field(ge=0, le=1)] = 0.05
     randomised: bool = False
-    canaries: Blocks = ()
+    canaries: AnyBlocks = ()  # none, as a config in force has it too
     nonmembers_used_for: Literal["none", "selection", "unknown"] = "unknown"
 
     @property

@@ -47,7 +47,7 @@ def test_help_fits_and_its_examples_can_be_run(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = help_of(name, capsys, monkeypatch)
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(len(line) for line in text.splitlines() if not line.startswith("manual: ")) <= 80  # a path is left whole
     _, _, below = text.partition("\nexamples:\n")
     examples = [line[2:] for line in below.split("\n\n")[0].splitlines()]
     assert examples
