@@ -25,11 +25,13 @@ lint:
 
 # Seeded: `make faults CASES=200 SEED=2` runs others.
 CASES := 20000
+HDF5_CASES := 400
 SEED := 1
 
 faults:
 	@.ci/install cpu,test
 	@$(BIN)/python tests/faults/input_campaign.py --cases $(CASES) --seed $(SEED)
+	@$(BIN)/python tests/faults/hdf5_run.py --cases $(HDF5_CASES) --seed $(SEED)
 
 # Asks the advisories about every pinned package.
 audit:

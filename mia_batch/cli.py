@@ -22,6 +22,7 @@ COMMANDS = {
     "import": "take a model's outputs from files, of any framework, for an audit",
     "check": "validate a config and show what each stage will do",
     "status": "what of a run is done, running or missing",
+    "verify": "read all files of a run and say which are damaged",
     "submit": "queue an audit, or one for each of many checkpoints, on Slurm",
     "nightly": "queue the audits of new checkpoints",
     "show": "the result of a finished audit again: table, one attack, Markdown, figures",

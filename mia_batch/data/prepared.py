@@ -1,15 +1,18 @@
 """Samples of a user's source that are read and brought to one size once, for every audit of an array to map.
 
 CIFAR records need none of this: their files are mapped as they are. Each array of a sample, such as its image, is
-appended to a file of equal rows, and what is kept of the sample to another, so that their lengths say how far a stopped
-process came. Before the first row the folder says whose rows they are: rows of other data never stay. A function of the
-user's own runs on what is read from them.
+appended to a file of equal rows, what is kept of the sample to another, and a checksum of both to a third: their
+lengths say how far a stopped process came, and whoever reads a row knows that it is what was written. Before the first
+row the folder says whose rows they are: rows of other data never stay. A function of the user's own runs on what is
+read.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +24,7 @@ import numpy as np
 from mia_batch import json_text
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
-from mia_batch.files import atomic_path, holds, is_full, not_written, open_bytes, sync_directory, write_text
+from mia_batch.files import atomic_path, holds, is_full, not_written, open_bytes, sha256, sync_directory, write_text
 from mia_batch.inputs import INPUT_DTYPE, Inputs
 from mia_batch.locks import lock
 from mia_batch.npy_files import DAMAGED, read_npz
@@ -30,7 +33,8 @@ from mia_batch.settings.schema import SOURCES, DataConfig
 log = logging.getLogger(__name__)
 
 COLUMNS = ("sample_index", "split", "label", "member", "group", "group_name")
-SCHEMA = 2  # 1 has no inputs: it is prepared anew
+CHECK = np.dtype("<u4")  # of a row's checksum
+SCHEMA = 3  # 1 has no inputs, 2 no checksums: it is prepared anew
 
 
 def is_worth_it(data: DataConfig) -> bool:
@@ -46,16 +50,38 @@ class Opened:
         selection: the samples.
         inputs: of all of them, mapped from the files.
         kept: of each input as its source gives it, (n,) of `INPUT_DTYPE`, mapped likewise.
+        check: `checksums` of the rows as they were written, (n,).
+        folder: of the files.
     """
 
     selection: Selection
     inputs: Inputs
     kept: np.ndarray
+    check: np.ndarray
+    folder: Path
 
     def read(self, rows: np.ndarray) -> tuple[Inputs, np.ndarray]:
-        """Some of the rows, as a reader gives them that reads the source."""
-        columns = tuple(np.asarray(column[rows]) for column in self.inputs.columns)
-        return replace(self.inputs, columns=columns), np.asarray(self.kept[rows])
+        """Some of the rows, as a reader gives them that reads the source.
+
+        Raises:
+            InputError: they are not what was written.
+        """
+        columns = tuple(np.array(column[rows]) for column in self.inputs.columns)
+        found = replace(self.inputs, columns=columns), np.array(self.kept[rows])
+        other = np.flatnonzero(checksums(*found) != self.check[rows])
+        if len(other):
+            row = int(np.asarray(rows)[other[0]])
+            rule = "must have the bytes that were written, got others"
+            raise InputError(f"{self.folder}: row {row}: {rule}; remove this folder and prepare it again")
+        return found
+
+
+def checksums(inputs: Inputs, kept: np.ndarray) -> np.ndarray:
+    """A checksum of each row, (n,): of what is kept and of all its arrays, one after the other."""
+    found = [zlib.crc32(row.tobytes()) for row in kept]
+    for column in inputs.columns:
+        found = [zlib.crc32(row.tobytes(), before) for row, before in zip(column, found, strict=True)]
+    return np.array(found, CHECK)
 
 
 @dataclass(frozen=True)
@@ -79,12 +105,17 @@ class Prepared:
 
     def files(self) -> list[Path]:
         """The large files that are there."""
-        return [file for file in (self.kept, self.images, *self.folder.glob("array*")) if file.exists()]
+        return [file for file in (self.check, self.kept, self.images, *self.folder.glob("array*")) if file.exists()]
 
     @property
     def kept(self) -> Path:
         """What is kept of each sample as its source gives it, (n,) of `INPUT_DTYPE`."""
         return self.folder / "inputs"
+
+    @property
+    def check(self) -> Path:
+        """`checksums` of all rows, (n,)."""
+        return self.folder / "check"
 
     @property
     def _meta(self) -> Path:
@@ -118,23 +149,27 @@ class Prepared:
             identity: of the data that is wanted, as `rundir.identity.data_digest` gives it.
 
         Raises:
-            InputError: not complete, removed, or of other data.
+            InputError: not complete, removed, of other data or not what was written.
         """
         try:
             meta = self._read_meta()
+            if meta["schema"] != SCHEMA:
+                raise ValueError(f"schema {meta['schema']}, not {SCHEMA}")
+            for file in (self.check, self._selection):
+                if sha256(file) != meta["digests"][file.name]:
+                    raise ValueError(f"{file.name} that is not what was written")
             columns = read_npz(self._selection, COLUMNS)
             selection = Selection(**columns)
-            found = meta.get("arrays") or [{"name": "image", "shape": meta["shape"], "dtype": meta["dtype"]}]
-            kind, n = meta.get("kind", "image"), len(selection)
+            found, kind, n = meta["arrays"], meta["kind"], len(selection)
             pairs = zip(self.arrays(kind, len(found)), found, strict=True)
-            mapped = tuple(np.memmap(file, each["dtype"], "r", shape=tuple(each["shape"])) for file, each in pairs)
-            kept = np.memmap(self.kept, INPUT_DTYPE, "r", shape=(n,))
+            mapped = tuple(_mapped(file, np.dtype(each["dtype"]), tuple(each["shape"])) for file, each in pairs)
+            kept, check = _mapped(self.kept, INPUT_DTYPE, (n,)), _mapped(self.check, CHECK, (n,))
         except (OSError, *DAMAGED) as error:
             rule = "--prepared: must hold an array's prepared data, which goes once the array has ended"
             raise InputError(f"{self.folder}: {rule}, got: {error}") from error
         if meta["identity"] != identity:
             raise InputError(f"{self.folder}: --prepared: must be of the data of this config, got other data")
-        return Opened(selection, Inputs(kind, tuple(each["name"] for each in found), mapped), kept)
+        return Opened(selection, Inputs(kind, tuple(each["name"] for each in found), mapped), kept, check, self.folder)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -152,8 +187,8 @@ class Prepared:
             InputError: another process prepares this, or the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        paths = [self.kept, *self.arrays(first.kind, len(first.columns))]
-        sizes = [INPUT_DTYPE.itemsize, *(np.asarray(column).nbytes for column in first.columns)]
+        paths = [self.kept, self.check, *self.arrays(first.kind, len(first.columns))]
+        sizes = [INPUT_DTYPE.itemsize, CHECK.itemsize, *(np.asarray(column).nbytes for column in first.columns)]
         try:
             with ExitStack() as stack:
                 files = [stack.enter_context(open_bytes(path, "ab")) for path in paths]
@@ -161,7 +196,8 @@ class Prepared:
                 done = self._keep_own(files, sizes, identity)
 
                 def append(inputs: Inputs, kept: np.ndarray) -> None:
-                    for file, block in zip(files, (kept, *inputs.columns), strict=True):
+                    blocks = (kept, checksums(inputs, kept), *inputs.columns)
+                    for file, block in zip(files, blocks, strict=True):
                         file.write(np.asarray(block).tobytes())
 
                 yield append, done
@@ -200,6 +236,21 @@ class Prepared:
             {"name": name, "shape": [len(selection), *column.shape[1:]], "dtype": column.dtype.str}
             for name, column in columns
         ]
-        meta = {"schema": SCHEMA, "identity": identity, "kind": first.kind, "arrays": arrays}
+        digests = {file.name: sha256(file) for file in (self.check, self._selection)}
+        meta = {"schema": SCHEMA, "identity": identity, "kind": first.kind, "arrays": arrays, "digests": digests}
         write_text(self._meta, json_text.written(meta))
         sync_directory(self.folder)
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap:
+    """A file of nothing but an array, mapped.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+        ValueError: it has not as many bytes as the array.
+    """
+    with open_bytes(path) as file:
+        wanted, size = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size
+        if size != wanted:
+            raise ValueError(f"{path.name} of {size} bytes, not {wanted}")
+        return np.memmap(file, dtype, "r", shape=shape)

@@ -298,6 +298,7 @@ class Summary(_Part):
     detectable: DetectableSummary | None = None  # None where no rule is about balanced accuracy
     facts: FactsSummary | None = None  # None in a file of before
     not_tried: dict[str, str] = {}  # why, by attack that there is and that was none of the audit's
+    files: dict[str, str] = {}  # SHA-256 of the other files of the verdict, by name; none in a file of before
 
 
 def json_schema() -> dict[str, Any]:

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
 from mia_batch.inputs import INPUT_DTYPE
-from mia_batch.locks import try_lock
-from mia_batch.rundir.hdf5 import check_schema, get_attr, get_attrs, reading
+from mia_batch.rundir.hdf5 import get_attr, get_attrs, own_file, reading
 from mia_batch.rundir.identity import Origin
 from mia_batch.rundir.reference_store import StoredSamples
-from mia_batch.rundir.row_store import RowStore, as_bytes
+from mia_batch.rundir.row_store import RowStore, as_bytes, rows_as_written
+from mia_batch.rundir.seal import read_seal
+from mia_batch.rundir.structure import check_values
 
 SCHEMA = 2
 IMPORTED = 3  # of imported outputs: without statistics, of losses without logits, without content if no rows are one
 SCHEMAS = (1, SCHEMA, IMPORTED)  # that are read; 1 has none of group, content and statistics, and is continued so
 SPLIT = "outputs"  # of all imported rows
 OUTPUTS = "outputs"  # what `content` is of, where nothing is known of the inputs
+TEXT = ("split", "group_name")  # names, in UTF-8
 KNOWN = {"sample_index": "<i8", "label": "<i4", "member": "i1", "group": "<i8"}  # from the start, beside the split
 
 
@@ -82,9 +84,13 @@ class FeatureStore(RowStore):
             n_classes: columns of the logits.
             attrs: provenance.
         """
-        known = {name: np.asarray(rows[name], dtype=kind) for name, kind in KNOWN.items()}
-        known |= {name: as_bytes(rows[name]) for name in ("split", "group_name") if name in rows}
+        known = {name: as_stored(name, rows[name]) for name in (*KNOWN, *TEXT) if name in rows}
         return cls.make(path, known, block_dtype(n_classes), attrs)
+
+
+def as_stored(name: str, column: NDArray[Any]) -> NDArray[Any]:
+    """A column of `KNOWN` or `TEXT`, (n_rows,), in the type of the file."""
+    return as_bytes(column) if name in TEXT else np.asarray(column, dtype=KNOWN[name])
 
 
 class RowsOnDisk(np.memmap):
@@ -121,12 +127,12 @@ def read_features(path: Path) -> Features:
     Raises:
         InputError: missing, of another schema, in use by a writer, or with rows still to be computed.
     """
-    with reading(path), h5py.File(path, "r", locking=False) as file:
-        try_lock(file.id.get_vfd_handle(), shared=True)  # beside a writer the reading ends here
-        check_schema(file, path, "features", SCHEMAS)
-        done = file["done"][:]
-        if not done.all():
+    with own_file(path, "features", SCHEMAS) as own:
+        file, done = own.file, own.file["done"][:] == 1
+        if not done.all() or not own.whole:
             raise InputError(f"{path}: rows: must all be done, got {int(done.sum())} of {len(done)}; run extract again")
+        own.check_parts()
+        _check_rows(file, path)
         n_rows = len(done)
         imported = file.attrs["schema"] == json.dumps(IMPORTED)  # of which there may be very many rows
         load = partial(_mapped, path) if imported else (lambda dataset: dataset[:])
@@ -146,31 +152,56 @@ def read_features(path: Path) -> Features:
         )
 
 
+def _check_rows(file: h5py.File, path: Path) -> None:
+    """Refuse membership and labels that no run writes: of a file without digests, or with those of somebody else."""
+    check_values(file["member"][:], f"{path}: member", (0, 1))
+    if "logits" in file:
+        check_values(file["label"][:], f"{path}: label", range(file["logits"].shape[1]))
+
+
 def features_progress(path: Path) -> tuple[int, int] | None:
     """(rows done, rows in all) of features.h5, also while it is being written; None without a file."""
     if not path.exists():
         return None
     # Rows and marks are written in place in a file of fixed layout, so that reading beside the writer is safe.
-    with reading(path), h5py.File(path, "r", locking=False) as file:
-        check_schema(file, path, "features", SCHEMAS)
-        done = file["done"][:]
+    with own_file(path, "features", SCHEMAS, beside_writer=True) as own:
+        done = own.file["done"][:] == 1
     return int(done.sum()), len(done)
+
+
+def rows_written(path: Path) -> tuple[int, int, int]:
+    """(rows done, those of them that are what was written, rows in all) of a features.h5 that is not sealed yet."""
+    with own_file(path, "features", SCHEMAS) as own:
+        own.check_parts()
+        done = own.file["done"][:] == 1
+        good = rows_as_written(own.file) if own.seal else done
+    return int(done.sum()), int(good.sum()), len(done)
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether the writer of features.h5 has finished it; of versions before all that were filled are.
+
+    Raises:
+        InputError: the seal is damaged.
+    """
+    with reading(path):
+        seal = read_seal(path)
+    return seal is None or seal.whole
 
 
 def features_samples(path: Path) -> StoredSamples | None:
     """Which samples the rows of features.h5 are, also while it is being written; None without a file."""
     if not path.exists():
         return None
-    with reading(path), h5py.File(path, "r", locking=False) as file:
-        check_schema(file, path, "features", SCHEMAS)
-        split = np.char.decode(file["split"][:], "utf-8")
-        return StoredSamples(split, file["sample_index"][:], file["label"][:])
+    with own_file(path, "features", SCHEMAS, beside_writer=True) as own:
+        own.check_parts("split", "sample_index", "label")
+        split = np.char.decode(own.file["split"][:], "utf-8")
+        return StoredSamples(split, own.file["sample_index"][:], own.file["label"][:])
 
 
 def features_origin(path: Path) -> Origin | None:
     """What features.h5 was made from, also while it is being written; None without a file."""
     if not path.exists():
         return None
-    with reading(path), h5py.File(path, "r", locking=False) as file:
-        check_schema(file, path, "features", SCHEMAS)
-        return Origin.of({name: get_attr(file, name) for name in ("config", "digests", "run")})
+    with own_file(path, "features", SCHEMAS, beside_writer=True) as own:
+        return Origin.of({name: get_attr(own.file, name) for name in ("config", "digests", "run")})

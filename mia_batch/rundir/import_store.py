@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.errors import InputError
-from mia_batch.files import sync_directory
-from mia_batch.locks import give_name, in_use
+from mia_batch.files import open_bytes, sync_directory
+from mia_batch.locks import give_name, in_use, lock
 from mia_batch.rundir.features import IMPORTED, RowsOnDisk
-from mia_batch.rundir.hdf5 import as_input_error, check_room, lock_file, set_attrs, sync
+from mia_batch.rundir.hdf5 import as_input_error, check_room, close_sealed, create, set_attrs
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.row_store import allocated, contiguous_runs
+from mia_batch.rundir.seal import block_bytes
 
 
 class ImportStore:
@@ -31,13 +32,16 @@ class ImportStore:
 
     @classmethod
     @contextmanager
-    def create(cls, paths: RunPaths, n_rows: int, n_classes: int | None) -> Iterator[ImportStore]:
+    def create(
+        cls, paths: RunPaths, n_rows: int, n_classes: int | None, *, columns: Collection[str]
+    ) -> Iterator[ImportStore]:
         """An empty one in the run directory, which must be there; it is removed unless it is put in place.
 
         Args:
             paths: of the run.
             n_rows: samples.
             n_classes: columns of the logits; None for losses alone.
+            columns: names of those that are added later.
         """
         path = paths.features
         remove_abandoned(path)
@@ -45,12 +49,14 @@ class ImportStore:
         shapes: dict[str, tuple[str, tuple[int, ...]]] = {"loss": ("<f8", (n_rows,))}
         shapes |= {"logits": ("<f4", (n_rows, n_classes))} if n_classes else {}
         check_room(path.parent, sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in shapes.values()))
+        block = block_bytes([*shapes, *columns])
         try:
-            with as_input_error(path), h5py.File(temporary, "w", locking=False) as file:
-                lock_file(path, file)
+            with as_input_error(path), create(temporary, block) as file:
                 for name, (kind, shape) in shapes.items():
                     allocated(file, name, np.dtype(kind), shape)
-                yield cls(path, file, temporary)
+                with open_bytes(temporary, "r+b") as held:  # not HDF5's, which closes its file before it has its name
+                    lock(path, held.fileno())
+                    yield cls(path, file, temporary)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -70,7 +76,7 @@ class ImportStore:
             return RowsOnDisk.of(self._temporary, self._file["logits"])
 
     def complete(self, columns: Mapping[str, NDArray[Any]], attrs: Mapping[str, Any]) -> None:
-        """Add columns of all rows and attributes.
+        """Add columns of all rows and attributes, and seal the file.
 
         Raises:
             InputError: the disk is full.
@@ -81,7 +87,7 @@ class ImportStore:
                 self._file.create_dataset(name, data=column)
             self._file.create_dataset("done", data=np.ones(self.n_done, dtype=np.uint8))
             set_attrs(self._file, {"schema": IMPORTED, "kind": "features", **attrs})
-            sync(self._file)
+            close_sealed(self._file, "features")
 
     def put_in_place(self) -> None:
         """Give the file its name, once it is complete.

@@ -25,7 +25,7 @@ from mia_batch.errors import InputError
 from mia_batch.files import not_written, sync_directory
 from mia_batch.inputs import HASH_BYTES
 from mia_batch.locks import in_use
-from mia_batch.rundir.hdf5 import check_schema, get_attr, reading
+from mia_batch.rundir.hdf5 import OwnFile, get_attr, own_file
 from mia_batch.rundir.identity import reference_digest
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import ReferencePaths
@@ -117,6 +117,7 @@ class ReferenceStore(RowStore):
 
     def finish(self, paths: ReferencePaths) -> None:
         """Give the complete file its name."""
+        self.seal()  # of a process that was killed after the last row
         self.close()
         os.replace(paths.partial, paths.outputs)
         sync_directory(paths.outputs.parent)
@@ -164,9 +165,8 @@ def rows_done(paths: ReferencePaths) -> tuple[int, bool]:
     """
     if not paths.partial.exists():
         return 0, False
-    with reading(paths.partial), h5py.File(paths.partial, "r", locking=False) as file:
-        check_schema(file, paths.partial, ReferenceStore.kind, ReferenceStore.schemas)
-        return int(file["done"][:].sum()), in_use(paths.partial)
+    with own_file(paths.partial, ReferenceStore.kind, ReferenceStore.schemas, beside_writer=True) as own:
+        return int((own.file["done"][:] == 1).sum()), in_use(paths.partial)
 
 
 def read_phi(
@@ -191,28 +191,37 @@ def read_phi(
     phi: NDArray[np.float64] | None = None
     shape: tuple[int, ...] = ()
     for k, paths in enumerate(found):
-        with reading(paths.outputs), h5py.File(paths.outputs, "r", locking=False) as file:
-            logits = _checked(file, paths, samples, content)
+        with own_file(paths.outputs, ReferenceStore.kind, ReferenceStore.schemas) as own:
+            logits = _checked(own, paths, samples, content)
             if phi is None:
                 phi, shape = np.empty((len(samples.order), logits.shape[1], len(found))), logits.shape
             if logits.shape != shape:  # of one query, which NumPy would take for several
                 rule = f"must have logits of shape {shape} as {found[0].outputs.name}"
                 raise InputError(f"{paths.outputs}: {rule}, got {logits.shape}; remove it")
-            _fill(phi[:, :, k], logits, samples)
+            _fill(phi[:, :, k], logits, samples, own)
     assert phi is not None
     return phi
 
 
+def check_outputs(paths: ReferencePaths, samples: StoredSamples, content: NDArray[np.uint8] | None) -> None:
+    """Check all of a complete reference; arguments and errors as those of `read_phi`."""
+    with own_file(paths.outputs, ReferenceStore.kind, ReferenceStore.schemas) as own:
+        _checked(own, paths, samples, content)
+        own.check_parts("logits")
+
+
 def _checked(
-    file: h5py.File, paths: ReferencePaths, samples: StoredSamples, content: NDArray[np.uint8] | None
+    own: OwnFile, paths: ReferencePaths, samples: StoredSamples, content: NDArray[np.uint8] | None
 ) -> h5py.Dataset:
-    """The logits of a file, if it is what its name says."""
-    check_schema(file, paths.outputs, ReferenceStore.kind, ReferenceStore.schemas)
-    order, key = samples.order, get_attr(file, "key")
+    """The logits of a file, if it is what its name says; they themselves are checked as they are read."""
+    file, order, key = own.file, samples.order, get_attr(own.file, "key")
     if key != paths.key:
         raise InputError(f"{paths.outputs}: must be of the key that it is named by, got {key}; remove it")
-    if lacking := int((file["done"][:] == 0).sum()):
+    if lacking := int((file["done"][:] != 1).sum()):
         raise InputError(f"{paths.outputs}: must have all rows, got {lacking} that are not done; remove it")
+    if not own.whole:
+        raise InputError(f"{paths.outputs}: must have digests of all that it holds, got some that lack; remove it")
+    own.check_parts(*(name for name in file if name != "logits"))
     known: dict[str, NDArray[Any]] = {
         "sample_index": samples.sample_index, "label": samples.label, "split": as_bytes(samples.split),
     }  # fmt: skip
@@ -227,14 +236,18 @@ def _checked(
     return file["logits"]
 
 
-def _fill(phi: NDArray[np.float64], logits: h5py.Dataset, samples: StoredSamples) -> None:
+def _fill(phi: NDArray[np.float64], logits: h5py.Dataset, samples: StoredSamples, own: OwnFile) -> None:
     n_rows, n_queries, n_classes = logits.shape
     step = max(1, BLOCK_VALUES // (n_queries * n_classes))
+    read = hashlib.sha256()
     for first in range(0, n_rows, step):
         rows = samples.order[first : first + step]
-        block = logits[first : first + step].reshape(-1, n_classes)
-        found = SIGNALS["confidence"][0](block, np.repeat(samples.label[rows], n_queries))
+        values = logits[first : first + step]
+        read.update(values)  # in the same pass: there may be many gigabytes
+        found = SIGNALS["confidence"][0](values.reshape(-1, n_classes), np.repeat(samples.label[rows], n_queries))
         phi[rows] = found.reshape(-1, n_queries)
+    if own.seal and own.seal.parts["logits"].digest != read.hexdigest():
+        raise own.seal.damaged("logits")
 
 
 @dataclass(frozen=True)

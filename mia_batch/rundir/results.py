@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,25 +14,26 @@ from numpy.typing import NDArray
 from mia_batch.attacks.base import AttackResult
 from mia_batch.errors import InputError
 from mia_batch.files import atomic_path
-from mia_batch.rundir.hdf5 import (
-    SCHEMA,
-    as_input_error,
-    check_room,
-    check_schema,
-    get_attr,
-    get_attrs,
-    reading,
-    set_attrs,
-)
+from mia_batch.rundir.hdf5 import SCHEMA, as_input_error, check_room, get_attr, get_attrs, new_file, own_file, set_attrs
 from mia_batch.rundir.identity import mark_of
+from mia_batch.rundir.seal import block_bytes
+from mia_batch.rundir.structure import shown
+
+COLUMNS = {"scores": "<f8", "predicted": "i1", "scored_by": "<i4", "member": "i1"}  # a row for each sample
+
+TYPES: Mapping[str, tuple[type, ...]] = {  # of attributes
+    "method": (str,), "best_params": (dict,), "best_score": (float, int, type(None)), "reason": (str,),
+    "provenance": (dict,), "not_run": (bool,),
+}  # fmt: skip
 
 
 def write_attack(path: Path, result: AttackResult) -> None:
     """Write attacks/<name>.h5, whole or not at all."""
     check_room(path.parent, 32 * len(result.member) + 512 * len(result.cv_results.get("params", ())))
-    with atomic_path(path) as temporary, as_input_error(path), h5py.File(temporary, "w", locking=False) as file:
-        for name in ("scores", "predicted", "scored_by", "member"):
-            file.create_dataset(name, data=getattr(result, name), fletcher32=True)  # bytes that change are noticed
+    block = block_bytes([*COLUMNS, *(f"cv_results/{name}" for name in result.cv_results)])
+    with atomic_path(path) as temporary, as_input_error(path), new_file(temporary, "attack", block) as file:
+        for name, kind in COLUMNS.items():
+            file.create_dataset(name, data=np.asarray(getattr(result, name), dtype=kind))
         table = file.create_group("cv_results", track_order=True)
         for name, column in result.cv_results.items():
             is_text = len(column) > 0 and isinstance(column[0], str)
@@ -50,8 +53,9 @@ def read_mark(path: Path) -> tuple[str | None, str]:
     Raises:
         InputError: missing, damaged, of another schema, or the result of another attack.
     """
-    with reading(path), h5py.File(path, "r", locking=False) as file:
-        check_schema(file, path, "attack")
+    with own_file(path, "attack") as own:
+        file = own.file
+        _check_types(get_attrs(file), path)
         method = get_attr(file, "method")
         if method != path.stem:  # the marks of the version before are the same for all attacks of a run
             raise InputError(f"{path}: method: must be {path.stem}, got {method}; remove it and run attack again")
@@ -65,9 +69,13 @@ def read_attack(path: Path) -> AttackResult:
     Raises:
         InputError: missing, damaged or of another schema.
     """
-    with reading(path), h5py.File(path, "r", locking=False) as file:
-        check_schema(file, path, "attack")
+    with own_file(path, "attack") as own:
+        if not own.whole:
+            raise InputError(f"{path}: must be complete, got one without digests of all; remove it")
+        own.check_parts()
+        file = own.file
         attrs = get_attrs(file)
+        _check_types(attrs, path)
         table = {
             name: (column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]).tolist()
             for name, column in file["cv_results"].items()
@@ -88,6 +96,13 @@ def read_attack(path: Path) -> AttackResult:
             reason=attrs.get("reason", ""),  # which files of the version before lack
             not_run=attrs.get("not_run", False),
         )
+
+
+def _check_types(attrs: Mapping[str, Any], path: Path) -> None:
+    """Refuse attributes of other types than are written."""
+    for name, kinds in TYPES.items():
+        if name in attrs and not isinstance(attrs[name], kinds):
+            raise InputError(f"{path}: {name}: must be a {kinds[0].__name__}, got {shown(attrs[name])}")
 
 
 def _scored_by(file: h5py.File) -> NDArray[np.int32]:

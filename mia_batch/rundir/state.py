@@ -16,7 +16,7 @@ from mia_batch.locks import in_use
 from mia_batch.report.best import figures_of
 from mia_batch.report.summary import read_summary
 from mia_batch.rundir.crashes import rows_before_crash
-from mia_batch.rundir.features import features_origin, features_progress, features_samples
+from mia_batch.rundir.features import features_origin, features_progress, features_samples, is_sealed
 from mia_batch.rundir.identity import Origin, attack_marks, differences, features_identity, verdict_identity
 from mia_batch.rundir.journal import tasks_done
 from mia_batch.rundir.manifest import Manifest, read_manifest
@@ -146,12 +146,26 @@ def left_to_do(stages: Sequence[StageStatus]) -> Left:
 
 @dataclass(frozen=True)
 class Rows:
-    """features.h5, also while a process writes it: rows done, rows in all, and what they are made from."""
+    """features.h5, also while a process writes it.
+
+    Attributes:
+        done: rows that are.
+        total: rows in all.
+        sealed: whether its writer has finished it.
+        writing: whether a process has it open to write.
+        origin: what the rows are made from.
+    """
 
     done: int
     total: int
+    sealed: bool
     writing: bool
     origin: Origin
+
+    @property
+    def complete(self) -> bool:
+        """Whether the file can be read as features."""
+        return self.done == self.total and self.sealed
 
     @property
     def held(self) -> bool:
@@ -175,7 +189,8 @@ def read_rows(paths: RunPaths) -> Rows | None:
     done, total = progress
     before = rows_before_crash(paths, total)
     done = done if before is None else int(before.sum())
-    return Rows(done, total, done < total and in_use(paths.features), origin)
+    sealed = is_sealed(paths.features)
+    return Rows(done, total, sealed, not (done == total and sealed) and in_use(paths.features), origin)
 
 
 def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
@@ -188,7 +203,7 @@ def extract_status(paths: RunPaths, manifest: Manifest) -> StageStatus:
             return "missing", "no rows yet"
         if found:
             return "stale", f"rows of another run: {found[0]}"
-        state = "done" if rows.done == rows.total else "running" if rows.writing else "partial"
+        state = "done" if rows.complete else "running" if rows.writing else "partial"
         return state, f"{rows.done} of {rows.total} rows"
 
     stage = FIRST[1] if manifest.config.get("data", {}).get("source") == FROM_FILES else FIRST[0]

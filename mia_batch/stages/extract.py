@@ -29,7 +29,7 @@ from mia_batch.process.resources import peak_memory
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.claim import claim
 from mia_batch.rundir.crashes import begin_launch, report_own_crash, rows_before_crash
-from mia_batch.rundir.features import FeatureStore
+from mia_batch.rundir.features import FeatureStore, as_stored
 from mia_batch.rundir.identity import data_digest, features_digest
 from mia_batch.rundir.manifest import Manifest, add_launch, end_launch, launch
 from mia_batch.rundir.paths import RunPaths
@@ -76,7 +76,7 @@ class RootFile:
             return np.zeros(n_rows, dtype=bool)
         if rows.total != n_rows:
             raise InputError(f"{paths.features}: must have {n_rows} rows for this config, got {rows.total}")
-        if rows.done == n_rows:  # a complete file is not opened for writing again
+        if rows.complete:  # a complete file is not opened for writing again
             return np.ones(n_rows, dtype=bool)
         self.store = FeatureStore(paths.features)
         before = rows_before_crash(paths, n_rows)
@@ -85,13 +85,19 @@ class RootFile:
             for fitted in paths.attacks.iterdir():  # on rows that are not trusted
                 fitted.unlink()
             self.store.keep(before)
-        labels = self.store.labels()
-        other = np.flatnonzero(labels != selection.label)
-        if len(other):  # of a folder or a function that no digest covers
-            row, rule = other[0], "label must be what it was when the run began"
-            got = f"got {selection.label[row]}, was {labels[row]}"
-            raise InputError(f"{paths.features}: {selection.describe(int(row))}: {rule}, {got}")
+        self._refuse_other_samples(paths, selection)
+        self.store.seal()  # of a process that was killed after the last row
         return self.store.done()
+
+    def _refuse_other_samples(self, paths: RunPaths, selection: Selection) -> None:
+        """Refuse to go on where a sample is not what it was when the run began, as of a folder without a digest."""
+        assert self.store is not None
+        for name, wanted in _columns(selection).items():
+            found = self.store.column(name)
+            if found is not None and len(other := np.flatnonzero(found != as_stored(name, wanted))):
+                row, rule = int(other[0]), f"{name} must be what it was when the run began"
+                got = f"got {wanted[row]}, was {found[row]}"
+                raise InputError(f"{paths.features}: {selection.describe(row)}: {rule}, {got}")
 
     def open(self, work: Work, n_classes: int) -> FeatureStore:
         """The store to write to."""

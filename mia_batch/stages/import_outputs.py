@@ -64,7 +64,7 @@ def import_into(config: Config, paths: RunPaths, stop: StopRequest) -> int:
 def _import(config: Config, paths: RunPaths, stop: StopRequest) -> int:
     outputs, before, manifest = open_outputs(config), _marks(config), make_manifest(config, stop.check)
     wanted, rows = in_force(paths, manifest), read_rows(paths)
-    if rows and rows.done == rows.total and not rows.differences(wanted):
+    if rows and rows.complete and not rows.differences(wanted):
         claim(paths, manifest)
         log.info("import: nothing to do, all %d rows are done", rows.total)
         return OK
@@ -74,11 +74,14 @@ def _import(config: Config, paths: RunPaths, stop: StopRequest) -> int:
     started, samples = time.monotonic(), outputs.read_samples(stop.check)
     check_samples(config, samples)
     begun = launch("import", rows=len(samples.member))
-    with _run_directory(paths), ImportStore.create(paths, len(samples.member), outputs.n_classes) as store:
+    columns = _columns(samples)
+    with _run_directory(paths), ImportStore.create(
+        paths, len(samples.member), outputs.n_classes, columns=[*columns, "content", "done"]
+    ) as store:  # fmt: skip
         keys = _copy(outputs, samples, store, stop)
         if _marks(config) != before:
             raise InputError("data.files: must not change while they are read, got other times or sizes")
-        columns, attrs = _columns(samples), _attrs(outputs, samples, wanted) | {"launch": begun}
+        attrs = _attrs(outputs, samples, wanted) | {"launch": begun}
         same = same_samples(keys, columns["member"], store.logits() if outputs.n_classes else None)
         if same is not None:
             columns["content"], attrs["content"] = same, OUTPUTS

@@ -24,7 +24,7 @@ from mia_batch.attacks.grouping import design_effects, twins
 from mia_batch.attacks.trajectories import lt_iqr
 from mia_batch.data.selection import canaries
 from mia_batch.errors import InputError
-from mia_batch.files import write_text
+from mia_batch.files import sha256, write_text
 from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, UndefinedMetricWarning
 from mia_batch.metrics.epsilon import out_of_fold_decisions, out_of_fold_ranks
 from mia_batch.metrics.registry import evaluate
@@ -415,6 +415,11 @@ def scored(
     )  # fmt: skip
 
 
+def _digests(paths: RunPaths) -> dict[str, str]:
+    """SHA-256 of what is written beside summary.json, by name."""
+    return {file.name: sha256(file) for file in (paths.summary_csv, paths.records, paths.page) if file.exists()}
+
+
 def reduce(args: argparse.Namespace) -> int:
     """The whole stage; returns the exit code."""
     forget_verdict(args)
@@ -424,6 +429,7 @@ def reduce(args: argparse.Namespace) -> int:
     write_text(paths.page, to_page(summary, evidence))
     if args.junit:
         write_text(Path(args.junit), to_junit(summary))
+    summary = summary.model_copy(update={"files": _digests(paths)})
     write_text(paths.summary_json, to_json(summary))  # last: it is what says that the stage is done
     width = shutil.get_terminal_size((80, 24)).columns
     print(full_text(summary, config.report.metrics, width=width))

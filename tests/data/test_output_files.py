@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import os
+import re
 import tempfile
 import tracemalloc
 import zipfile
@@ -519,6 +520,21 @@ def test_nothing_outside_an_hdf5_file_is_followed(tmp_path: Path) -> None:
         for name, array in arrays.items():
             file.create_dataset(name, data=array, external=[(str(tmp_path / name), 0, array.nbytes)])
     assert "got a virtual or external dataset" in problem(lambda: everything(of(tmp_path / "b.h5")))
+
+
+@pytest.mark.parametrize(("n_bytes", "rule"), [
+    (10_000, r"sample_id: must have its text once for each row, got more text than the file's \d+ bytes"),
+    (10_000_000, "must be an HDF5 file that can be read, got .*memory allocation failed"),
+])  # fmt: skip
+def test_many_rows_that_name_one_text_take_no_memory(tmp_path: Path, n_bytes: int, rule: str) -> None:
+    path, n = write_hdf5(tmp_path / "a", made_up(2000)), 2000
+    with h5py.File(path, "r+") as file:
+        names = file.create_dataset("sample_id", data=["x" * n_bytes] + ["y"] * (n - 1), dtype=h5py.string_dtype())
+        first, width = names.id.get_offset(), names.id.get_storage_size() // n
+    data = bytearray(path.read_bytes())
+    data[first : first + n * width] = data[first : first + width] * n
+    path.write_bytes(data)
+    assert re.search(rule, problem(lambda: of(path)))
 
 
 def test_what_is_no_hdf5_file_is_one_line(tmp_path: Path) -> None:

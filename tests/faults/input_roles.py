@@ -268,7 +268,8 @@ def replaced(inputs: Inputs) -> Inputs:
 
 def prepared(folder: Path) -> Any:
     opened = Prepared(folder).open("identity")
-    return vars(opened.selection), [np.asarray(column) for column in opened.inputs.columns], np.asarray(opened.kept)
+    inputs, kept = opened.read(np.arange(N))
+    return vars(opened.selection), list(inputs.columns), kept
 
 
 # -- many runs, one of them damaged --
@@ -360,7 +361,7 @@ ROLES = (
     Role("provenance", "net.ckpt.json", write_trained, trained, is_ours=True),
     *(
         Role(f"prepared {name}", name, write_prepared, prepared, is_ours=True)
-        for name in ("meta.json", "selection.npz")
+        for name in ("meta.json", "selection.npz", "images", "inputs", "check")
     ),
     *(
         Role(f"{reader.__name__} {name}", f"{DAMAGED_RUN}/{name}", write_runs, reader, is_ours=True)

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from hdf5_files import forget_rows, make_of_before
 from rundirs import N, a_manifest, make_run, write_rows
 from running import REPO, one_line, run_job
 
@@ -251,8 +252,7 @@ def test_unfinished_rows_of_another_run_are_refused_and_kept(tmp_path: Path, sou
     one, other = tmp_path / "one", tmp_path / "other"
     config = source_config()
     assert run_job("extract", config, "--out", one).returncode == 0
-    with h5py.File(one / "features.h5", "r+") as file:
-        file["done"][5:9] = 0
+    forget_rows(one / "features.h5", range(5, 9))
     config.write_text(config.read_text().replace("batch_size: 16", "batch_size: 32"))
     assert run_job("extract", config, "--out", other).returncode == 0
     shutil.copy(one / "features.h5", other / "features.h5")
@@ -325,10 +325,7 @@ def test_tokens_through_a_function_are_the_same_from_any_ranks_prepared_and_resu
     assert set(read(tmp_path / "r1")["statistics"][:, 5]) == set(range(6, 25))  # lengths before padding
     assert run_job("prepare", config, "--out", tmp_path / "prepared").returncode == 0
     shutil.copytree(tmp_path / "r1", tmp_path / "again")
-    with h5py.File(tmp_path / "again" / "features.h5", "r+") as file:
-        for row in (3, 20, 21, 90):
-            for name in ("content", "statistics", "logits", "loss", "done"):
-                file[name][row] = 0
+    forget_rows(tmp_path / "again" / "features.h5", [3, 20, 21, 90])
     prepared = f"--prepared={tmp_path / 'prepared'}"
     assert run_job("extract", config, "--out", tmp_path / "again", prepared, ranks=2).returncode == 0
     assert_same(tmp_path / "r1", tmp_path / "again")
@@ -341,12 +338,8 @@ def test_a_half_finished_file_of_the_version_before_is_continued(tmp_path: Path,
     config, out = net_config(), tmp_path / "out"
     assert run_job("extract", config, "--out", out).returncode == 0
     whole = read(out)
-    with h5py.File(out / "features.h5", "r+") as file:
-        file.attrs["schema"] = "1"
-        for name in ("content", "statistics", "group"):
-            del file[name]
-        for name in ("logits", "loss", "done"):
-            file[name][50:] = 0
+    forget_rows(out / "features.h5", range(50, len(whole["done"])))
+    make_of_before(out / "features.h5")
     assert run_job("extract", config, "--out", out, ranks=2).returncode == 0
     features = read_features(out / "features.h5")
     assert features.content is None

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hdf5_files import change_and_seal, make_of_before
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,10 +95,7 @@ def test_an_incomplete_file_is_not_read_as_features(tmp_path: Path) -> None:
 def before(path: Path) -> Path:
     """A file as the version before has made it, with no row done."""
     make(path).close()
-    with h5py.File(path, "r+") as file:
-        file.attrs["schema"] = json.dumps(1)
-        for name in ("content", "statistics", "group"):
-            del file[name]
+    make_of_before(path)
     return path
 
 
@@ -147,8 +145,7 @@ def test_a_file_that_is_no_hdf5_is_one_line(tmp_path: Path, content: bytes) -> N
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "features.h5"
     make(path).close()
-    with h5py.File(path, "r+") as file:
-        file.attrs["schema"] = json.dumps(99)
+    change_and_seal(path, lambda file: file.attrs.modify("schema", json.dumps(99)))
     with pytest.raises(InputError, match=r"schema 1 or 2 or 3, got kind .*schema 99"):
         read_features(path)
 
@@ -191,8 +188,7 @@ def test_an_attack_comes_back_as_it_was(tmp_path: Path) -> None:
         (lambda file: file.attrs.__delitem__("best_params"), "must be a readable HDF5 file"),
     ):
         write_attack(tmp_path / "lr.h5", result)
-        with h5py.File(tmp_path / "lr.h5", "r+") as file:
-            damage(file)
+        change_and_seal(tmp_path / "lr.h5", damage)
         with pytest.raises(InputError, match=rule) as caught:
             read_attack(tmp_path / "lr.h5")
         assert len(caught.value.problems) == 1
@@ -202,7 +198,7 @@ def test_an_attack_comes_back_as_it_was(tmp_path: Path) -> None:
     for array in (result.scores, result.predicted, result.scored_by, result.member):
         assert content.count(array.tobytes()) >= 1
         (tmp_path / "lr.h5").write_bytes(content.replace(array.tobytes(), bytes(array.nbytes)))
-        with pytest.raises(InputError, match="must be a readable HDF5 file"):
+        with pytest.raises(InputError, match="must have the bytes that were written"):
             read_attack(tmp_path / "lr.h5")
 
 

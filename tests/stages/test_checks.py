@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hdf5_files import change_and_seal, make_of_before
 
 from mia_batch.attacks.base import BLIND
 from mia_batch.errors import InputError
@@ -136,9 +137,7 @@ def test_of_features_without_statistics_it_is_by_labels(
     make_audit: Callable[..., Audit], capsys: pytest.CaptureFixture
 ) -> None:
     audit = make_audit(brighter=1.5, changes={"attack.eval": "holdout"})
-    with h5py.File(audit.paths.features, "r+") as file:
-        for name in ("statistics", "content", "group"):
-            del file[name]
+    make_of_before(audit.paths.features)
     audit.attack()
     _, summary = audit.reduce()
     assert "Without the model, by labels alone: AUC 0." in " ".join(capsys.readouterr().out.split())
@@ -153,9 +152,12 @@ def test_a_baseline_of_other_settings_is_refused(
 ) -> None:
     audit = make_audit()
     audit.attack()
-    with h5py.File(audit.paths.attack(BLIND), "r+") as file:
+
+    def from_another_run(file: h5py.File) -> None:
         provenance = json.loads(file.attrs["provenance"])
         file.attrs["provenance"] = json.dumps({**provenance, "identity": "of another run"})
+
+    change_and_seal(audit.paths.attack(BLIND), from_another_run)
     parser = stage_parser("reduce", "")
     add_verdict_arguments(parser)
     args = parser.parse_args([str(audit.config_path), "--out", str(audit.paths.root)])
@@ -187,10 +189,13 @@ def test_the_attack_stage_keeps_groups_together_and_leaves_twins_out(make_audit:
 
 def change_logits(audit: Audit, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """As another network would have given them, with their losses."""
-    with h5py.File(audit.paths.features, "r+") as file:
+
+    def put(file: h5py.File) -> None:
         logits, label = change(file["logits"][:]), file["label"][:]
         file["logits"][:] = logits
         file["loss"][:] = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(N), label]
+
+    change_and_seal(audit.paths.features, put)
 
 
 def test_no_attack_is_fitted_where_the_features_already_show_that_nothing_can_be_said(
@@ -215,8 +220,7 @@ def test_attacks_that_miss_what_the_accuracies_show_do_not_pass(
     rng = np.random.default_rng(1)
     label = rng.integers(0, CLASSES, N)
     audit = make_audit(changes={"attack.methods": [{"method": "threshold_entropy"}]})
-    with h5py.File(audit.paths.features, "r+") as file:
-        file["label"][:] = label
+    change_and_seal(audit.paths.features, lambda file: file["label"].__setitem__(slice(None), label))
     wrong = (np.arange(N) >= N // 2) & (rng.random(N) < 0.5)
     answered = np.where(wrong, (label + 1) % CLASSES, label)
     sure = 6.0 * (answered[:, None] == np.arange(CLASSES)) + rng.normal(0, 0.3, (N, CLASSES))

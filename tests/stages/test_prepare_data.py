@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mia_batch import json_text
 from mia_batch.data.prepared import Prepared, is_worth_it
 from mia_batch.errors import InputError
 from mia_batch.inputs import INPUT_DTYPE, STATISTICS
@@ -116,9 +116,11 @@ def test_a_stopped_preparation_goes_on_and_ends_the_same(
     n_kept = {"more": 101, "fewer": 90}[torn_more]
     torn.images.write_bytes(whole.images.read_bytes()[: 32 * 32 * 3 * 100 + 17])
     torn.kept.write_bytes(whole.kept.read_bytes()[: INPUT_DTYPE.itemsize * n_kept + 3])
+    torn.check.write_bytes(whole.check.read_bytes()[: 4 * 95 + 1])
     assert prepare_main([config_file, "--out", str(torn.folder)]) == 0
     assert torn.images.read_bytes() == whole.images.read_bytes()
     assert torn.kept.read_bytes() == whole.kept.read_bytes()
+    assert torn.check.read_bytes() == whole.check.read_bytes()
     before = os.stat(whole.images).st_mtime_ns
     assert prepare_main([config_file, "--out", str(whole.folder)]) == 0
     assert os.stat(whole.images).st_mtime_ns == before
@@ -219,14 +221,34 @@ def test_what_the_version_before_has_prepared_is_prepared_anew(tmp_path: Path, s
     config_file, prepared = str(source_config("bytes")), Prepared(tmp_path / "prepared")
     assert prepare_main([config_file, "--out", str(prepared.folder)]) == 0
     whole = prepared.images.read_bytes()
-    prepared.kept.unlink()
+    prepared.check.unlink()
     meta = prepared.folder / "meta.json"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"schema": 1}))
+    meta.write_text(json_text.written(json_text.read(meta) | {"schema": 2}))
     assert not prepared.is_complete()
+    with pytest.raises(InputError, match="schema 2"):
+        prepared.open(json_text.read(meta)["identity"])
     assert prepare_main([config_file, "--out", str(prepared.folder)]) == 0
     assert prepared.is_complete()
     assert prepared.images.read_bytes() == whole
     assert prepared.kept.stat().st_size == INPUT_DTYPE.itemsize * len(whole) // (32 * 32 * 3)
+
+
+@pytest.mark.parametrize("name", ["images", "inputs", "check", "selection.npz"])
+def test_every_flipped_bit_of_what_is_prepared_is_found(tmp_path: Path, source_config: Write, name: str) -> None:
+    config_file, prepared = source_config("bytes"), Prepared(tmp_path / "prepared")
+    assert prepare_main([str(config_file), "--out", str(prepared.folder)]) == 0
+    identity, rng = json_text.read(prepared.folder / "meta.json")["identity"], np.random.default_rng(0)
+    whole = (prepared.folder / name).read_bytes()
+    for _ in range(20):
+        data = bytearray(whole)
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        (prepared.folder / name).write_bytes(data)
+        with pytest.raises(InputError) as caught:
+            prepared.open(identity).read(np.arange(300)[::-1])
+        assert len(caught.value.problems) == 1
+    (prepared.folder / name).write_bytes(whole)
+    _, kept = prepared.open(identity).read(np.array([7, 3]))
+    np.testing.assert_array_equal(kept, prepared.open(identity).kept[[7, 3]])
 
 
 def test_what_is_not_this_data_is_refused(tmp_path: Path, source_config: Write) -> None:

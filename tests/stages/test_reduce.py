@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import h5py
 import numpy as np
 import pytest
 import yaml
+from hdf5_files import change_and_seal, make_of_before
 from running import run_job
 
 from mia_batch import json_text
 from mia_batch.attacks.base import BLIND, INCLUSION_DOUBT, AttackResult
 from mia_batch.cli import main
+from mia_batch.files import sha256
 from mia_batch.metrics.epsilon import out_of_fold_decisions, out_of_fold_ranks
 from mia_batch.metrics.registry import EPSILONS
 from mia_batch.metrics.registry import METRICS as METRICS_OF_ALL
@@ -188,6 +189,8 @@ def test_a_leak_is_exit_code_3_with_all_outputs(make_run: Callable[..., Run], ca
     assert sorted(path.name for path in run.paths.root.iterdir()) == [
         ".run.lock", "attacks", "features.h5", "records.csv", "report.html", "run.json", "summary.csv", "summary.json",
     ]  # fmt: skip
+    beside = (run.paths.summary_csv, run.paths.records, run.paths.page)
+    assert summary["files"] == {path.name: sha256(path) for path in beside}
 
 
 def test_no_signal_is_exit_code_0(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
@@ -395,8 +398,7 @@ def test_mia_batch_run_passes_the_code_on(make_run: Callable[..., Run], monkeypa
 
 
 def write_logits(run: Run, logits: np.ndarray) -> None:
-    with h5py.File(run.paths.features, "r+") as file:
-        file["logits"][:] = logits
+    change_and_seal(run.paths.features, lambda file: file["logits"].__setitem__(slice(None), logits))
 
 
 def test_no_signal_in_few_samples_is_inconclusive(make_run: Callable[..., Run], capsys: pytest.CaptureFixture) -> None:
@@ -509,10 +511,7 @@ def test_features_of_the_version_before_are_judged_with_a_caution(
     make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(5.0)
-    with h5py.File(run.paths.features, "r+") as file:
-        file.attrs["schema"] = json.dumps(1)
-        for name in ("content", "group", "statistics"):
-            del file[name]
+    make_of_before(run.paths.features)
     assert reduce_main(run.arguments) == 3
     assert "inputs that are on both sides were not looked for" in " ".join(capsys.readouterr().out.split())
     samples = read_summary(run.paths.summary_json).samples
