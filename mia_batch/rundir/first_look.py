@@ -19,7 +19,7 @@ from typing import IO
 from mia_batch.errors import InputError
 from mia_batch.process.child import end_with_parent
 
-SECONDS = 5  # of a core, for one file, and one more for so many bytes:
+SECONDS = 2  # of a core, for one file, and one more for so many bytes:
 BYTES_PER_SECOND = 4 << 20
 WAIT_SECONDS = 600.0  # of the clock, for a file system that is slow or a machine that is busy
 READY = "ready"  # what it says first

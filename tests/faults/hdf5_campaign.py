@@ -29,7 +29,7 @@ LINE = "mia-batch: "  # how a problem's line begins
 MORE_MEMORY = 100 << 20  # bytes, than the good file takes
 ADDRESSES = 6 << 30  # bytes of addresses that a case may have
 MORE_SECONDS = 15.0  # of a core, than twice what the good file takes
-BUSY = 4  # times as long by the clock: other processes run too
+BUSY = 10  # times as long by the clock: other processes run too
 
 Fault = Callable[[Path, random.Random], None]  # of a file in its place; may raise NotHereError
 
