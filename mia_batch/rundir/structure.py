@@ -67,7 +67,10 @@ NEEDED = {
     "attack": ("scores", "predicted", "member"),
 }
 
-OF_SCHEMA = {"2": ("label", "split", "group", "content", "statistics", "logits", "check")}  # of features with a seal
+OF_SCHEMA = {  # of files with a seal, by kind and schema
+    ("features", "2"): ("label", "split", "group", "content", "statistics", "logits", "check"),
+    ("reference", "1"): ("check",),
+}
 
 
 def check_schema(file: h5py.File, path: Path, kind: str, schemas: Sequence[int]) -> None:
@@ -97,6 +100,9 @@ def check_structure(file: h5py.File, path: Path, kind: str, *, chunks: bool) -> 
     """
     forms, size = FORMS[kind], path.stat().st_size
     lengths: dict[str, int] = {}
+    for name, found in _objects(file, path):
+        if isinstance(found, h5py.Group) and f"{name}/*" not in forms:
+            raise InputError(f"{path}: must hold nothing but what a {kind} file has, got a group {shown(name)}")
     for name, found in datasets(file, path):
         group = name.rpartition("/")[0]
         form = forms.get(f"{group}/*" if group else name)
@@ -106,7 +112,7 @@ def check_structure(file: h5py.File, path: Path, kind: str, *, chunks: bool) -> 
         _check_form(found, form, f"{path}: {shown(name)}")
         if form.of_rows:
             lengths[name] = found.shape[0]
-    needed = NEEDED[kind] + (() if chunks or kind != "features" else OF_SCHEMA.get(str(file.attrs["schema"]), ()))
+    needed = NEEDED[kind] + (() if chunks else OF_SCHEMA.get((kind, str(file.attrs["schema"])), ()))
     missing = [name for name in needed if name not in lengths]
     if missing:
         raise InputError(f"{path}: {missing[0]}: must be there, got none")

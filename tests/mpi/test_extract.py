@@ -21,6 +21,7 @@ from rundirs import N, a_manifest, make_run, write_rows
 from running import REPO, one_line, run_job
 
 from mia_batch.attacks.grouping import twins
+from mia_batch.cli import main
 from mia_batch.data.selection import Selection
 from mia_batch.errors import InputError
 from mia_batch.inputs import NO_GROUP
@@ -286,7 +287,9 @@ def test_a_full_disk_is_one_line(tmp_path: Path, net_config: Write) -> None:
         subprocess.run(["umount", small], check=True)
 
 
-def test_groups_and_twins_come_out_of_any_number_of_ranks(tmp_path: Path, records: Path, net_config: Write) -> None:
+def test_groups_and_twins_come_out_of_any_number_of_ranks(
+    tmp_path: Path, records: Path, net_config: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Test sample 7 is train sample 4 with another label; each group has rows on both sides."""
     train, test = (np.fromfile(records / f"{name}.bin", np.uint8).reshape(-1, 3074) for name in ("train", "test"))
     test[7, 2:], test[7, 1] = train[4, 2:], (train[4, 1] + 1) % 10
@@ -301,6 +304,10 @@ def test_groups_and_twins_come_out_of_any_number_of_ranks(tmp_path: Path, record
     features = read_features(tmp_path / "r2" / "features.h5")
     assert np.flatnonzero(twins(features.content, features.member)).tolist() == [4, 97]
     assert features.group is not None
+    assert features.group_name is not None
+    assert features.group_name.astype(str).tolist() == [str(number) for number in features.group]
+    assert main(["verify", str(tmp_path / "r2")]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["whole", "whole"]
     assert features.group.tolist() == [*(np.arange(90) // 3), *(np.arange(70) // 3)]
     assert (features.statistics[4] == features.statistics[97]).all()
     np.testing.assert_allclose(features.statistics[:90, 0], train[:, 2:].mean(1), rtol=1e-6)

@@ -128,6 +128,8 @@ def test_a_mark_without_its_row_is_no_row(tmp_path: Path) -> None:
         (lambda f: f.create_dataset("sample_id", data=np.zeros(3, "S2")), "all rows must have every column"),
         (lambda f: f.create_dataset("sample_id", (1 << 40,), "S2", chunks=(9,)), "chunked dataset"),
         (lambda f: f.create_dataset("sample_id", (1 << 40,), "S2"), "must have all its 2199023255552 bytes"),
+        (lambda f: (f.pop("check"), f.create_group("check")), "a features file has, got a group check"),
+        (lambda f: f.pop("check"), "check: must be there, got none"),
         (lambda f: f["member"].__setitem__(2, 7), "member: must be 0 or 1, got 7 in row 2"),
         (lambda f: f["label"].__setitem__(1, -1), "label: must be 0 or 1 .* got -1 in row 1"),
     ],
