@@ -45,7 +45,8 @@ def forget_rows(path: Path, rows: Sequence[int]) -> None:
 
     def spoil(file: h5py.File) -> None:
         for name in ("content", "statistics", "logits", "loss"):
-            file[name][rows] = 0
+            for row in rows:
+                file[name][row] = 0
 
     change(path, spoil)
 
