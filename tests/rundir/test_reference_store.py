@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hdf5_files import change_and_seal
 from reference_memory import measured
 from reference_runs import Difference
 from rundirs import a_manifest
@@ -191,8 +192,7 @@ def test_a_file_that_was_changed_is_refused(change: Callable[[h5py.File], None],
     found, of = [ReferencePaths(tmp_path, letter * 64) for letter in "ab"], samples()
     for paths in found:
         fill(paths, of, np.zeros((N, Q, C)))
-    with h5py.File(found[1].outputs, "r+") as file:
-        change(file)
+    change_and_seal(found[1].outputs, change)
     with pytest.raises(InputError, match=rf"b\.h5: {rule}; remove it"):
         read_phi(found, of, None)
 
@@ -202,7 +202,7 @@ def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
     paths = ReferencePaths(tmp_path, "a" * 64)
     for name in (paths.outputs, paths.partial):
         os.mkfifo(name)
-    rule = "must be a readable HDF5 file of this product, got: .* a FIFO, which is no regular file"
+    rule = "must be a readable HDF5 file of this product, got: a FIFO, which is no regular file"
     with pytest.raises(InputError, match=rule):
         read_phi([paths], samples(), None)
     with pytest.raises(InputError, match=rule):
