@@ -49,5 +49,6 @@ class Parser(argparse.ArgumentParser):
 
 def _filled(text: str) -> str:
     """The text with its paragraphs wrapped."""
-    whole = {"break_long_words": False, "break_on_hyphens": False}  # a path can be copied
-    return "\n\n".join(textwrap.fill(" ".join(part.split()), WIDTH, **whole) for part in text.split("\n\n"))
+    # Words stay whole, so that a path can be copied.
+    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(wrapper.fill(" ".join(part.split())) for part in text.split("\n\n"))
