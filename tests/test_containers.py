@@ -59,7 +59,8 @@ def test_the_commands_install_in_an_empty_folder(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
     env["PATH"] = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
     for command in commands:
-        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1800)
+        shell = ["sh", "-c", command]
+        done = subprocess.run(shell, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, f"{command}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
     program = tmp_path / ".venv" / "bin" / "mia-batch"
     assert done.stdout.startswith("mia-batch ")
