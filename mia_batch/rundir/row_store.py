@@ -80,8 +80,9 @@ class RowStore:
                 allocated(file, "done", np.dtype("u1"), (n_rows,))
                 set_attrs(file, {"schema": cls.schema, "kind": cls.kind, **attrs})
                 sync(file)
-            give_name(temporary, path)
-            sync_directory(path.parent)
+            with as_input_error(path):
+                give_name(temporary, path)
+                sync_directory(path.parent)
         except FileExistsError:
             raise InUseError(f"{path}: is being written by another run") from None
         finally:
@@ -127,7 +128,8 @@ class RowStore:
 
     def close(self) -> None:
         """Release the file and its lock."""
-        self._file.close()
+        with as_input_error(self.path):
+            self._file.close()
 
     def __enter__(self: Store) -> Store:
         return self
