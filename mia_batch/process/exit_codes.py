@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from mia_batch.errors import InputError
 from mia_batch.process.log_setup import set_up_logging
 from mia_batch.process.stop import StoppedHere, StopRequest, ended_by_signals
 from mia_batch.report.media import terminal
+
+log = logging.getLogger(__name__)
 
 OK, FAILED, BAD_INPUT, LEAK = 0, 1, 2, 3
 INCONCLUSIVE = 4  # the audit cannot say, or the model or an attack is not evaluable
@@ -46,6 +51,11 @@ def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False
             stream.reconfigure(errors="backslashreplace")
     os.umask(0o077)  # what a run writes says who was in the training data: for its owner alone
     set_up_logging(prefix, verbose=verbose)
+    with _unclosed_in_a_line():
+        return _code_of(main)
+
+
+def _code_of(main: Callable[[], int]) -> int:
     try:
         return main()
     except InputError as error:
@@ -65,6 +75,25 @@ def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False
             raise
         print_problems(refused)
         return BAD_INPUT
+
+
+@contextmanager
+def _unclosed_in_a_line() -> Iterator[None]:
+    """Log what HDF5 cannot write when its objects go, on a disk that is full: no caller is there who could be told."""
+    former = sys.unraisablehook
+
+    def say(unraisable: Any) -> None:
+        refused = refusal_of(unraisable.exc_value)
+        if refused is None:
+            former(unraisable)
+        else:
+            log.warning("a file could not be closed: %s", refused)
+
+    sys.unraisablehook = say
+    try:
+        yield
+    finally:
+        sys.unraisablehook = former
 
 
 def refusal_of(error: BaseException | None) -> InputError | None:

@@ -32,7 +32,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "hel
 
 import command_faults  # noqa: E402
 from preloaded import FAKETIME, NO_DEED, arm, build, changes_seen, environment, set_clock  # noqa: E402
-from process_faults import CLOCK, OTHERS, REFUSED, SHIMMED, Calm, Fault, Maker, unmount  # noqa: E402
+from process_faults import CLOCK, OTHERS, REFUSED, SHIMMED, Calm, Fault, Maker, can_mount, unmount  # noqa: E402
 from stage_processes import Ended, StageProcess  # noqa: E402
 from tables import table_of  # noqa: E402
 from tiny_audits import (  # noqa: E402
@@ -146,12 +146,15 @@ def _outcome(calmed: Calmed, number: int, fault: Fault, end: int) -> tuple[str, 
     stage, *later = calmed.audit.stages[number:end]
     calmed.begin(number)
     fault.prepare(calmed.folder)
-    processes = [calmed.run(stage, fault, f"said {i}") for i in range(1 + fault.twice)]
-    fault.during(processes[0])
-    for ended in [process.wait() for process in processes]:
+    try:
+        processes = [calmed.run(stage, fault, f"said {i}") for i in range(1 + fault.twice)]
+        fault.during(processes[0])
+        all_ended = [process.wait() for process in processes]
+    finally:
+        fault.restore(calmed.folder)
+    for ended in all_ended:
         if bad := _judged(ended, (*stage.done, *fault.codes)):
             return bad, str(ended)
-    fault.restore(calmed.folder)
     for each in (stage, *later):
         if bad := _finished(calmed, each):
             return bad
@@ -311,6 +314,8 @@ def main() -> int:
         skipped = [] if shim else ["no C compiler: no fault at a change of a file"]
         if not (shim and FAKETIME):
             n_clock, skipped = 0, [*skipped, "no libfaketime or no C compiler: the clock does not jump"]
+        if not can_mount():
+            skipped.append("no tmpfs may be mounted: limits and permissions stand in its place")
         found = run_in("shim" if shim else "none", args.faults - n_clock, args, work, shim)
         found += run_in("clock", n_clock, args, work, shim) if n_clock else []
         found += run_in("commands", args.commands, args, work, shim) if args.commands else []

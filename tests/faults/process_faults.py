@@ -9,8 +9,10 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from preloaded import CLOCK_FILE, FAIL, JUMP, MOVE, NO_DEED, SIGNAL, Deed
@@ -20,6 +22,7 @@ DAY = 86400
 REFUSED, RESUMED = 2, 75
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ESTALE)
 IN_FULL, AGAIN = 32 << 10, 64 << 20  # bytes of a small disk: that are free at most, and once there is room again
+TMPFS = ("mount", "-t", "tmpfs", "-o", f"size={AGAIN}", "mia_faults")
 STOPPED_S = 0.3
 
 
@@ -101,7 +104,9 @@ def failing_call(rng: random.Random, calm: Calm, _folder: Path) -> Fault:
     return Fault(kind, (REFUSED,), Deed(FAIL, number, lasting), _at_change(rng, calm))
 
 
-def small_disk(rng: random.Random, _calm: Calm, _folder: Path) -> Fault:
+def small_disk(rng: random.Random, calm: Calm, folder: Path) -> Fault:
+    if not can_mount():
+        return short_files(rng, calm, folder)
     room = int(rng.random() ** 2 * 2 * IN_FULL) + 4096
     return Fault("full disk (tmpfs)", (REFUSED,), prepare=lambda folder: _mount(folder, room), restore=_make_room)
 
@@ -112,15 +117,18 @@ def short_files(rng: random.Random, _calm: Calm, _folder: Path) -> Fault:
 
 
 def read_only(_rng: random.Random, _calm: Calm, _folder: Path) -> Fault:
-    if os.geteuid():
-        return Fault("read-only folder", (REFUSED,), prepare=lambda folder: (folder / "run").chmod(0o500),
-                     restore=lambda folder: (folder / "run").chmod(0o700))  # fmt: skip
-
     def prepare(folder: Path) -> None:
-        _mount(folder, AGAIN)
-        _system("mount", "-o", "remount,ro", folder)
+        if can_mount():
+            _mount(folder, AGAIN)
+            _system("mount", "-o", "remount,ro", folder)
+        else:
+            folder.chmod(0o500)  # which does not hinder root
 
-    return Fault("read-only folder", (REFUSED,), prepare=prepare, restore=_make_room)
+    def restore(folder: Path) -> None:
+        _make_room(folder)
+        folder.chmod(0o700)
+
+    return Fault("read-only folder", (REFUSED,), prepare=prepare, restore=restore)
 
 
 def moved(rng: random.Random, calm: Calm, folder: Path) -> Fault:
@@ -181,12 +189,22 @@ def _system(*words: str | Path) -> None:
     subprocess.run(list(map(str, words)), check=True)
 
 
+@cache
+def can_mount() -> bool:
+    """Whether this user may mount a tmpfs."""
+    with tempfile.TemporaryDirectory(prefix="mia") as folder:
+        mounted = not subprocess.run([*TMPFS, folder], capture_output=True, check=False).returncode
+        if mounted:
+            _system("umount", folder)
+    return mounted
+
+
 def _mount(folder: Path, room: int) -> None:
     """Put the folder onto a small disk of its own, with so many bytes free."""
     kept = folder.with_name("kept")
     folder.rename(kept)
     folder.mkdir()
-    _system("mount", "-t", "tmpfs", "-o", f"size={AGAIN}", "mia_faults", folder)
+    _system(*TMPFS, folder)
     shutil.copytree(kept, folder, dirs_exist_ok=True)
     shutil.rmtree(kept)
     found = os.statvfs(folder)
@@ -195,7 +213,8 @@ def _mount(folder: Path, room: int) -> None:
 
 
 def _make_room(folder: Path) -> None:
-    _system("mount", "-o", f"remount,rw,size={AGAIN}", folder)
+    if os.path.ismount(folder):
+        _system("mount", "-o", f"remount,rw,size={AGAIN}", folder)
 
 
 def unmount(folder: Path) -> None:

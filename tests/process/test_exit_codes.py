@@ -68,6 +68,25 @@ def test_what_was_refused_first_is_said(
     assert capsys.readouterr().err == f"mia-batch: {line}\n"
 
 
+class Unclosed:
+    """Raises when it goes, as h5py's objects do."""
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+
+    def __del__(self) -> None:
+        raise RuntimeError(self.said)
+
+
+def test_what_cannot_be_written_when_it_goes_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    former = sys.unraisablehook
+    assert run_main(lambda: bool(Unclosed(OF_HDF5)) and 3) == 3
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].endswith("a file could not be closed: system: Input/output error")
+    assert "Traceback" not in said
+    assert sys.unraisablehook is former
+
+
 def test_a_fault_of_the_program_while_something_is_closed_keeps_its_traceback() -> None:
     with pytest.raises(RuntimeError):
         run_main(lambda: in_finally(InputError("a: must be b"), RuntimeError("errno is not said")))
@@ -112,6 +131,17 @@ def test_a_stage_that_a_signal_ends_before_it_listens_can_be_resumed() -> None:
     started = time.monotonic()
     assert run_stage([sys.executable, "-c", kill_parent]) == RESUME
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_no_stage_follows_one_that_was_asked_to_stop_and_was_done(signum: int) -> None:
+    code = f"""
+import os, signal, time
+signal.signal(signal.SIGUSR1, lambda *_: exit(0))
+os.kill(os.getppid(), {int(signum)})
+time.sleep(30)
+"""
+    assert run_stage([sys.executable, "-c", code]) == RESUME
 
 
 def test_ctrl_c_lets_the_stage_end_by_itself() -> None:
