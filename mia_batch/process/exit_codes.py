@@ -80,20 +80,24 @@ def _code_of(main: Callable[[], int]) -> int:
 @contextmanager
 def _unclosed_in_a_line() -> Iterator[None]:
     """Log what HDF5 cannot write when its objects go, on a disk that is full: no caller is there who could be told."""
-    former = sys.unraisablehook
+    former = sys.unraisablehook, sys.excepthook
 
     def say(unraisable: Any) -> None:
         refused = refusal_of(unraisable.exc_value)
         if refused is None:
-            former(unraisable)
+            former[0](unraisable)
         else:
             log.warning("a file could not be closed: %s", refused)
 
-    sys.unraisablehook = say
+    def show(kind: Any, error: BaseException, trace: Any) -> None:
+        if refusal_of(error) is None:  # else Cython shows, with its traceback, what `say` says next
+            former[1](kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = say, show
     try:
         yield
     finally:
-        sys.unraisablehook = former
+        sys.unraisablehook, sys.excepthook = former
 
 
 def refusal_of(error: BaseException | None) -> InputError | None:
