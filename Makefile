@@ -1,6 +1,6 @@
 # make demo    set up and run the main job, small    make cluster       start four Slurm nodes on this host
 # make test    set up and pass every check           make cluster-down  end them
-# make faults  damage every file that is read, some ten thousand times, and count what becomes of it
+# make faults  damage every file that is read and disturb every stage, many times, and count what becomes of it
 # make mlflow  test the MLflow logger, in .venv-mlflow
 # make bench   compare the attack stage with stock grid search, and measure how often intervals and the gate are right
 .PHONY: demo test lint audit mlflow bench faults scripts schemas cluster cluster-down clean
@@ -23,15 +23,20 @@ lint:
 	@$(BIN)/bandit --quiet --recursive mia_batch jobs --ini setup.cfg
 	@$(BIN)/shellcheck .ci/run .ci/install $(wildcard slurm/*.sbatch slurm/*.sh)
 
-# Seeded: `make faults CASES=200 SEED=2` runs others.
+# Seeded: `make faults CASES=200 FAULTS=50 SEED=2` runs others. A fault of a command takes a minute, one of a node two.
 CASES := 20000
 HDF5_CASES := 400
+FAULTS := 500
+COMMANDS := 40
+NODES_OFF := 4
 SEED := 1
 
 faults:
 	@.ci/install cpu,test
 	@$(BIN)/python tests/faults/input_campaign.py --cases $(CASES) --seed $(SEED)
 	@$(BIN)/python tests/faults/hdf5_run.py --cases $(HDF5_CASES) --seed $(SEED)
+	@$(BIN)/python tests/faults/process_campaign.py --faults $(FAULTS) --commands $(COMMANDS) \
+		--nodes-off $(NODES_OFF) --seed $(SEED)
 
 # Asks the advisories about every pinned package.
 audit:

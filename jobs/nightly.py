@@ -2,7 +2,7 @@
 
 import sys
 
-from mia_batch.process.exit_codes import run_main
+from mia_batch.process.exit_codes import run_endable, run_main
 from mia_batch.scheduler import nightly
 from mia_batch.stages.arguments import job_parser
 
@@ -11,4 +11,4 @@ nightly.add_arguments(parser)
 
 if __name__ == "__main__":
     args = parser.parse_args()
-    sys.exit(run_main(lambda: nightly.run(args)))
+    sys.exit(run_endable(lambda: run_main(lambda: nightly.run(args))))

@@ -5,7 +5,7 @@ Exit code 0 no leak above the gate's levels, 3 leak, 4 inconclusive or not evalu
 
 import sys
 
-from mia_batch.process.exit_codes import run_main
+from mia_batch.process.exit_codes import run_endable, run_main
 from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
 from mia_batch.stages.reduce import reduce
 
@@ -14,4 +14,4 @@ add_verdict_arguments(parser)
 
 if __name__ == "__main__":
     args = parser.parse_args()
-    sys.exit(run_main(lambda: reduce(args), verbose=args.verbose))
+    sys.exit(run_endable(lambda: run_main(lambda: reduce(args), verbose=args.verbose)))

@@ -6,7 +6,7 @@ audits; nothing of it is needed. Exit code: the worst verdict of a last step.
 
 import sys
 
-from mia_batch.process.exit_codes import run_main
+from mia_batch.process.exit_codes import run_endable, run_main
 from mia_batch.stages.arguments import add_config_arguments, job_parser
 from mia_batch.stages.trajectory_report import join_all
 
@@ -16,4 +16,4 @@ parser.add_argument("--out", metavar="DIR", required=True, help="directory that 
 
 if __name__ == "__main__":
     args = parser.parse_args()
-    sys.exit(run_main(lambda: join_all(args)))
+    sys.exit(run_endable(lambda: run_main(lambda: join_all(args))))

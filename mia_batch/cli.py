@@ -14,7 +14,7 @@ from typing import Any
 import mia_batch
 from mia_batch.files import shipped
 from mia_batch.process.command_line import Parser
-from mia_batch.process.exit_codes import run_main
+from mia_batch.process.exit_codes import run_endable, run_main
 
 COMMANDS = {
     "init": "write a first config, with its code and a site file",
@@ -65,6 +65,10 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `mia-batch`."""
+    return run_endable(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
     args = make_parser(command).parse_args(arguments)

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from mia_batch.files import shipped
-from mia_batch.process.exit_codes import INTERRUPTED, RESUME
+from mia_batch.process.exit_codes import INTERRUPTED, OK, RESUME
 from mia_batch.process.stage_log import StageLog
 from mia_batch.process.stop import STOP_SIGNALS, handled
 
@@ -89,10 +89,11 @@ def _ending(code: int) -> str:
 def run_stage(
     command: Sequence[str], environ: Mapping[str, str] | None = None, log: StageLog | None = None
 ) -> int:
-    """Run a stage and return its exit code; SIGTERM and SIGUSR1 reach it as SIGUSR1, which every launcher forwards.
+    """Run a stage and return its exit code; requests to stop reach it as SIGUSR1, which every launcher forwards.
 
     Ctrl-C reaches it as SIGUSR1 too, and a second one kills it. A stage that the signal ends before it listens (its
-    first second or two) has nothing to save: that is RESUME too. What it prints is printed, and kept in its log.
+    first second or two) has nothing to save: that is RESUME too. So is a stage that was done all the same, after which
+    no other may begin. What it prints is printed, and kept in its log.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the stage has ended.
@@ -112,7 +113,7 @@ def run_stage(
         with handled(forward, *STOP_SIGNALS, signal.SIGINT):
             _wait(process, log.begin() if log else None)
     code = 128 - process.returncode if process.returncode < 0 else process.returncode
-    code = RESUME if got and code == 128 + signal.SIGUSR1 else code
+    code = RESUME if got and code in (OK, 128 + signal.SIGUSR1) else code
     if log:
         log.end(INTERRUPTED if signal.SIGINT in got else code)
     if signal.SIGINT in got:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import logging
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from mia_batch.errors import InputError
 from mia_batch.process.log_setup import set_up_logging
-from mia_batch.process.stop import StopRequest
+from mia_batch.process.stop import StoppedHere, StopRequest, ended_by_signals
 from mia_batch.report.media import terminal
+
+log = logging.getLogger(__name__)
 
 OK, FAILED, BAD_INPUT, LEAK = 0, 1, 2, 3
 INCONCLUSIVE = 4  # the audit cannot say, or the model or an attack is not evaluable
@@ -22,8 +28,9 @@ INTERRUPTED = 130
 # The system refuses its user something; that is no fault of the program: one line, no traceback.
 REFUSALS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO,
-    errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE, errno.EAGAIN,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE, errno.EAGAIN, errno.EFBIG,
 })
+OF_HDF5 = re.compile(r"errno = (\d+)")  # where its messages have what the system has said
 
 
 def print_problems(error: InputError) -> None:
@@ -44,25 +51,94 @@ def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False
             stream.reconfigure(errors="backslashreplace")
     os.umask(0o077)  # what a run writes says who was in the training data: for its owner alone
     set_up_logging(prefix, verbose=verbose)
+    with _unclosed_in_a_line():
+        return _code_of(main)
+
+
+def _code_of(main: Callable[[], int]) -> int:
     try:
         return main()
     except InputError as error:
         print_problems(error)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("mia-batch: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except MemoryError as error:
         print(f"mia-batch: out of memory: {error}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except OSError as error:
-        if error.errno not in REFUSALS:
+    except (OSError, RuntimeError) as error:
+        refused = refusal_of(error)
+        if refused is None:
             raise
-        print_problems(InputError(f"{error.filename or 'system'}: {error.strerror}"))
+        print_problems(refused)
         return BAD_INPUT
+
+
+@contextmanager
+def _unclosed_in_a_line() -> Iterator[None]:
+    """Log what HDF5 cannot write when its objects go, on a disk that is full: no caller is there who could be told."""
+    former = sys.unraisablehook, sys.excepthook
+
+    def say(unraisable: Any) -> None:
+        refused = refusal_of(unraisable.exc_value)
+        if refused is None:
+            former[0](unraisable)
+        else:
+            log.warning("a file could not be closed: %s", refused)
+
+    def show(kind: Any, error: BaseException, trace: Any) -> None:
+        if refusal_of(error) is None:  # else Cython shows, with its traceback, what `say` says next
+            former[1](kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = say, show
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = former
+
+
+def refusal_of(error: BaseException | None) -> InputError | None:
+    """What the system has refused, as one line; None where the exception says something else.
+
+    HDF5 raises RuntimeError where a file cannot be closed. What was refused before, as a file was closed because of it,
+    is what is said.
+    """
+    if isinstance(error, InputError):
+        return error
+    number = _number_of(error)
+    if error is None or number is None:
+        return None
+    before = refusal_of(error.__context__)
+    if before or number not in REFUSALS:
+        return before
+    where, said = (getattr(error, name, None) for name in ("filename", "strerror"))
+    return InputError(f"{where or 'system'}: {said or os.strerror(number)}")
+
+
+def _number_of(error: BaseException | None) -> int | None:
+    """What the system has said by an exception; None where it has said nothing."""
+    found = OF_HDF5.search(str(error)) if isinstance(error, OSError | RuntimeError) else None
+    return int(found[1]) if found else error.errno if isinstance(error, OSError) else None
+
+
+def _interrupted() -> int:
+    print("mia-batch: interrupted", file=sys.stderr)
+    return INTERRUPTED
+
+
+def run_endable(main: Callable[[], int]) -> int:
+    """`main` with an exit code also where a signal ends it: whatever it writes is whole or not there, at any moment."""
+    try:
+        with ended_by_signals():
+            return main()
+    except StoppedHere as stopped:
+        print(f"mia-batch: stopped by {stopped}; the same command goes on from there", file=sys.stderr)
+        return RESUME
+    except KeyboardInterrupt:
+        return _interrupted()
 
 
 def run_stoppable(

@@ -17,10 +17,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from mia_batch.errors import InputError
 from mia_batch.locks import try_lock
-from mia_batch.process.exit_codes import BAD_INPUT, FAILED, problem_lines
+from mia_batch.process.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, RESUME, problem_lines, refusal_of
 from mia_batch.process.log_setup import LOGGERS
+from mia_batch.process.stop import StoppedHere
 
 TAIL = 1 << 16  # bytes that are looked at for a stage's last words
 # The line that begins a start, here and in slurm/body.bash.
@@ -116,12 +116,16 @@ def kept(path: Path, stage: str, work: Callable[[], int]) -> int:
     try:
         code = work()
         return code
-    except InputError as error:
-        log.say("\n".join(problem_lines(error)))
-        code = BAD_INPUT
+    except StoppedHere:
+        code = RESUME
         raise
-    except Exception:
-        log.say(traceback.format_exc().rstrip())
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        raise
+    except Exception as error:
+        refused = refusal_of(error)
+        code = BAD_INPUT if refused else FAILED
+        log.say("\n".join(problem_lines(refused)) if refused else traceback.format_exc().rstrip())
         raise
     finally:
         for logger in loggers:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # which schedulers send before they kill
 
 
 @contextmanager
@@ -25,11 +25,28 @@ class Stopped(Exception):  # noqa: N818  (not an error: a signal asked for it)
     """Work that holds nothing worth saving ends where it is."""
 
 
-class StopRequest:
-    """A flag that SIGTERM, SIGUSR1 and Ctrl-C raise; loops look at it at block boundaries.
+class StoppedHere(BaseException):
+    """Work that has nothing to save ends where a signal finds it; no `except Exception` takes it for an error."""
 
-    Schedulers send one of the first two before they kill, and MindSpore leaves both free. MindSpore takes HUP and INT
-    when it is imported; before that Ctrl-C is noted here, and a second one ends the process at once.
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Have `STOP_SIGNALS` end the block where it is: the first raises StoppedHere, later ones are ignored."""
+
+    def end(signum: int, _frame: FrameType | None) -> None:
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise StoppedHere(signal.Signals(signum).name)
+
+    with handled(end, *STOP_SIGNALS):
+        yield
+
+
+class StopRequest:
+    """A flag that `STOP_SIGNALS` and Ctrl-C raise; loops look at it at block boundaries.
+
+    MindSpore leaves `STOP_SIGNALS` free. It takes HUP and INT when it is imported; before that Ctrl-C is noted here,
+    and a second one ends the process at once.
     """
 
     def __init__(self) -> None:

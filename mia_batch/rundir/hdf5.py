@@ -234,6 +234,8 @@ def as_input_error(path: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise InUseError(f"{path}: is in use by another process") from error
+    except FileExistsError:  # of a link to a new name, whose caller knows what it means
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist") from error
     except (OSError, KeyError, RuntimeError) as error:

@@ -85,8 +85,9 @@ class RowStore:
                 for name, (kind, shape) in later.items():
                     allocated(file, name, kind, (n_rows, *shape))
                 set_attrs(file, {"schema": cls.schema, "kind": cls.kind, **attrs})
-            give_name(temporary, path)
-            sync_directory(path.parent)
+            with as_input_error(path):
+                give_name(temporary, path)
+                sync_directory(path.parent)
         except FileExistsError:
             raise InUseError(f"{path}: is being written by another run") from None
         finally:
@@ -151,7 +152,8 @@ class RowStore:
 
     def close(self) -> None:
         """Release the file and its lock."""
-        self._file.close()
+        with as_input_error(self.path):
+            self._file.close()
 
     def __enter__(self: Store) -> Store:
         return self

@@ -24,7 +24,7 @@ from mia_batch.inputs import NO_GROUP
 from mia_batch.mpi.launcher import launched_first
 from mia_batch.mpi.rank_log import labelled
 from mia_batch.mpi.world import World, connect
-from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME, print_problems
+from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME, print_problems, refusal_of
 from mia_batch.process.resources import peak_memory
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.claim import claim
@@ -264,6 +264,11 @@ def _reported(args: argparse.Namespace, world: World, stop: StopRequest, stage: 
             print_problems(error)
         return BAD_INPUT
     except BaseException as error:
+        refused = refusal_of(error)
+        if refused:  # this rank alone: the others wait for it
+            print_problems(refused)
+            world.abort(BAD_INPUT)
+            return BAD_INPUT
         if world.size > 1:
             if not isinstance(error, KeyboardInterrupt):
                 traceback.print_exc()

@@ -21,6 +21,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.process.child import end_with_parent
+from mia_batch.process.stop import STOP_SIGNALS
 from mia_batch.samples import Samples
 from mia_batch.search.tasks import Done, Lost, Work, execute
 from mia_batch.workers.shared_memory import Places, map_arrays, store_arrays
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # The numerical libraries read these when they are loaded: one thread each, as there is a process per core.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
-SCHEDULER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}  # sent to all processes; the parent decides
+SCHEDULER_SIGNALS = {signal.SIGINT, *STOP_SIGNALS}  # sent to all processes; the parent decides
 TAKEN_OVER_S = 5.0  # usually milliseconds
 
 _samples: list[Samples] = []  # of this worker

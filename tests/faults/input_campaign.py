@@ -37,6 +37,7 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helper
 import input_roles
 from input_roles import REFUSED, ROLES, HiddenError, Role, plain
 from mutators import PLACERS, mutated
+from tables import table_of
 
 from mia_batch.process.exit_codes import BAD_INPUT, run_main
 
@@ -221,11 +222,7 @@ def _keep(folder: Path | None, case: Case, number: int) -> None:
 def table(counts: dict[str, Counter[str]]) -> str:
     """A line for each role, a column for each outcome that there was."""
     kinds = [kind for kind in (*GOOD, OTHER, *BAD) if any(count[kind] for count in counts.values())]
-    rows = [("", *kinds), *((name, *(str(count[kind]) for kind in kinds)) for name, count in counts.items())]
-    rows.append(("all", *(str(sum(count[kind] for count in counts.values())) for kind in kinds)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
-    return "\n".join("  ".join(row).rstrip() for row in cells)
+    return table_of(counts, kinds)
 
 
 def main() -> int:

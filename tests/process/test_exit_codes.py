@@ -14,7 +14,7 @@ import pytest
 
 from mia_batch.errors import InputError
 from mia_batch.process.child import run_stage
-from mia_batch.process.exit_codes import BAD_INPUT, FAILED, RESUME, run_main
+from mia_batch.process.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, RESUME, run_endable, run_main
 from mia_batch.process.stop import StopRequest
 
 
@@ -43,6 +43,87 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
         run_main(lambda: raises(FileNotFoundError(errno.ENOENT, "gone")))
 
 
+def in_finally(first: BaseException, second: BaseException) -> int:
+    try:
+        raise first
+    finally:
+        raise second
+
+
+OF_HDF5 = "Can't decrement id ref count (file write failed: errno = 5, error message = 'Input/output error')"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "line"),
+    [
+        (InputError("x.h5: the disk is full"), RuntimeError(OF_HDF5), "x.h5: the disk is full"),
+        (OSError(errno.EROFS, "Read-only", "y"), OSError(errno.EIO, "I/O error", "z"), "y: Read-only"),
+        (KeyError("of no use"), RuntimeError(OF_HDF5), "system: Input/output error"),
+    ],
+)
+def test_what_was_refused_first_is_said(
+    first: BaseException, second: BaseException, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(lambda: in_finally(first, second)) == BAD_INPUT
+    assert capsys.readouterr().err == f"mia-batch: {line}\n"
+
+
+class Unclosed:
+    """Raises when it goes, as h5py's objects do."""
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+
+    def __del__(self) -> None:
+        raise RuntimeError(self.said)
+
+
+def test_what_cannot_be_written_when_it_goes_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    former = sys.unraisablehook, sys.excepthook
+
+    def main() -> int:
+        error = RuntimeError(OF_HDF5)
+        sys.excepthook(RuntimeError, error, error.__traceback__)  # as Cython does before
+        return bool(Unclosed(OF_HDF5)) and 3
+
+    assert run_main(main) == 3
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].endswith("a file could not be closed: system: Input/output error")
+    assert "Traceback" not in said
+    assert (sys.unraisablehook, sys.excepthook) == former
+
+
+def test_a_fault_of_the_program_while_something_is_closed_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError):
+        run_main(lambda: in_finally(InputError("a: must be b"), RuntimeError("errno is not said")))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_ends_what_has_nothing_to_save_once(signum: int, capsys: pytest.CaptureFixture[str]) -> None:
+    undone: list[str] = []
+
+    def main() -> int:
+        try:
+            try:
+                os.kill(os.getpid(), signum)
+                undone.append("went on")
+            except Exception:
+                undone.append("took it for an error")
+        finally:
+            os.kill(os.getpid(), signum)  # Slurm may send it to the job and to each step
+        return 0
+
+    assert run_endable(lambda: run_main(main)) == RESUME
+    assert not undone
+    assert capsys.readouterr().err.startswith(f"mia-batch: stopped by {signal.Signals(signum).name};")
+    assert signal.getsignal(signum) == signal.SIG_DFL
+
+
+def test_ctrl_c_before_anything_runs_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_endable(lambda: raises(KeyboardInterrupt())) == INTERRUPTED
+    assert capsys.readouterr().err == "mia-batch: interrupted\n"
+
+
 def test_ctrl_c_is_a_request_to_stop_and_a_second_one_an_end() -> None:
     with StopRequest().listening() as stop:
         os.kill(os.getpid(), signal.SIGINT)
@@ -56,6 +137,17 @@ def test_a_stage_that_a_signal_ends_before_it_listens_can_be_resumed() -> None:
     started = time.monotonic()
     assert run_stage([sys.executable, "-c", kill_parent]) == RESUME
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_no_stage_follows_one_that_was_asked_to_stop_and_was_done(signum: int) -> None:
+    code = f"""
+import os, signal, time
+signal.signal(signal.SIGUSR1, lambda *_: exit(0))
+os.kill(os.getppid(), {int(signum)})
+time.sleep(30)
+"""
+    assert run_stage([sys.executable, "-c", code]) == RESUME
 
 
 def test_ctrl_c_lets_the_stage_end_by_itself() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import threading
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from mia_batch.errors import InputError
 from mia_batch.locks import in_use
 from mia_batch.process.child import run_stage
 from mia_batch.process.stage_log import TAIL, StageLog, ending, kept, last_start, last_words
+from mia_batch.process.stop import StoppedHere
 
 
 @pytest.fixture
@@ -107,6 +110,23 @@ def test_what_this_process_logs_is_kept_and_an_error_has_its_traceback(path: Pat
     assert "warning" in text
     assert "RuntimeError: broken" in text
     assert ending(path) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StoppedHere("SIGTERM"), 75), (KeyboardInterrupt(), 130), (InputError("a: must be b"), 2),
+        (OSError(errno.EIO, "I/O error", "x.h5"), 2),
+    ],
+)  # fmt: skip
+def test_how_a_stage_of_this_process_has_ended_is_kept(path: Path, error: BaseException, code: int) -> None:
+    def work() -> int:
+        raise error
+
+    with pytest.raises(type(error)):
+        kept(path, "reduce", work)
+    assert ending(path) == code
+    assert "Traceback" not in path.read_text()
 
 
 def test_two_that_write_at_once_lose_no_line(path: Path) -> None:
