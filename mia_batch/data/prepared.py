@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,6 +130,11 @@ class Prepared:
     def _selection(self) -> Path:
         return self.folder / "selection.npz"
 
+    @property
+    def _digested(self) -> tuple[Path, Path]:
+        """Those whose digests are in the meta data: rows of the others have checksums."""
+        return self.check, self._selection
+
     def is_complete(self) -> bool:
         """Whether every sample is there."""
         try:
@@ -155,9 +160,8 @@ class Prepared:
             meta = self._read_meta()
             if meta["schema"] != SCHEMA:
                 raise ValueError(f"schema {meta['schema']}, not {SCHEMA}")
-            for file in (self.check, self._selection):
-                if sha256(file) != meta["digests"][file.name]:
-                    raise ValueError(f"{file.name} that is not what was written")
+            for file in self._digested:
+                _refuse_changed(file, meta["files"][file.name])
             columns = read_npz(self._selection, COLUMNS)
             selection = Selection(**columns)
             found, kind, n = meta["arrays"], meta["kind"], len(selection)
@@ -236,10 +240,16 @@ class Prepared:
             {"name": name, "shape": [len(selection), *column.shape[1:]], "dtype": column.dtype.str}
             for name, column in columns
         ]
-        digests = {file.name: sha256(file) for file in (self.check, self._selection)}
-        meta = {"schema": SCHEMA, "identity": identity, "kind": first.kind, "arrays": arrays, "digests": digests}
+        files = {file.name: {"sha256": sha256(file), "n_bytes": file.stat().st_size} for file in self._digested}
+        meta = {"schema": SCHEMA, "identity": identity, "kind": first.kind, "arrays": arrays, "files": files}
         write_text(self._meta, json_text.written(meta))
         sync_directory(self.folder)
+
+
+def _refuse_changed(path: Path, written: Mapping[str, Any]) -> None:
+    """Refuse a file that is not what was written; one of another size is not read, however large it is."""
+    if path.stat().st_size != written["n_bytes"] or sha256(path) != written["sha256"]:
+        raise ValueError(f"{path.name} that is not what was written")
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap:

@@ -80,8 +80,10 @@ def open_own(
         raise InputError(f"{path}: must be a {kind} file, got kind {seal.kind}")
     else:
         seal.check_rest()
-    file = h5py.File(path, mode, locking=False)
-    if mode != "r":
+    if mode == "r":
+        file = h5py.File(path, "r", locking=False)
+    else:
+        file = h5py.File(h5py.h5f.open(os.fsencode(path), fapl=_access()))
         lock_file(path, file)
     try:
         if mode == "r" and not beside_writer:
@@ -155,7 +157,22 @@ def new_file(path: Path, kind: str, block: int, *, unfilled: Collection[str] = (
 
 def create(path: Path, block: int) -> h5py.File:
     """A new file of the format whose first bytes `seal` knows, with a user's block of so many bytes."""
-    return h5py.File(path, "w", userblock_size=block, libver="earliest", locking=False)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_userblock(block)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, _access()))
+
+
+def _access() -> h5py.h5p.PropFAID:
+    """How a file is written: without HDF5's own lock, and without its buffer of values.
+
+    What that buffer holds is written when an object goes, where a full disk has nobody whom it could tell.
+    """
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_LATEST)
+    access.set_file_locking(False, False)
+    access.set_sieve_buf_size(0)
+    return access
 
 
 def close_sealed(file: h5py.File, kind: str, *, unfilled: Collection[str] = ()) -> None:

@@ -37,10 +37,10 @@ def make(split, n):
 '''
 N_MODELS = 2
 VERDICTS = (0, 3, 4)
-OF_THE_RUN = {  # keys that say when, where and by whom something was made, or how long it took
+OF_THE_RUN = {  # keys that say when, where and by whom something was made, or how long it took; the page says all that
     "checkpoint", "content_sha256", "created", "epochs_timed", "forward_seconds", "launch", "launches", "memory",
     "modified", "n_jobs", "seconds", "tasks", "versions", "mean_fit_time", "std_fit_time",
-    "mean_score_time", "std_score_time",
+    "mean_score_time", "std_score_time", "report.html",
 }  # fmt: skip
 
 

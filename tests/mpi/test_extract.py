@@ -231,9 +231,10 @@ def test_a_label_that_is_another_with_its_image_is_one_line(tmp_path: Path, sour
 def test_a_label_that_has_changed_since_the_run_began_is_one_line(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path / "out")
     write_rows(make_run(paths, a_manifest()), a_manifest(), done=5)
-    labels = np.zeros(N)
-    rest = np.zeros((2, N))
-    selection = [Selection(np.arange(N), np.full(N, "train"), found, *rest) for found in (labels, labels + 3)]
+    labels, member, group = np.zeros(N), np.arange(N) < N // 2, np.full(N, NO_GROUP)
+    selection = [
+        Selection(np.arange(N), np.full(N, "train"), found, member, group) for found in (labels, labels + 3)
+    ]
     assert RootFile().rows_done(paths, selection[0]).sum() == 5
     rule = "train sample 0: label must be what it was when the run began, got 3, was 0"
     with pytest.raises(InputError, match=f"features.h5: {rule}"):
