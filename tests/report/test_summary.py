@@ -124,7 +124,7 @@ def test_json_is_strict_and_complete() -> None:
     assert Summary.model_validate(back) == summary
     assert list(back) == [
         "schema", "verdict", "level", "samples", "augment_members", "methods", "provenance", "audited", "checks",
-        "randomised", "claim", "records", "slices", "detectable", "facts", "not_tried", SEAL,
+        "randomised", "claim", "records", "slices", "detectable", "facts", "not_tried", "files", SEAL,
     ]  # fmt: skip
     assert back["schema"] == 2
     assert back["verdict"]["leak"] is True
@@ -379,7 +379,7 @@ def test_the_schema_describes_what_is_written() -> None:
     written = as_dict(summary_of(result("lr"), gate=GateConfig().gate()))
     assert set(written) == set(schema["properties"])
     optional = {"audited", "checks", "randomised", "claim", "records", "slices", SEAL}
-    optional |= {"detectable", "facts", "not_tried"}
+    optional |= {"detectable", "facts", "not_tried", "files"}
     assert set(written) - set(schema["required"]) == optional
     verdict = schema["$defs"]["VerdictSummary"]["properties"]
     assert set(written["verdict"]) == set(verdict)
