@@ -118,7 +118,7 @@ def test_extract_loses_nothing_whatever_happens(
     cluster.run("scancel", job)
     cluster.wait_job(job)
     said = status(cluster, run)
-    assert said["extract"]["state"] == said["attack lr"]["state"] == "failed"
+    assert (said["extract"]["state"], said["attack lr"]["state"]) == ("failed", "not started")
     assert said["extract"]["job"] == f"{job} CANCELLED"
     cluster.repair()
     write_site(tmp_path / "site.yaml", nodes=3, launcher="srun --mpi=pmi2 --kill-on-bad-exit=1")

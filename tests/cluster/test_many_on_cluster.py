@@ -56,8 +56,9 @@ def test_a_truncated_checkpoint_of_many_fails_alone(
     assert [entry["detail"] for entry in entries if entry["run"] == "first torn"] == [
         f"extract no rows yet job {torn} FAILED"
     ]  # fmt: skip
-    *lines, last = mia_batch(cluster, "status", runs).stdout.splitlines()
+    *lines, last, hint = mia_batch(cluster, "status", runs).stdout.splitlines()
     assert last == "3 run(s): 2 done, 1 failed"
+    assert hint.startswith("next: mia-batch status ")
     assert lines[0].split() == ["first", "torn", "failed", "extract", "no", "rows", "yet", "job", torn, "FAILED"]
 
 
