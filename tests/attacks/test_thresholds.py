@@ -14,7 +14,7 @@ from mia_batch import signals
 from mia_batch.attacks.base import AttackResult, AttackSettings
 from mia_batch.attacks.classifiers import HGB, KNN, LR, MLP, RF
 from mia_batch.attacks.quantile import QMIA
-from mia_batch.attacks.references import ON_REFERENCES
+from mia_batch.attacks.references import ON_REFERENCES, ON_TRAJECTORIES
 from mia_batch.attacks.registry import ATTACKS
 from mia_batch.attacks.split import make_splits
 from mia_batch.attacks.stacked import STACKED
@@ -224,7 +224,7 @@ def test_they_take_no_parameters(name: str) -> None:
 
 def test_every_signal_is_oriented_so_that_members_score_higher() -> None:
     samples = audit(4000)
-    others = {attack.name for attack in (LR, KNN, MLP, RF, HGB, QMIA, *ON_REFERENCES, *STACKED)}
+    others = {attack.name for attack in (LR, KNN, MLP, RF, HGB, QMIA, *ON_REFERENCES, *ON_TRAJECTORIES, *STACKED)}
     assert set(NO_GRID) == set(ATTACKS) - others
     for name in NO_GRID:
         scores = result_of(name, samples).scores
