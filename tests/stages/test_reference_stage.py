@@ -97,7 +97,7 @@ def test_a_reference_is_filled_as_features_are(tmp_path: Path, n_queries: int) -
         assert file["logits"].shape == (N, n_queries, C)
         wanted = np.arange(N)[:, None, None] + 100 * np.arange(n_queries)[:, None] + np.arange(C)
         np.testing.assert_array_equal(file["logits"][:], wanted)
-        assert set(file) == {"sample_index", "label", "split", "content", "logits", "done"}
+        assert set(file) == {"sample_index", "label", "split", "content", "logits", "check", "done"}
 
 
 def a_run(folder: Path) -> tuple[RunPaths, Manifest]:
