@@ -38,7 +38,7 @@ def plain_config(data: Path, checkpoint: Path) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Text is as wide as where there is no terminal, unless a test says how wide; who runs it may have set this."""
-    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("COLUMNS", "0")  # not deleted: readline sets it behind Python's back, and processes inherit it
 
 
 @pytest.fixture(autouse=True)

@@ -11,18 +11,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 from urllib.parse import quote
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from mia_batch.report.best import AREA, AT_ONE_PERCENT, BALANCED, LABELS
 from mia_batch.report.entries import Entry
-from mia_batch.report.shown_text import shown
+from mia_batch.report.templating import environment, own_text
 
-TEMPLATES = Path(__file__).parent / "templates"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 260, 46, 12, 10, 38  # of a chart, in its own units
 N_TICKS = 5
 MEASURES = ((BALANCED, "balanced_accuracy", 0.5), (AREA, "auc", 0.5), (AT_ONE_PERCENT, "tpr", 0.01))
@@ -122,12 +116,15 @@ def history_page(
         level: of the intervals; None without a verdict.
     """
     entries = [entry for training in trainings for entry in training.entries]
-    script = (TEMPLATES / "history.js").read_text(encoding="utf-8")
-    css = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "history.css"))
-    return _environment().get_template("history.html").render(
+    script = own_text("history.js")
+    made = environment(
+        figure=lambda value: "" if value is None else f"{value:.3f}",
+        signed=lambda value: "" if value is None else f"{value:+.3f}",
+    )
+    return made.get_template("history.html").render(
         title=title, trainings=trainings, rows=list(enumerate(entries)), first_leaks=_first_leaks(entries), level=level,
         links={run: quote(os.fsencode(path)) for run, path in links.items()}, charts=_charts(trainings),
-        css=Markup(css), script=Markup(script), digest=_digest(script),  # nosec B704
+        css=own_text("report.css", "history.css"), script=script, digest=_digest(script),
         counts={outcome: sum(each.outcome == outcome for each in entries) for outcome in OUTCOMES},
         width=WIDTH, height=HEIGHT, left=LEFT, right=WIDTH - RIGHT, top=TOP, bottom=HEIGHT - BOTTOM,
     )  # fmt: skip
@@ -142,21 +139,6 @@ def _first_leaks(entries: Sequence[Entry]) -> set[int]:
 def _digest(script: str) -> str:
     """By which the page's policy lets this script run, and no other."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_finalize,
-    )  # fmt: skip
-    environment.filters["figure"] = lambda value: "" if value is None else f"{value:.3f}"
-    environment.filters["signed"] = lambda value: "" if value is None else f"{value:+.3f}"
-    return environment
-
-
-def _finalize(value: Any) -> Any:
-    """Everybody's text shows what it holds."""
-    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _charts(trainings: Sequence[TrainingOnPage]) -> list[PageChart]:

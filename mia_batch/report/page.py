@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mia_batch.metrics.classification import PRIORS
@@ -26,12 +25,11 @@ from mia_batch.metrics.slices import WORST_BY
 from mia_batch.report import words
 from mia_batch.report.charts import Chart, curve_chart, histogram_chart, interval_chart, roc_chart
 from mia_batch.report.evidence import Curve, Evidence
-from mia_batch.report.shown_text import shown
 from mia_batch.report.summary import MetricSummary, SliceSummary, Summary
+from mia_batch.report.templating import environment, own_text
 from mia_batch.report.text import check_lines, of_training
 from mia_batch.verdict.sentences import words as spoken
 
-TEMPLATES = Path(__file__).parent / "templates"
 OF_DECISIONS = ("balanced_accuracy", "accuracy", "precision", "recall", "auc", "advantage")
 N_DRAWN_SLICES = 25
 NONE = "\N{EN DASH}"
@@ -45,30 +43,16 @@ CONTENTS = (
 
 def to_page(summary: Summary, evidence: Evidence) -> str:
     """Text of report.html."""
-    return _environment().get_template("report.html").render(
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # nosec B704
-        summary=summary, state=words.state_of(summary), words=words, spoken=spoken, priors=PRIORS, fprs=FPRS,
-        fpr_name=fpr_name, metric_label=metric_label, of_decisions=OF_DECISIONS, epsilons=EPSILONS,
-        page=_Page.of(summary, evidence),
+    made = environment(
+        number=number, percent=percent, cell=_cell, short=lambda value: f"{value:g}", spoken=spoken, pairs=_pairs,
+        sentence=lambda text: text[:1].upper() + text[1:],
+        svg=Markup,  # which `charts` has made, with all text in it escaped
     )  # fmt: skip
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_finalize,
+    return made.get_template("report.html").render(
+        css=own_text("report.css"), summary=summary, state=words.state_of(summary), words=words, spoken=spoken,
+        priors=PRIORS, fprs=FPRS, fpr_name=fpr_name, metric_label=metric_label, of_decisions=OF_DECISIONS,
+        epsilons=EPSILONS, page=_Page.of(summary, evidence),
     )  # fmt: skip
-    environment.filters |= {
-        "number": number, "percent": percent, "cell": _cell, "short": lambda value: f"{value:g}", "spoken": spoken,
-        "sentence": lambda text: text[:1].upper() + text[1:], "pairs": _pairs,
-        "svg": Markup,  # which `charts` has made, with all text in it escaped
-    }  # fmt: skip
-    return environment
-
-
-def _finalize(value: Any) -> Any:
-    """Everything that is put into the page and is not made by it shows what it holds."""
-    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def number(value: float | None, digits: int = 3) -> str:

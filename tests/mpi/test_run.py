@@ -66,7 +66,7 @@ def test_a_network_that_has_seen_neither_side_is_not_shown_to_leak(tmp_path: Pat
     assert (out / "summary.csv").read_text().count("\n") > 10
 
     status = mia_batch("status", out)
-    assert "\nreduce  done  inconclusive: " in status.stdout
+    assert "\nreduce        done  inconclusive: " in status.stdout
     assert "160 of 160 rows" in status.stdout
 
     before = (out / "features.h5").read_bytes()

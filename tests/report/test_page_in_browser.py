@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
 import pytest
+from browsers import SIZES, Window, chromium
 from pages import HOSTILE, made_audit, made_config
 from test_page import hostile_audit
 
 from mia_batch.report import words
 from mia_batch.report.page import to_page
 
-SIZES = {"screen": (1280, 800), "phone": (390, 844)}
 PAGE_MM = 297.0
 LEAST = {"marks": 3, "texts": 5, "width": 250, "height": 60}  # of a chart
 # Of each SVG: what it is called, and how many of its marks and texts have a place on the page.
@@ -34,16 +32,8 @@ function drawn(e) { const box = e.getBoundingClientRect(); return box.width + bo
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium is here, or the test is skipped; in CI, which installs it, it fails."""
-    program = shutil.which("chromium")
-    if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Debian's package chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])  # which root must give up
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +45,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class Opened:
-    """The page in a window, with what its console says and what it asks for."""
-
-    def __init__(self, browser: Any, file: Path, size: str = "screen", scheme: str = "light") -> None:
-        width, height = SIZES[size]
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
-        network = self.context.new_cdp_session(self.page)
-        network.on("Network.requestWillBeSent", lambda event: self.asked.append(event["request"]["url"]))
-        network.send("Network.enable")
-        self.page.goto(file.as_uri())
-        self.page.wait_for_load_state("networkidle")
-
-
 @pytest.fixture
-def show(browser: Any, file: Path) -> Iterator[Callable[..., Opened]]:
-    windows: list[Opened] = []
+def show(browser: Any, file: Path) -> Iterator[Callable[..., Window]]:
+    windows: list[Window] = []
 
-    def opened(*options: str, of: Path = file) -> Opened:
-        windows.append(Opened(browser, of, *options))
+    def opened(*options: str, of: Path = file) -> Window:
+        windows.append(Window(browser, of, *options))
         return windows[-1]
 
     yield opened
@@ -90,7 +61,7 @@ def show(browser: Any, file: Path) -> Iterator[Callable[..., Opened]]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", list(SIZES))
 def test_the_page_shows_the_verdict_first_and_every_chart(
-    show: Callable[..., Opened], file: Path, size: str, scheme: str
+    show: Callable[..., Window], file: Path, size: str, scheme: str
 ) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
@@ -118,7 +89,7 @@ def test_the_page_shows_the_verdict_first_and_every_chart(
     assert serious == []
 
 
-def test_charts_follow_the_dark_mode(show: Callable[..., Opened]) -> None:
+def test_charts_follow_the_dark_mode(show: Callable[..., Window]) -> None:
     stroke = "getComputedStyle([...document.querySelectorAll('svg path')].find(e => " \
         "e.getAttribute('style')?.includes('--member'))).stroke"  # fmt: skip
     text = "getComputedStyle(document.querySelector('svg text')).fill"
@@ -129,7 +100,7 @@ def test_charts_follow_the_dark_mode(show: Callable[..., Opened]) -> None:
     assert [min(map(int, re.findall(r"\d+", each))) > 150 for each in (light[1], dark[1])] == [False, True]
 
 
-def test_the_keyboard_reaches_contents_tables_and_numbers(show: Callable[..., Opened]) -> None:
+def test_the_keyboard_reaches_contents_tables_and_numbers(show: Callable[..., Window]) -> None:
     page = show().page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -146,7 +117,7 @@ def test_the_keyboard_reaches_contents_tables_and_numbers(show: Callable[..., Op
     assert page.locator("details[open] table").first.is_visible()
 
 
-def pages_of(window: Opened) -> list[str]:
+def pages_of(window: Window) -> list[str]:
     """The text of each printed page."""
     from pypdf import PdfReader
 
@@ -154,7 +125,7 @@ def pages_of(window: Opened) -> list[str]:
     return [normalize("NFKC", page.extract_text()) for page in PdfReader(io.BytesIO(printed)).pages]  # no ligatures
 
 
-def test_no_chart_is_cut_when_printed(show: Callable[..., Opened]) -> None:
+def test_no_chart_is_cut_when_printed(show: Callable[..., Window]) -> None:
     """Each chart's first and last words, its title and its axis, are on one page."""
     window = show()
     ends = window.page.evaluate("""[...document.querySelectorAll('figure')].map(figure => {
@@ -180,14 +151,14 @@ def test_no_chart_is_cut_when_printed(show: Callable[..., Opened]) -> None:
         assert height * 25.4 / 96 < PAGE_MM - 28  # a figure that is higher than the page would be cut all the same
 
 
-def test_what_is_printed_is_complete(show: Callable[..., Opened]) -> None:
+def test_what_is_printed_is_complete(show: Callable[..., Window]) -> None:
     text = "\n".join(pages_of(show()))
     squeezed = "".join(text.split())
     for said in ("The whole config as it was in force", "claimed_epsilon", "Search of lr", words.PASSING, "DP-SGD"):
         assert "".join(said.split()) in squeezed, said
 
 
-def test_hostile_text_does_nothing(show: Callable[..., Opened], tmp_path: Path) -> None:
+def test_hostile_text_does_nothing(show: Callable[..., Window], tmp_path: Path) -> None:
     path = tmp_path / "hostile.html"
     path.write_text(to_page(*hostile_audit(tmp_path)), encoding="utf-8")
     window = show("phone", of=path)

@@ -46,6 +46,7 @@ def train_models(folder: Path, inside: np.ndarray) -> None:
     images = np.stack(list(Preprocess(data.image_size, data.mean, data.std).resize(images))) / 255
     x = ((images - data.mean) / data.std).transpose(0, 3, 1, 2).astype(np.float32)
     y = records[:, 1].astype(np.int32)
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # whatever tests before have left
     build = runpy.run_path(str(folder / "net.py"))["build"]
     for k, chosen in enumerate(inside == 1):
         ms.set_seed(k)
