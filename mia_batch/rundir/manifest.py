@@ -131,6 +131,18 @@ def read_manifest(paths: RunPaths) -> Manifest | None:
         raise InputError(f"{paths.manifest}: {_first_problem(error)}") from error
 
 
+def known_manifest(paths: RunPaths) -> Manifest:
+    """`run.json` of a directory that must be a run's.
+
+    Raises:
+        InputError: there is none, or it is not as a run writes it.
+    """
+    manifest = read_manifest(paths)
+    if manifest is None:
+        raise InputError(f"{paths.root}: must be a run directory, got none with {paths.manifest.name}")
+    return manifest
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     field = ".".join(map(str, problem["loc"]))

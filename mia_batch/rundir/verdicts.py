@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mia_batch.errors import InputError
 from mia_batch.report.summary import Summary, read_summary
-from mia_batch.rundir.manifest import Manifest, read_manifest
+from mia_batch.rundir.manifest import Manifest, known_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import reduce_status
 
@@ -15,9 +15,7 @@ def read_verdict(paths: RunPaths) -> tuple[Manifest, Summary]:
     Raises:
         InputError: there is no verdict, or it is of another configuration than the run's: nobody may take it for this.
     """
-    manifest = read_manifest(paths)
-    if manifest is None:
-        raise InputError(f"{paths.root}: must be a run directory, got none with {paths.manifest.name}")
+    manifest = known_manifest(paths)
     found = reduce_status(paths, manifest)
     if found.state == "damaged":
         raise InputError(found.detail)

@@ -17,7 +17,7 @@ from mia_batch.report.best import AREA, AT_ONE_PERCENT, BALANCED, Best, best_of
 from mia_batch.report.entries import Entry
 from mia_batch.report.summary import MetricSummary, Summary, read_summary
 from mia_batch.rundir.identity import attacks_identity, training_run_identity
-from mia_batch.rundir.manifest import read_manifest
+from mia_batch.rundir.manifest import known_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.rundir.state import StageStatus, furthest, reduce_status
 from mia_batch.rundir.trainings import Audited, Training, audited_by, trainings
@@ -90,13 +90,20 @@ def compared(runs: Mapping[str, RunPaths]) -> list[Entry]:
     """
     found = [_by_files(name, paths) for name, paths in runs.items()]
     problems = [
-        f"{paths.root}: RUN: must hold a finished audit, got {each.entry.state} {each.entry.detail}".rstrip()
+        _unfinished(paths, each.entry)
         for paths, each in zip(runs.values(), found, strict=True) if each.entry.state != "done"
     ]
     if problems:
         raise InputError(problems)
     first, *rest = found
     return [first.entry, *(_against(first, each) for each in rest)]
+
+
+def _unfinished(paths: RunPaths, entry: Entry) -> str:
+    if not paths.manifest.exists():
+        return entry.detail
+    said = ": ".join(filter(None, (entry.state, entry.detail)))
+    return f"{paths.root}: must hold a finished audit, got {said}"
 
 
 def _against(first: Found, other: Found) -> Entry:
@@ -111,9 +118,7 @@ def _by_files(name: str, paths: RunPaths) -> Found:
     """An audit as its run.json and summary.json say."""
     found = Found(Entry(name))
     try:
-        manifest = read_manifest(paths)
-        if manifest is None:
-            raise InputError(f"{paths.manifest}: must stay there")
+        manifest = known_manifest(paths)
         its = audited_by(name, manifest, training_run_identity(manifest))
         verdict = reduce_status(paths, manifest)
         found = Found(Entry(

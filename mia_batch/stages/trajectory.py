@@ -14,7 +14,7 @@ from mia_batch.errors import InputError, one_line
 from mia_batch.report.summary import MetricSummary, Summary, read_summary
 from mia_batch.rundir.features import read_features
 from mia_batch.rundir.identity import trajectory_identity
-from mia_batch.rundir.manifest import Manifest, read_manifest
+from mia_batch.rundir.manifest import Manifest, known_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.rundir.state import furthest, read_state, reduce_status
 from mia_batch.rundir.trainings import Audited, Training, audited_by, audited_content, trainings
@@ -183,9 +183,7 @@ def _finished(folder: Path) -> tuple[dict[str, Run], dict[str, str]]:
     for paths in runs_in(folder):
         run = paths.root.name
         try:
-            manifest = read_manifest(paths)
-            if manifest is None:
-                raise InputError(f"{paths.manifest}: must stay there")
+            manifest = known_manifest(paths)
             verdict = reduce_status(paths, manifest)
             if verdict.state != "done":
                 reached = verdict if verdict.state == "damaged" else furthest(read_state(paths, manifest))

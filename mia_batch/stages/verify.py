@@ -13,7 +13,7 @@ from mia_batch.files import sha256
 from mia_batch.report.summary import Summary, read_summary
 from mia_batch.rundir.features import Features, is_sealed, read_features, rows_written
 from mia_batch.rundir.identity import mark_of
-from mia_batch.rundir.manifest import Manifest, read_manifest
+from mia_batch.rundir.manifest import Manifest, known_manifest
 from mia_batch.rundir.paths import ReferencePaths, RunPaths
 from mia_batch.rundir.reference_store import StoredSamples, check_outputs, reference_paths
 from mia_batch.rundir.results import read_attack
@@ -46,9 +46,7 @@ def verify_run(paths: RunPaths) -> Iterator[Checked]:
     Raises:
         InputError: there is no run that can be read.
     """
-    manifest = read_manifest(paths)
-    if manifest is None:
-        raise InputError(f"{paths.root}: must be a run directory, got none with {paths.manifest.name}")
+    manifest = known_manifest(paths)
     yield Checked(paths.manifest, WHOLE, f"{len(manifest.methods)} attacks")
     features: Features | None = None
     if paths.features.exists():

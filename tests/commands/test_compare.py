@@ -69,7 +69,10 @@ def test_only_finished_audits_each_once(tmp_path: Path, capsys: pytest.CaptureFi
         compared(capsys, done.root, done.root / "." / "attacks" / "..")
     with pytest.raises(InputError) as error:
         compared(capsys, done.root, begun.root, tmp_path / "none")
-    assert [problem.partition(", got ")[2].split()[0] for problem in error.value.problems] == ["missing", "damaged"]
+    assert error.value.problems == (
+        f"{begun.root}: must hold a finished audit, got missing",
+        f"{tmp_path / 'none'}: must be a run directory, got none with run.json",
+    )
 
 
 def test_names_act_on_no_terminal(
