@@ -96,7 +96,7 @@ def compared(runs: Mapping[str, RunPaths]) -> list[Entry]:
     if problems:
         raise InputError(problems)
     first, *rest = found
-    return [first.entry, *(_against(first, each) for each in rest)]
+    return [replace(first.entry, detail=""), *(_against(first, each) for each in rest)]
 
 
 def _unfinished(paths: RunPaths, entry: Entry) -> str:

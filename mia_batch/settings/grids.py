@@ -77,4 +77,6 @@ def _linspace(first: float, last: float, count: int) -> NDArray[np.float64]:
 
 def _logspace(first: float, last: float, count: int) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
-        return np.logspace(first, last, min(count, MAX_VALUES + 1))
+        powers = np.logspace(first, last, min(count, MAX_VALUES + 1))
+    # The last bits of a power depend on the processor, and all nodes of a cluster must see one grid.
+    return np.array([float(f"{power:.12g}") for power in powers])

@@ -48,6 +48,7 @@ def test_rows_are_in_the_order_given_with_the_change_since_the_first(
     assert "-0.100 (-0.100 to -0.100)  better" in rows[2]
     said = json.loads(compared(capsys, "b", "a", "--format", "json")[1])
     assert [(each["run"], each["auc_change"] is None) for each in said] == [("b", True), ("a", False)]
+    assert [each["detail"] for each in said] == ["", ""]
     rows_of_csv = csv.DictReader(io.StringIO(compared(capsys, "b", "a", "--format", "csv")[1]))
     assert [row["run"] for row in rows_of_csv] == ["b", "a"]
     assert compared(capsys, "b", "c")[0] == 4

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -255,6 +258,16 @@ def test_a_config_that_cannot_be_read(tmp_path: Path) -> None:
     assert problems(tmp_path) == ["must be a configuration file, got: Is a directory"]
 
 
+@pytest.mark.parametrize("without", ["", "AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX2 FMA3"])
+def test_a_grid_is_the_same_on_every_processor(without: str) -> None:
+    """numpy's powers are not: where one node makes .1, another makes .09999999999999999, and attacks would be stale."""
+    code = "from mia_batch.settings.grids import expand_values; print(expand_values({'logspace': [-4, 2, 7]}))"
+    env = {**os.environ, "NPY_DISABLE_CPU_FEATURES": without}
+    command = [sys.executable, "-W", "ignore", "-c", code]  # of features that this processor has not
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert said.stdout.strip() == "(0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0)"
+
+
 def test_grids_are_made_explicit(write_config: Write) -> None:
     config = load_config(write_config({"attack.methods": [
         {"method": "lr", "params": {"C": {"logspace": [-4, 2, 10]}, "tol": [1e-4]}},
@@ -264,7 +277,7 @@ def test_grids_are_made_explicit(write_config: Write) -> None:
         {"method": "mlp", "params": {"hidden_layer_sizes": [[64], [32, 32]]}},
     ]}))
     lr, knn, rf, mlp = config.attack.methods
-    np.testing.assert_allclose(lr.params["C"], np.logspace(-4, 2, 10))
+    np.testing.assert_allclose(lr.params["C"], np.logspace(-4, 2, 10), rtol=1e-11)
     assert lr.params["tol"] == (1e-4,)
     assert knn.params["n_neighbors"] == (3, 5, 7)
     assert rf.params == {"max_features": ("sqrt",), "max_depth": (5, None), "min_samples_split": (2,)}
