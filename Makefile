@@ -14,7 +14,7 @@ demo:
 
 # Two files at a time: the cluster's tests mostly wait.
 test: lint
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
 
 lint:
 	@.ci/install cpu,test,dask
