@@ -320,6 +320,10 @@ def test_a_pair_is_enough_but_for_variances_of_a_sample_s_own() -> None:
     assert TWO_IN_AND_OUT in audit(k=4).known
 
 
+def test_proxies_by_class_are_the_only_ones_that_need_labels() -> None:
+    assert [name for name in NAMES if "label" in ATTACKS[name].needs] == ["pmia_class"]
+
+
 def test_without_references_they_are_named_in_few_words() -> None:
     for name in NAMES:
         assert lacking(name, {"member", "label"}) == "it needs reference models, which these samples do not have"
