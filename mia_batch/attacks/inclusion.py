@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
-from mia_batch.attacks.grouping import design_effects, group_codes
+from mia_batch.attacks.grouping import design_effects
 from mia_batch.metrics.base import Estimate
 from mia_batch.metrics.ranking import auc
 from mia_batch.metrics.registry import bounded, views
@@ -160,9 +160,10 @@ def inclusion_doubt(phi: ArrayLike, reference_in: ArrayLike, *, group: Group = N
         alpha: how often inclusion that is another's passes, at most.
     """
     inside, areas = np.asarray(reference_in), own_areas(phi, reference_in, group=group)
-    own_rows, means = group_codes(None, group, len(inside)), np.asarray(phi).mean(axis=1)
+    own_group = np.arange(len(inside)) if group is None else np.unique(group, return_inverse=True)[1]
+    means = np.asarray(phi).mean(axis=1)
     least = norm.isf(alpha / max(1, len(areas)))
-    borne_out = (_excess(inside[:, k], means[:, k], own_rows) > least for k in areas)
+    borne_out = (_excess(inside[:, k], means[:, k], own_group) > least for k in areas)
     return own_areas_said(areas.values()) if areas and not any(borne_out) else ""
 
 
