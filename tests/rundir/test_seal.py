@@ -164,7 +164,8 @@ def test_a_text_that_is_there_once_for_many_values_is_refused(run: RunPaths, of_
             for n, text in enumerate(texts):
                 own.attrs[f"a{n}"] = text
         else:
-            own["cv_results"].create_dataset("more", data=texts, dtype=h5py.string_dtype())
+            own["cv_results"].clear()
+            own["cv_results"].create_dataset("params", data=texts, dtype=h5py.string_dtype())
 
     change_and_seal(file, more)
     assert read_attack(file).method == "lr"
