@@ -43,7 +43,7 @@ from mia_batch.stages.estimates import (
 )
 from mia_batch.stages.import_outputs import check_samples, open_outputs
 from mia_batch.stages.plan import Plan, make_plan, planned_manifest
-from mia_batch.stages.references import missing_outputs
+from mia_batch.stages.references import make_missing_store, missing_outputs
 from mia_batch.stages.shadows import Models, models_of_audit
 
 log = logging.getLogger(__name__)
@@ -129,6 +129,8 @@ def submit_run(
     if dry_run:
         return Submission(steps, estimates=found)
     claim(paths, manifest)
+    if plan:
+        make_missing_store(config, manifest, plan.selection)
     _make_logs(paths, models)
     with queued(steps, scheduler.new_mark(paths.root)) as job_ids:
         others = {name: job for name, job in job_ids.items() if stage_of(name) != "attack"}
@@ -274,6 +276,7 @@ def submit_runs(
     if dry_run:
         return Submission(steps, estimates=found)
     _each(lambda run: claim(run.paths, manifests[run]), runs)
+    any(make_missing_store(config, manifests[run], plan.selection) for run in runs)  # one for all
     remove_old_data(out)
     _write_list(array / "list", runs)
     _make_logs(RunPaths(out), models)
