@@ -96,6 +96,22 @@ def _refuse_no_file(found: os.stat_result, path: str) -> None:
         raise OSError(errno.EINVAL, f"{KINDS.get(kind, 'something')}, which is no regular file", path)
 
 
+def no_folder(path: Path) -> str:
+    """Why a path can be no folder: what it is, or goes through; "" of a folder, and of what could become one."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name that no file can have
+        return f"{ascii(str(path))[1:-1]}: {getattr(error, 'strerror', None) or error}"
+    for each in (path, *path.parents):
+        if each.is_dir():
+            return ""
+        if os.path.lexists(each):
+            return str(path) if each == path else f"{path}, but {each} is none"
+    return ""
+
+
 def read_text(path: Path, most_bytes: int = MOST_BYTES, *, encoding: str = "utf-8") -> str:
     """The text of a file.
 

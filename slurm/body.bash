@@ -13,7 +13,7 @@ unknown() {
 
 config=${1:?$usage} dir=${2:?$usage}
 shift 2
-options=() methods=() runs=() only=''
+options=() methods=() runs=() only='' first=0
 while (($#)) && [[ $1 != -- ]]; do
   [[ " $words " == *" ${1%%=*}= "* ]] || unknown "$1"
   value=${1#*=}
@@ -27,6 +27,10 @@ while (($#)) && [[ $1 != -- ]]; do
     method=*) methods+=("$value") ;;
     checkpoint=*) options+=(--checkpoint "$value") ;;
     set=*) options+=(--set "$value") ;;
+    first=*)
+      [[ $value =~ ^(0|[1-9][0-9]*)$ ]] || unknown "$1"
+      first=$value
+      ;;
     prepared=*) options+=(--prepared "$value") ;;
     list=*)
       mapfile -d '' -t runs <"$value" || exit 1
@@ -51,10 +55,12 @@ if ((${#methods[@]} > 0)); then
 fi
 
 if [[ $stage == references && ${SLURM_ARRAY_TASK_ID-} ]] && ((${#runs[@]} == 0)); then
-  options+=(--only "$SLURM_ARRAY_TASK_ID") only=-$SLURM_ARRAY_TASK_ID
+  only=-$((first + SLURM_ARRAY_TASK_ID))
+  options+=(--only "${only#-}")
 fi
 if [[ $stage == shadows ]]; then
-  options+=(--only "${SLURM_ARRAY_TASK_ID:?shadows wants an array: sbatch --array=0-3 for four models}")
+  task=${SLURM_ARRAY_TASK_ID:?shadows wants an array: sbatch --array=0-3 for four models}
+  options+=(--only "$((first + task))")
 fi
 
 # The log is in DIR, whoever queued this and with whatever --output; prepare has no run's directory to put it in.

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 from mia_batch.attacks.grouping import design_effects
 from mia_batch.metrics.base import Estimate
@@ -147,13 +147,36 @@ def own_areas_said(areas: Iterable[Estimate]) -> str:
     return f"the references' phi tells what they were trained on with AUC {best:.4f} at most"
 
 
-def inclusion_doubt(phi: ArrayLike, reference_in: ArrayLike) -> str:
+def inclusion_doubt(phi: ArrayLike, reference_in: ArrayLike, *, group: Group = None, alpha: float = ALPHA) -> str:
     """What the references' own answers say against the stated inclusion; "" if any of them bears it out.
 
-    Arguments as of `own_areas`.
+    A reference does if its phi is higher on what it was trained on than chance has it that drew whole groups. The
+    intervals of `own_areas` take each group for one sample: sound references of large groups would not pass.
+
+    Args:
+        phi: of the references, (n_samples, n_queries, n_references).
+        reference_in: (n_samples, n_references), 0 or 1.
+        group: as of `inclusion_problem`.
+        alpha: how often inclusion that is another's passes, at most.
     """
-    areas = own_areas(phi, reference_in).values()
-    return own_areas_said(areas) if areas and all(each.low <= 0.5 for each in areas) else ""
+    inside, areas = np.asarray(reference_in), own_areas(phi, reference_in, group=group)
+    own_group = np.arange(len(inside)) if group is None else np.unique(group, return_inverse=True)[1]
+    means = np.asarray(phi).mean(axis=1)
+    least = norm.isf(alpha / max(1, len(areas)))
+    borne_out = (_excess(inside[:, k], means[:, k], own_group) > least for k in areas)
+    return own_areas_said(areas.values()) if areas and not any(borne_out) else ""
+
+
+def _excess(inside: NDArray[np.integer], values: NDArray[np.floating], group: NDArray[np.int64]) -> float:
+    """By how many standard errors the rank sum of what is inside exceeds its mean; groups are independent, not rows.
+
+    The variance is the sum of the groups' squared sums (Liang and Zeger 1986), about the mean of no relation: where
+    there is one it is too large, which passes less.
+    """
+    ranks = rankdata(values)
+    by_group = np.bincount(group, weights=(inside - inside.mean()) * (ranks - ranks.mean()))
+    spread = float(np.sqrt((by_group**2).sum()))
+    return float(by_group.sum()) / spread if spread else 0.0
 
 
 def _column_problem(inside: NDArray[np.integer], names: Sequence[str]) -> str:

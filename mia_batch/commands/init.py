@@ -13,7 +13,7 @@ from pathlib import Path
 from mia_batch.errors import InputError
 from mia_batch.files import holds, shipped, write_text
 from mia_batch.process.exit_codes import OK
-from mia_batch.stages.arguments import named_folder, refuse_no_folder
+from mia_batch.stages.arguments import named_folder
 
 EXAMPLES = (
     "mia-batch init --kind tabular",
@@ -135,7 +135,6 @@ def run(args: argparse.Namespace) -> int:
     """Write the files, say which, and what comes next."""
     named_folder("--out", args.out)
     out = Path(args.out)
-    refuse_no_folder("--out", out.absolute())
     site = shipped("configs") / "sites" / f"{args.site}.yaml"
     files = copies(args.kind, site, out)
     for path in write(files):

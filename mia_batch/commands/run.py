@@ -20,8 +20,9 @@ from mia_batch.rundir.state import ON_RANKS, SHADOWS, begun_references, left_to_
 from mia_batch.settings.schema import Config
 from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, forget_verdict, load_run
 from mia_batch.stages.estimates import batch_bytes
-from mia_batch.stages.plan import planned_manifest
+from mia_batch.stages.plan import make_plan, planned_manifest
 from mia_batch.stages.reduce import reduce
+from mia_batch.stages.references import make_missing_store
 from mia_batch.stages.shadows import add_shadows_argument, models_of_audit, read_shadows_argument
 from mia_batch.stages.train_shadows import train_models
 
@@ -56,8 +57,11 @@ def run(args: argparse.Namespace) -> int:
     models = models_of_audit(config)
     if not config.imports:
         check_memory(config, args.ranks)
-    manifest = planned_manifest(config)
-    stages = read_state(paths, in_force(paths, manifest) if config.imports else claim(paths, manifest))
+    plan = None if config.imports else make_plan(config)
+    manifest = plan.manifest if plan else planned_manifest(config)
+    stages = read_state(paths, claim(paths, manifest) if plan else in_force(paths, manifest))
+    if plan:
+        make_missing_store(config, manifest, plan.selection)
     for stage in left_to_do(stages).stages[:-1]:  # but reduce, which is left if anything is
         log.info("stage %s", stage)
         if stage == SHADOWS:

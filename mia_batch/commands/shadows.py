@@ -7,6 +7,7 @@ import logging
 import shlex
 
 from mia_batch.errors import InputError
+from mia_batch.json_text import LARGEST
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.shadows import ShadowPaths
 from mia_batch.settings.loading import load_config
@@ -34,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, train what is missing, and print by which command, or lines of a config, audits take the models."""
-    if args.seed is not None and args.seed < 0:
-        raise InputError(f"--seed: must be at least 0, got {args.seed}")
+    if args.seed is not None and not 0 <= args.seed < LARGEST:  # else nobody could read the plan
+        raise InputError(f"--seed: must be at least 0 and below 2**64, got {args.seed}")
     config = load_config(args.config, need=("data",), changes=args.changes)
     paths = ShadowPaths(named_folder("--out", args.out))
     models = models_to_train(config, paths, args.count, args.seed)

@@ -22,12 +22,13 @@ from mia_batch.rundir.identity import (
 )
 from mia_batch.rundir.manifest import Manifest, read_manifest, write_manifest
 from mia_batch.rundir.paths import RunPaths
-from mia_batch.rundir.reference_files import reference_digests
+from mia_batch.rundir.reference_files import inclusion_digest, inclusion_file, reference_digests
 from mia_batch.rundir.sharing import share_run
 from mia_batch.rundir.state import read_rows
 from mia_batch.settings.outputs import NoModel, OutputsConfig
 from mia_batch.settings.schema import Config
 
+REPORT_FILES = "report."  # of slices
 UNREAD = ("model", "data", "extract")  # sections whose files only `claim` reads again
 
 
@@ -93,8 +94,9 @@ def in_force(paths: RunPaths, manifest: Manifest) -> Manifest:
 def in_force_with(paths: RunPaths, config: Config, now: Mapping[str, str] | None = None) -> Manifest:
     """The manifest of a run that is there already, with another configuration, which may be no other run's.
 
-    No file is read again but those that only the verdict reads, what audits of earlier checkpoints hold, and files of
-    references that are named otherwise than they were; so what is known of the other files stays as it was.
+    No file is read again but those that only the verdict reads, what audits of earlier checkpoints hold, what says who
+    was trained on what, and all files of references where that or their names have changed; so what is known of the
+    other files stays as it was.
 
     Args:
         paths: of the run.
@@ -107,11 +109,11 @@ def in_force_with(paths: RunPaths, config: Config, now: Mapping[str, str] | None
     found = read_manifest(paths)
     if found is None:
         raise InputError(f"{paths.root}: must be a run directory with {paths.manifest.name}; run extract first")
-    own = config.resolved().get("references")
-    others = now is None and own != found.config.get("references")
-    afresh = (*VERDICT_FILES, TRAJECTORY, *([] if now is None and not others else ["references."]))
+    others = now is None and _has_other_references(found, config)
+    afresh = (*VERDICT_FILES, REPORT_FILES, TRAJECTORY, *([] if now is None and not others else ["references."]))
     known = {field: digest for field, digest in found.digests.items() if not field.startswith(afresh)}
-    read = {field: file for field, file in config.data.named_files().items() if field.startswith(afresh)}
+    named = config.data.named_files() | config.report.files()
+    read = {field: file for field, file in named.items() if field.startswith(afresh)}
     digests = known | {field: sha256(file) for field, file in read.items()} | earlier_digests(config.attack.trajectory)
     digests |= reference_digests(config.references) if others else now or {}
     here = found.model_copy(update={"config": config.resolved(), "digests": digests, "changes": config.changes})
@@ -121,6 +123,19 @@ def in_force_with(paths: RunPaths, config: Config, now: Mapping[str, str] | None
         for name in UNREAD if name in found.config
     }
     return here.model_copy(update={"config": here.config | unread})
+
+
+def _has_other_references(found: Manifest, config: Config) -> bool:
+    """Whether they are named otherwise than in run.json, or what says who was trained on what has another content.
+
+    What is not there any more, as of models that were removed when all was done, is no other.
+    """
+    if config.resolved().get("references") != found.config.get("references"):
+        return True
+    if config.references is None:
+        return False
+    inclusion = inclusion_digest(config.references)
+    return inclusion is not None and inclusion != found.digests.get(inclusion_file(config.references)[0])
 
 
 def audited_files(config: Config) -> dict[str, Path]:

@@ -230,7 +230,12 @@ def set_attrs(file: h5py.File, attrs: Mapping[str, Any]) -> None:
 
 def get_attrs(file: h5py.File) -> dict[str, Any]:
     """What `set_attrs` has written."""
-    attrs = {name: json.loads(text) for name, text in file.attrs.items()}
+    attrs, n_bytes, size = {}, 0, os.fstat(file.id.get_vfd_handle()).st_size
+    for name, text in file.attrs.items():
+        n_bytes += len(text)
+        if n_bytes > size:
+            raise ValueError(f"attributes: must have each text in the file for itself, got {n_bytes} bytes in {size}")
+        attrs[name] = json.loads(text)
     for name, dataset in file.get(LONG, {}).items():
         attrs[name] = json.loads(dataset.asstr()[()])
     return attrs

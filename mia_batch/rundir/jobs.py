@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -10,6 +11,8 @@ from mia_batch import json_text
 from mia_batch.errors import InputError
 from mia_batch.files import write_text
 from mia_batch.rundir.paths import RunPaths
+
+PART = re.compile(r" \d+$")  # of a stage's name: a job of "references 2" does some of the stage's tasks
 
 
 def record(paths: RunPaths, job_ids: Mapping[str, str]) -> None:
@@ -46,3 +49,14 @@ def submissions(paths: RunPaths) -> list[dict[str, Any]]:
 def latest_jobs(paths: RunPaths) -> dict[str, str]:
     """The last job id of each stage and of each attack."""
     return {stage: job for entry in submissions(paths) for stage, job in entry["jobs"].items()}
+
+
+def stage_jobs(paths: RunPaths) -> dict[str, list[str]]:
+    """The jobs that the last submission of each stage, or attack, has for it: several, where its arrays were."""
+    found: dict[str, list[str]] = {}
+    for entry in submissions(paths):
+        own: dict[str, list[str]] = {}
+        for name, job in entry["jobs"].items():
+            own.setdefault(PART.sub("", name), []).append(job)
+        found |= own
+    return found

@@ -18,10 +18,12 @@ import numpy as np
 
 from mia_batch.attacks.equal_outputs import KEY_BYTES
 from mia_batch.errors import InputError
+from mia_batch.files import open_bytes
 from mia_batch.inputs import HASH_BYTES, STATISTICS
 
 MOST_OBJECTS = 10_000  # links of one group of ours
 MOST_ATTRIBUTES = 64
+LARGEST_ATTRIBUTE = 1 << 16  # bytes in an object's header
 SHOWN = 60  # characters of a name or value in a message
 
 
@@ -73,14 +75,28 @@ OF_SCHEMA = {  # of files with a seal, by kind and schema
 }
 
 
+def check_attributes(file: h5py.File, path: Path) -> None:
+    """Refuse attributes that are more than one text, or number, each: HDF5 stores a text once for many values.
+
+    Raises:
+        InputError: there is one, or there are too many.
+    """
+    if len(file.attrs) > MOST_ATTRIBUTES:
+        raise InputError(f"{path}: must have at most {MOST_ATTRIBUTES} attributes, got {len(file.attrs)}")
+    for name in file.attrs:
+        found = file.attrs.get_id(name)
+        if found.shape != () or found.get_storage_size() > LARGEST_ATTRIBUTE:
+            got = f"shape {found.shape} of {found.get_storage_size()} bytes"
+            raise InputError(f"{path}: attribute {shown(name)}: must be one value of JSON text, got {got}")
+
+
 def check_schema(file: h5py.File, path: Path, kind: str, schemas: Sequence[int]) -> None:
     """Refuse a file of another kind ("features", "attack", "reference") or schema.
 
     Raises:
         InputError: it is one.
     """
-    if len(file.attrs) > MOST_ATTRIBUTES:
-        raise InputError(f"{path}: must have at most {MOST_ATTRIBUTES} attributes, got {len(file.attrs)}")
+    check_attributes(file, path)
     found = file.attrs.get("kind"), file.attrs.get("schema")
     if not any(_is(found[0], kind) and _is(found[1], schema) for schema in schemas):
         wanted = " or ".join(map(str, schemas))
@@ -100,6 +116,7 @@ def check_structure(file: h5py.File, path: Path, kind: str, *, chunks: bool) -> 
     """
     forms, size = FORMS[kind], path.stat().st_size
     lengths: dict[str, int] = {}
+    text = 0
     for name, found in _objects(file, path):
         if isinstance(found, h5py.Group) and f"{name}/*" not in forms:
             raise InputError(f"{path}: must hold nothing but what a {kind} file has, got a group {shown(name)}")
@@ -110,6 +127,9 @@ def check_structure(file: h5py.File, path: Path, kind: str, *, chunks: bool) -> 
             raise InputError(f"{path}: must hold nothing but what a {kind} file has, got {shown(name)}")
         check_storage(found, f"{path}: {shown(name)}", size, chunks=chunks)
         _check_form(found, form, f"{path}: {shown(name)}")
+        if (text := text + text_bytes(found, path)) > size:
+            rule = "must have each text in the file for itself"
+            raise InputError(f"{path}: {shown(name)}: {rule}, got {text} bytes of text in {size}")
         if form.of_rows:
             lengths[name] = found.shape[0]
     needed = NEEDED[kind] + (() if chunks else OF_SCHEMA.get((kind, str(file.attrs["schema"])), ()))
@@ -173,6 +193,22 @@ def check_storage(dataset: h5py.Dataset, where: str, size: int, *, chunks: bool)
 def n_bytes(dataset: h5py.Dataset) -> int:
     """Bytes that its shape and type declare, however many that are."""
     return math.prod(dataset.shape) * dataset.id.get_type().get_size()
+
+
+def text_bytes(dataset: h5py.Dataset, path: Path) -> int:
+    """Bytes that the texts of a dataset take once they are read, which may be one text of the file many times.
+
+    HDF5 has a number of bytes and a place for each (its file format specification, IV.B). 0 of numbers, and of texts in
+    chunks, which only a child reads first.
+    """
+    if not dataset.dtype.hasobject or not dataset.size or dataset.chunks:
+        return 0
+    width = dataset.id.get_type().get_size()
+    with open_bytes(path) as file:
+        file.seek(dataset.id.get_offset())
+        values = file.read(dataset.size * width)
+    lengths = np.frombuffer(values, dtype=[("length", "<u4"), ("place", f"V{width - 4}")])["length"]
+    return int(lengths.sum(dtype=np.int64))
 
 
 def _check_form(dataset: h5py.Dataset, form: Form, where: str) -> None:

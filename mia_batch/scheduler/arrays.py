@@ -1,4 +1,4 @@
-"""Many audits in as many arrays as the cluster's MaxArraySize asks for."""
+"""Many audits in as many arrays as the cluster's MaxArraySize asks for; their reference models are trained once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mia_batch.rundir.jobs import forget_last
 from mia_batch.scheduler import slurm as scheduler
+from mia_batch.scheduler.sbatch_commands import part_name, stage_of
 from mia_batch.scheduler.site import Site
 from mia_batch.scheduler.submission import Run, Submission, submit_runs
 from mia_batch.settings.schema import Config
@@ -26,7 +27,10 @@ def submit_arrays(
     done: list[Submission] = []
     try:
         for part in parts:
-            done.append(submit_runs(config, part, out, share, join=join and part is parts[-1], dry_run=dry_run))
+            last = join and part is parts[-1]
+            done.append(
+                submit_runs(config, part, out, share, join=last, dry_run=dry_run, array_size=size, before=done)
+            )
     except BaseException:
         for submission, part in zip(done, parts, strict=False):
             scheduler.scancel(submission.job_ids.values())
@@ -37,8 +41,9 @@ def submit_arrays(
 
 
 def _joined(done: Sequence[Submission]) -> Submission:
-    job_ids = {
-        stage if number == 1 else f"{stage} {number}": job
-        for number, each in enumerate(done, start=1) for stage, job in each.job_ids.items()
-    }
+    job_ids: dict[str, str] = {}
+    for each in done:
+        for name, job in each.job_ids.items():
+            stage = stage_of(name)
+            job_ids[part_name(stage, 1 + sum(stage_of(other) == stage for other in job_ids))] = job
     return Submission([step for each in done for step in each.steps], job_ids, done[0].estimates)

@@ -104,14 +104,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_site_arguments(parser)
 
 
-def _checked_config(args: argparse.Namespace, runs: Path) -> Config:
+def _checked_config(args: argparse.Namespace) -> Config:
     """The config; what would be wrong with any checkpoint is refused before one is there."""
     config = load_config(  # whatever its own checkpoint would be
         args.config, checkpoint=args.watch, need=("data",), changes=args.changes
     )
-    there = next(folder for folder in (runs, *runs.parents) if folder.exists())
-    if not there.is_dir():
-        raise InputError(f"{runs}: --runs: must be a directory, got {there}, which is a file")
     if not args.quiet >= 0:
         raise InputError(f"--quiet: must be 0 or more, got {args.quiet:g}")
     if args.at_most is not None and args.at_most < 1:
@@ -126,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     """
     site, runs = site_from(args), named_folder("--runs", args.runs)
     check_command(site.on_worse)
-    config = _checked_config(args, runs)
+    config = _checked_config(args)
     tell_of_worsenings(site.on_worse, runs, dry_run=args.dry_run)
     new = find_new(args, config, runs)
     if not new:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mia_batch.errors import InputError
 from mia_batch.rundir.explanation import explained
-from mia_batch.rundir.jobs import latest_jobs, submissions
+from mia_batch.rundir.jobs import latest_jobs, stage_jobs, submissions
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import JobState, StageStatus, read_state, with_jobs
 from mia_batch.scheduler import slurm as scheduler
 
 log = logging.getLogger(__name__)
 
+WEIGHTS = ("running", "queued", "failed", "")  # of a stage's jobs, which one says what the stage is
 SAID = {scheduler.FORGOTTEN: "forgotten by Slurm", scheduler.UNKNOWN: "unknown: Slurm does not answer"}
 
 
@@ -26,16 +27,19 @@ def states_now(jobs: Iterable[str]) -> dict[str, str]:
         return dict.fromkeys(wanted, scheduler.UNKNOWN)
 
 
-def jobs_now(wanted: Mapping[RunPaths, Mapping[str, str]]) -> dict[RunPaths, dict[str, JobState]]:
-    """What Slurm says of each stage's job, by run; Slurm is asked once for all."""
-    states = states_now(job for jobs in wanted.values() for job in jobs.values())
+def jobs_now(wanted: Mapping[RunPaths, Mapping[str, Sequence[str]]]) -> dict[RunPaths, dict[str, JobState]]:
+    """What Slurm says of each stage's jobs, by run; Slurm is asked once for all."""
+    states = states_now(job for jobs in wanted.values() for own in jobs.values() for job in own)
     why = scheduler.reasons(job for job, state in states.items() if state in scheduler.WAITING)
 
-    def said(job: str) -> JobState:
-        text = f"{job} {SAID.get(states[job], states[job])}" + (f" ({why[job]})" if job in why else "")
-        return JobState(text, _stage_state(states[job]))
+    def said(job: str) -> str:
+        return f"{job} {SAID.get(states[job], states[job])}" + (f" ({why[job]})" if job in why else "")
 
-    return {paths: {stage: said(job) for stage, job in jobs.items()} for paths, jobs in wanted.items()}
+    def together(jobs: Sequence[str]) -> JobState:
+        first = sorted(jobs, key=lambda job: WEIGHTS.index(_stage_state(states[job])))  # whose log is looked at
+        return JobState(", ".join(map(said, first)), _stage_state(states[first[0]]))
+
+    return {paths: {stage: together(own) for stage, own in jobs.items()} for paths, jobs in wanted.items()}
 
 
 def _stage_state(state: str) -> str:
@@ -51,10 +55,10 @@ def statuses(runs: Sequence[RunPaths]) -> list[list[StageStatus]]:
     return [explained(paths, with_jobs(stages, jobs[paths])) for paths, stages in by_files.items()]
 
 
-def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, str]:
+def _jobs(paths: RunPaths, stages: Sequence[StageStatus]) -> dict[str, list[str]]:
     """The last jobs of the stages that are not done."""
     try:
-        jobs = latest_jobs(paths)
+        jobs = stage_jobs(paths)
     except InputError as error:  # what the files say is still true
         log.warning("%s", error)
         return {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mia_batch.files import shipped
 from mia_batch.rundir.paths import RunPaths
@@ -20,6 +21,7 @@ AFTER = {
     "trajectory": (("reduce", "attack", "references", "extract", "import"),),
 }  # fmt: skip
 FOR_ALL = ("prepare", "shadows")  # of an array over checkpoints, what every task waits for
+TASKS = {"shadows": "models", "references": "references", "attack": "methods"}  # what a Request has of a single run's
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Request:
         shadows: their folder.
         references: numbers of the outputs that are to be made, a task each; empty: one job, or each task, makes all.
         exports: for every script, before the site's words, which may overrule them.
+        array_size: the first index that is too high for an array's task; 0: none is.
+        first: the number of a model or a reference that an array's task 0 does.
+        queued: names of jobs that wait already, which train models for several arrays of checkpoints.
     """
 
     config: Path
@@ -52,22 +57,32 @@ class Request:
     shadows: Path | None = None
     references: tuple[int, ...] = ()
     exports: tuple[str, ...] = ()
+    array_size: int = 0
+    first: int = 0
+    queued: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One sbatch command; `after` has the kinds of dependencies and the stages that it waits for."""
+    """One sbatch command.
 
-    stage: str
+    Attributes:
+        name: the stage; of the second part of a stage's array "attack 2", and so on.
+        options: for sbatch.
+        script: and its words.
+        after: kinds of dependencies, and the names of the steps that it waits for.
+    """
+
+    name: str
     options: tuple[str, ...]
     script: tuple[str, ...]
     after: tuple[tuple[str, str], ...] = ()
 
     def command(self, job_ids: Mapping[str, str]) -> list[str]:
-        """The command's words; `job_ids` are those of the stages queued before, by stage."""
+        """The command's words; `job_ids` are those of the steps queued before, by name."""
         waits: list[str] = []
         if self.after:
-            found = ",".join(f"{kind}:{number(job_ids[stage])}" for kind, stage in self.after)
+            found = ",".join(f"{kind}:{number(job_ids[name])}" for kind, name in self.after)
             waits = [f"--dependency={found}", "--kill-on-invalid-dep=yes"]  # else it waits for ever
             cluster = cluster_of(job_ids[self.after[0][1]])  # jobs wait for none of another's
             waits += [f"--clusters={cluster}"] if cluster else []
@@ -77,20 +92,51 @@ class Step:
 def plan_chain(request: Request) -> list[Step]:
     """The jobs of a request. Each waits until what it reads is made; in an array, each task for its own.
 
-    A trajectory is of whatever audits there are: it waits until the array has ended.
+    A trajectory is of whatever audits there are: it waits until the array has ended. Of a stage whose tasks are more
+    than the site's arrays hold there are several jobs, and all of them are waited for.
     """
-    return [
-        Step(stage, tuple(_options(request, stage)), tuple(_script(request, stage)), tuple(_waits(request, stage)))
-        for stage in request.stages
-    ]
+    steps: list[Step] = []
+    for stage in request.stages:
+        before = [*request.queued, *(step.name for step in steps)]
+        waits = tuple(_waits(request, stage, before))
+        for place, part in enumerate(_parts(request, stage), start=1):
+            name = part_name(stage, place)
+            steps.append(Step(name, tuple(_options(part, stage)), tuple(_script(part, stage)), waits))
+    return steps
 
 
-def _waits(request: Request, stage: str) -> Iterator[tuple[str, str]]:
+def part_name(stage: str, part: int) -> str:
+    """What the job of a part of a stage is called, from 1."""
+    return stage if part == 1 else f"{stage} {part}"
+
+
+def stage_of(name: str) -> str:
+    """The stage of a job's name."""
+    return name.partition(" ")[0]
+
+
+def _parts(request: Request, stage: str) -> list[Request]:
+    """The request with each part of the stage's tasks that an array can hold; what runs at a time is divided."""
+    field, size = TASKS.get(stage), request.array_size
+    tasks = getattr(request, field) if field and not (request.n_tasks and stage != "shadows") else ()
+    places = range(len(tasks)) if stage == "attack" else tasks
+    blocks: dict[int, list[Any]] = {}
+    for place, task in zip(places, tasks, strict=True):
+        blocks.setdefault(place // size if size else 0, []).append(task)
+    if not field or not any(blocks):  # all are below the size
+        return [request]
+    site = request.site.model_copy(update={"at_once": max(1, request.site.at_once // len(blocks))})
+    own: list[dict[str, Any]] = [{"first": block * size, field: tuple(part)} for block, part in blocks.items()]
+    return [replace(request, site=site, **changes) for changes in own]
+
+
+def _waits(request: Request, stage: str, before: Sequence[str]) -> Iterator[tuple[str, str]]:
     for group in AFTER.get(stage, ()):
         for other in group:
-            if other in request.stages:
-                kind = "aftercorr" if request.n_tasks and other not in FOR_ALL else "afterok"
-                yield "afterany" if stage == "trajectory" else kind, other
+            names = [name for name in before if stage_of(name) == other]
+            kind = "aftercorr" if request.n_tasks and other not in FOR_ALL else "afterok"
+            yield from (("afterany" if stage == "trajectory" else kind, name) for name in names)
+            if names:
                 break
 
 
@@ -116,16 +162,17 @@ def _array(request: Request, stage: str) -> str | None:
     if stage in ("prepare", "trajectory"):
         return None
     if stage == "shadows":
-        return f"{_ranges(request.models)}%{request.site.at_once}"
+        return f"{_ranges(request.models, request.first)}%{request.site.at_once}"
     if stage == "references" and request.references and not request.n_tasks:
-        return f"{_ranges(request.references)}%{request.site.at_once}"
+        return f"{_ranges(request.references, request.first)}%{request.site.at_once}"
     if request.n_tasks:
         return f"0-{request.n_tasks - 1}" + (f"%{request.site.at_once}" if stage in ON_RANKS else "")
     return f"0-{len(request.methods) - 1}" if stage == "attack" and request.methods else None
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as --array takes them: 0-3,7."""
+def _ranges(tasks: Sequence[int], first: int) -> str:
+    """Ascending tasks, of which `first` has the number 0, as --array takes them: 0-3,7."""
+    numbers = [task - first for task in tasks]
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
     ranges = zip(starts, ends, strict=True)
@@ -151,6 +198,8 @@ def _script(request: Request, stage: str) -> list[str]:
     words = [*request.exports, *request.site.setup_words(), *own]
     if stage == "attack" and not request.n_tasks:
         words += [f"method={name}" for name in request.methods]
+    if stage in ("shadows", "references") and request.first:
+        words.append(f"first={request.first}")
     if stage in ON_RANKS and request.prepared:
         words.append(f"prepared={request.prepared}")
     script = str(shipped("slurm") / f"{stage}.sbatch")
@@ -164,9 +213,10 @@ def _is_for(stage: str, word: str) -> bool:
 
 
 def shell_lines(steps: Sequence[Step]) -> list[str]:
-    """The commands as lines for a shell, which puts each job's id into a variable of the stage's name."""
-    ids = {step.stage: f"${step.stage}" for step in steps}
-    return [f"{step.stage}=$({' '.join(map(_quote, step.command(ids)))})" for step in steps]
+    """The commands as lines for a shell, which puts each job's id into a variable of the step's name: attack_2."""
+    variables = {step.name: step.name.replace(" ", "_") for step in steps}
+    ids = {name: f"${variable}" for name, variable in variables.items()}
+    return [f"{variables[step.name]}=$({' '.join(map(_quote, step.command(ids)))})" for step in steps]
 
 
 def _quote(word: str) -> str:

@@ -28,7 +28,7 @@ WAITING = frozenset(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPEC
 TIMEOUT_S = 60
 TIMED_OUT = -999  # in the place of an exit code
 LOOKS_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)  # pauses before looking for a job whose sbatch did not answer
-MARK = re.compile(r"audit-[0-9a-f]{12}-[0-9a-f]{8}-[a-z]+")
+MARK = re.compile(r"audit-[0-9a-f]{12}-[0-9a-f]{8}-[a-z]+[0-9]*")
 PARSABLE = re.compile(r"\d+(;[\w.-]+)?")  # what --parsable prints, among what a site's wrapper does
 
 
@@ -178,13 +178,13 @@ def marked_jobs(cluster: str = "") -> list[MarkedJob]:
 
 
 def largest_array() -> int | None:
-    """How many tasks an array may have; None where Slurm does not say."""
+    """The first index that is too high for a task of an array; None where Slurm does not say."""
     try:
         done = _answer(["scontrol", "show", "config"])
     except ConnectionError:
         return None
     match = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
-    return int(match[1]) if match and int(match[1]) else None  # the first index that is too high
+    return int(match[1]) if match and int(match[1]) else None
 
 
 def scancel(job_ids: Iterable[str]) -> None:

@@ -25,10 +25,10 @@ from mia_batch.rundir.jobs import latest_jobs, record
 from mia_batch.rundir.manifest import Manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.reference_files import reference_digests
-from mia_batch.rundir.state import ON_RANKS, left_to_do, read_rows, read_state
+from mia_batch.rundir.state import ON_RANKS, SHADOWS, left_to_do, read_rows, read_state
 from mia_batch.scheduler import slurm as scheduler
 from mia_batch.scheduler.queue import cancel_marked, refuse_active, states_now
-from mia_batch.scheduler.sbatch_commands import FOR_ALL, Request, Step, plan_chain
+from mia_batch.scheduler.sbatch_commands import FOR_ALL, Request, Step, part_name, plan_chain, stage_of
 from mia_batch.scheduler.site import STAGES, Site
 from mia_batch.scheduler.variables import exported
 from mia_batch.settings.loading import named_in, with_checkpoint
@@ -43,7 +43,7 @@ from mia_batch.stages.estimates import (
 )
 from mia_batch.stages.import_outputs import check_samples, open_outputs
 from mia_batch.stages.plan import Plan, make_plan, planned_manifest
-from mia_batch.stages.references import missing_outputs
+from mia_batch.stages.references import make_missing_store, missing_outputs
 from mia_batch.stages.shadows import Models, models_of_audit
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Submission:
-    """What was queued: the steps, their jobs' ids by stage (none after a dry run), and what each job will take."""
+    """What was queued: the steps, their jobs' ids by name (none after a dry run), and what each job will take."""
 
     steps: Sequence[Step]
     job_ids: Mapping[str, str] = field(default_factory=dict)
@@ -69,8 +69,13 @@ class Submission:
 
 
 @contextmanager
-def queued(steps: Sequence[Step], mark: str) -> Iterator[dict[str, str]]:
-    """Submit all jobs or none, and yield their ids by stage; if the block fails, all jobs of `mark` are cancelled.
+def queued(steps: Sequence[Step], mark: str, before: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
+    """Submit all jobs or none, and yield their ids by name; if the block fails, all jobs of `mark` are cancelled.
+
+    Args:
+        steps: to be queued.
+        mark: of their submission.
+        before: jobs that they may wait for, which are queued already.
 
     Raises:
         InputError: Slurm refuses a job; the jobs before it are cancelled.
@@ -78,7 +83,8 @@ def queued(steps: Sequence[Step], mark: str) -> Iterator[dict[str, str]]:
     job_ids: dict[str, str] = {}
     try:
         for step in steps:
-            job_ids[step.stage] = scheduler.sbatch(step.command(job_ids), f"{mark}{step.stage}")
+            command = step.command({**(before or {}), **job_ids})
+            job_ids[step.name] = scheduler.sbatch(command, f"{mark}{step.name.replace(' ', '')}")
         yield job_ids
     except BaseException:
         cancel_marked(mark, job_ids.values())
@@ -111,8 +117,9 @@ def submit_run(
     outputs = missing_outputs(manifest, plan.selection) if plan and config.references else ()
     words = (*words, *_changed(config))
     request = Request(
-        config.path, paths.root, site, words, left.stages, left.attacks, references=outputs, exports=exported(config)
-    )
+        config.path, paths.root, site, words, left.stages, left.attacks, references=outputs, exports=exported(config),
+        array_size=scheduler.largest_array() or 0,
+    )  # fmt: skip
     steps = plan_chain(_with_models(request, models))
     runs = [paths, *runs_around(out.parent)]
     if plan:
@@ -122,11 +129,22 @@ def submit_run(
     if dry_run:
         return Submission(steps, estimates=found)
     claim(paths, manifest)
+    if plan:
+        make_missing_store(config, manifest, plan.selection)
     _make_logs(paths, models)
     with queued(steps, scheduler.new_mark(paths.root)) as job_ids:
-        attacks = {f"attack {name}": scheduler.task(job_ids["attack"], task) for task, name in enumerate(left.attacks)}
-        record(paths, {stage: job for stage, job in job_ids.items() if stage != "attack"} | attacks)
+        others = {name: job for name, job in job_ids.items() if stage_of(name) != "attack"}
+        record(paths, others | _attack_jobs(job_ids, left.attacks, request.array_size))
     return Submission(steps, job_ids, found)
+
+
+def _attack_jobs(job_ids: Mapping[str, str], attacks: Sequence[str], size: int) -> dict[str, str]:
+    """The task of each attack, as the stage's arrays have them."""
+    places = {name: divmod(number, size) if size else (0, number) for number, name in enumerate(attacks)}
+    return {
+        f"attack {name}": scheduler.task(job_ids[part_name("attack", part + 1)], task)
+        for name, (part, task) in places.items()
+    }
 
 
 def _with_models(request: Request, models: Models | None) -> Request:
@@ -218,7 +236,8 @@ def name_runs(checkpoints: Sequence[Path], out: Path) -> list[Run]:
 
 
 def submit_runs(
-    config: Config, runs: Sequence[Run], out: Path, site: Site, *, join: bool = False, dry_run: bool = False
+    config: Config, runs: Sequence[Run], out: Path, site: Site, *, join: bool = False, dry_run: bool = False,
+    array_size: int = 0, before: Sequence[Submission] = (),
 ) -> Submission:
     """Queue many audits as one array per stage; a task that fails stops only the later tasks of its own audit.
 
@@ -229,6 +248,8 @@ def submit_runs(
         site: where they run.
         join: whether the audits in `out` are joined by training and step afterwards.
         dry_run: queue nothing.
+        array_size: the first index that is too high for an array's task; 0: none is.
+        before: submissions of other runs, whose trainings of reference models these wait for, too.
 
     Raises:
         InputError: with a line for every run that cannot be queued; then no run is queued.
@@ -244,21 +265,26 @@ def submit_runs(
     prepared = array if set(ON_RANKS) & set(stages) and is_worth_it(config.data) else None
     words = (f"list={array / 'list'}", *_changed(config))
     stages = (("prepare",) if prepared else ()) + stages + (("trajectory",) if join else ())
+    trained_by = tuple(step.name for each in before for step in each.steps if stage_of(step.name) == SHADOWS)
+    stages = tuple(stage for stage in stages if not (trained_by and stage == SHADOWS))
     request = Request(
-        config.path, out, site, words, stages, n_tasks=len(runs), prepared=prepared, exports=exported(config)
-    )
+        config.path, out, site, words, stages, n_tasks=len(runs), prepared=prepared, exports=exported(config),
+        array_size=array_size, queued=trained_by,
+    )  # fmt: skip
     steps, first = plan_chain(_with_models(request, models)), with_checkpoint(config, runs[0].checkpoint)
     found = _estimates(first, plan, site, stages, runs_around(out), models=models, alone=False)
     if dry_run:
         return Submission(steps, estimates=found)
     _each(lambda run: claim(run.paths, manifests[run]), runs)
+    any(make_missing_store(config, manifests[run], plan.selection) for run in runs)  # one for all
     remove_old_data(out)
     _write_list(array / "list", runs)
     _make_logs(RunPaths(out), models)
-    with queued(steps, scheduler.new_mark(array)) as job_ids:
+    trainings = {name: each.job_ids[name] for each in before for name in trained_by if name in each.job_ids}
+    with queued(steps, scheduler.new_mark(array), trainings) as job_ids:
         record(RunPaths(array), job_ids)
         for task, run in enumerate(runs):
-            record(run.paths, _jobs_of_task(job_ids, task, config))
+            record(run.paths, _jobs_of_task({**trainings, **job_ids}, task, config))
     return Submission(steps, job_ids, found)
 
 
@@ -278,8 +304,8 @@ def _each(work: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
 
 def _jobs_of_task(job_ids: Mapping[str, str], task: int, config: Config) -> dict[str, str]:
     """The jobs of one run of an array, by what they do; one task does all attacks of the run."""
-    own = {stage: job for stage, job in job_ids.items() if stage != "trajectory"}  # which is of no single run
-    jobs = {stage: job if stage in FOR_ALL else scheduler.task(job, task) for stage, job in own.items()}
+    own = {name: job for name, job in job_ids.items() if name != "trajectory"}  # which is of no single run
+    jobs = {name: job if stage_of(name) in FOR_ALL else scheduler.task(job, task) for name, job in own.items()}
     attack = jobs.pop("attack", None)  # none where only reduce was left to do
     attacks = (*(method.method for method in config.attack.methods), BLIND)
     return jobs | ({f"attack {name}": attack for name in attacks} if attack else {})

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mia_batch.errors import InputError, did_you_mean
-from mia_batch.files import open_bytes, read_text
+from mia_batch.files import no_folder, open_bytes, read_text
 from mia_batch.settings.changes import BLOCKS, OPTION, Change, make_changes, read_changes
 from mia_batch.settings.outputs import OWN, NoModel, OutputColumns, OutputsConfig
 from mia_batch.settings.schema import (
@@ -241,6 +241,7 @@ def _keys_at(section: type[Section], location: Sequence[Any]) -> Collection[str]
 def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) -> list[str]:
     """One line for each file that a later stage would miss."""
     wanted: list[tuple[str, Path]] = []
+    others: list[str] = []
     if "model" in parts and not isinstance(parts["model"], NoModel):
         model: ModelConfig = parts["model"]
         wanted += model.files().items()
@@ -248,6 +249,11 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
     if "references" in parts and "checkpoint" in need:
         references: ReferencesConfig = parts["references"]
         wanted += references.files().items()
+        folders = {key: getattr(references, key) for key in ("shadows", "store")}
+        others = [
+            f"{path}: references.{key}: must be a directory, got {got}"
+            for key, folder in folders.items() if folder and (got := no_folder(folder))
+        ]
     if "data" in parts:
         factories = {"data.source": parts["data"].source, "data.preprocess": parts["data"].preprocess}
         wanted += [(field, file) for field, name in factories.items() if (file := factory_file(name))]
@@ -262,7 +268,7 @@ def _missing_files(path: Path, parts: Mapping[str, Any], need: Collection[str]) 
         state = _unreadable(folder)
         if state not in (None, "is a folder"):
             problems.append(f"{path}: data.path: must exist and be readable, got {folder}, which {state}")
-    return problems
+    return problems + others
 
 
 def _data_files(data: DataConfig, need: Collection[str]) -> dict[str, Path]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Collection
 from pathlib import Path
 
-from mia_batch.errors import InputError, one_line
+from mia_batch.errors import InputError
+from mia_batch.files import no_folder
 from mia_batch.process.command_line import Parser
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import load_config
@@ -69,14 +69,15 @@ def load_run(args: argparse.Namespace, *, need: Collection[str] = ()) -> tuple[C
 
 
 def named_folder(option: str, name: str) -> Path:
-    """The folder, absolute.
+    """The folder, absolute, which may not be there yet.
 
     Raises:
-        InputError: no name, as of an unset variable in quotes; it would mean the current folder.
+        InputError: no name, as of an unset variable in quotes; it would mean the current folder. Or of what is none.
     """
     if not name:
         raise InputError(f"{option}: must name a directory, got ''")
-    return Path(name).absolute()
+    refuse_no_folder(option, folder := Path(name).absolute())
+    return folder
 
 
 def refuse_no_folder(option: str, path: Path) -> None:
@@ -85,13 +86,5 @@ def refuse_no_folder(option: str, path: Path) -> None:
     Raises:
         InputError: it can be no directory.
     """
-    for each in (path, *path.parents):
-        try:
-            if each.is_dir():
-                return
-            there = os.path.lexists(each)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{option}: must be a directory, got {path}: {one_line(error)}") from error
-        if there:
-            through = "" if each == path else f", but {each} is none"
-            raise InputError(f"{option}: must be a directory, got {path}{through}")
+    if got := no_folder(path):
+        raise InputError(f"{option}: must be a directory, got {got}")

@@ -90,6 +90,8 @@ def make_samples(
     if (features := columns.get("features")) is not None:
         columns["features"] = rows = np.asarray(features, dtype=np.float64)
         check_arrays(rows, labels)
+    if "reference_in" in columns:  # else nothing looks at it
+        columns["group"] = group
     return Samples(labels, splits_of(attack, labels, group, left_out), **columns)
 
 
@@ -179,7 +181,9 @@ def _result(
 def _doubt_of(samples: Samples) -> str:
     """What references say against what they are stated to be trained on."""
     _, others, inside = (samples.columns.get(name) for name in REFERENCE_COLUMNS)
-    return "" if others is None or inside is None else inclusion_doubt(others, inside)
+    if others is None or inside is None:
+        return ""
+    return inclusion_doubt(others, inside, group=samples.columns.get("group"))
 
 
 def _times(done: Done, begun: float) -> dict[str, Any]:

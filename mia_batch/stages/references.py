@@ -146,6 +146,19 @@ def missing_outputs(manifest: Manifest, selection: Selection) -> tuple[int, ...]
     return tuple(i for i, field in fields if field not in found or not found[field].outputs.exists())
 
 
+def make_missing_store(config: Config, manifest: Manifest, selection: Selection) -> tuple[int, ...]:
+    """`missing_outputs`, whose store is made before any stage has begun; one that lacks nothing may only be read.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    missing = missing_outputs(manifest, selection) if config.references else ()
+    if config.references and missing:
+        with named_in(config.path):
+            make_store(config.references.store, config.references.group)
+    return missing
+
+
 def _one_of(references: list[Reference], number: int) -> list[Reference]:
     if not 0 <= number < len(references):
         raise InputError(f"--only: must be in 0..{len(references) - 1}, the references, got {number}")

@@ -209,6 +209,24 @@ def test_what_references_know_of_their_own_training_shows_inclusion_that_is_not_
     assert inclusion_doubt(phi, rng.permutation(inside)).startswith(told)
 
 
+@pytest.mark.parametrize("size", [1, 6, 30])
+@pytest.mark.parametrize("alike", [0.0, 0.9])
+def test_samples_of_a_group_neither_bear_inclusion_out_by_chance_nor_hide_that_references_do(
+    size: int, alike: float
+) -> None:
+    """Groups are drawn whole. Alike: their part of the variance that a group's answers share."""
+    n, k, alpha, n_runs = 1500, 2, 0.1, 60
+    rng, group = np.random.default_rng(size), np.arange(n) // size
+    passed = dict.fromkeys((0.0, 0.8), 0)
+    for shift in [*passed] * n_runs:
+        inside = rng.integers(2, size=(n // size, k))[group].astype(np.int8)
+        shared = rng.normal(size=(n // size, k))[group]
+        phi = rng.normal(size=(n, k)) * (1 - alike) ** 0.5 + shared * alike**0.5 + shift * inside
+        passed[shift] += inclusion_doubt(phi[:, np.newaxis, :], inside, group=group, alpha=alpha) == ""
+    assert passed[0.0] / n_runs <= alpha + 4 * (alpha * (1 - alpha) / n_runs) ** 0.5
+    assert passed[0.8] / n_runs >= (0.8 if size < 30 or alike == 0 else 0.5)
+
+
 def test_columns_in_another_order_than_the_references_are_found() -> None:
     rng = np.random.default_rng(0)
     inside = independent_halves(2000, 4, rng)

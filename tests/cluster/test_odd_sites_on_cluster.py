@@ -16,7 +16,7 @@ from odd_sites import odd_site
 
 from mia_batch.commands import submit
 from mia_batch.errors import InputError
-from mia_batch.rundir.jobs import latest_jobs
+from mia_batch.rundir.jobs import latest_jobs, stage_jobs
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler import queue, slurm
 
@@ -134,6 +134,30 @@ def test_arrays_are_split_where_the_site_has_small_ones(
         queue_audit("--out", runs, "--checkpoints", *checkpoints[:3])
     assert len(raised.value.problems) >= 1
     assert len(in_queue(cluster)) == 8
+
+
+def test_arrays_of_models_and_of_their_outputs_are_split_too(
+    cluster: MiniCluster, tmp_path: Path, at_site: Callable[..., None], queue_audit: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at_site(["arrays"])
+    out = tmp_path / "run"
+    assert queue_audit("--out", out, "--shadows", "4", "--json") == 0
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    assert {"shadows", "shadows 2", "references", "references 2"} <= set(jobs)
+    assert sorted(in_queue(cluster)) == sorted(map(str, jobs.values()))
+    waits = cluster.run("/usr/bin/squeue", "--noheader", f"--jobs={jobs['attack']}", "--format=%E").stdout
+    assert f"afterok:{jobs['references']}" in waits
+    assert f"afterok:{jobs['references 2']}" in waits
+    with pytest.raises(InputError, match=r"must have no jobs in the queue"):
+        queue_audit("--out", out, "--shadows", "4")
+    slurm.scancel([str(jobs["shadows 2"])])  # and with it all that waits for it
+    (stages,) = queue.statuses([RunPaths(out)])
+    shown = {stage.stage: stage for stage in stages}
+    assert shown["shadows"].state == "queued"
+    assert f"{jobs['shadows 2']} CANCELLED" in shown["shadows"].job
+    slurm.scancel(job for own in stage_jobs(RunPaths(out)).values() for job in own)
+    assert in_queue(cluster) == []
 
 
 def test_an_audit_goes_through_where_no_environment_is_passed_on(

@@ -21,9 +21,11 @@ from running import REPO, one_line, run_job
 
 from mia_batch.attacks.base import INCLUSION_DOUBT
 from mia_batch.attacks.registry import ATTACKS
+from mia_batch.files import sha256
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.features import read_features
+from mia_batch.rundir.manifest import read_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.reference_store import files_in
 from mia_batch.rundir.results import read_attack
@@ -32,6 +34,7 @@ from mia_batch.settings.loading import load_config
 from mia_batch.signals import phi
 from mia_batch.stages.attack import attack
 from mia_batch.stages.plan import make_manifest
+from mia_batch.stages.reduce import summarise
 from mia_batch.stages.reference_columns import reference_columns
 
 Write = Callable[..., Path]
@@ -163,11 +166,18 @@ def test_an_attack_gets_them_in_the_order_of_its_audit_and_other_attacks_are_not
     assert stages["references"] == stages["attack difference"] == "done"
     assert left_to_do(read_state(run)).stages == ("reduce",)
 
-    run.attack("difference").unlink()
     with np.load(tmp_path / "in.npz") as file:
         np.savez(tmp_path / "in.npz", **dict(file) | {"included": ~file["included"]})
-    with pytest.raises(ValueError, match=r"in\.npz: references\.inclusion: must be as it was when the stage"):
-        attack(load_config(plain), run, None, StopRequest())
+    with pytest.raises(ValueError, match=r"difference\.h5: must come from .*, got a result of another run"):
+        summarise(load_config(plain), run)  # stages alone decide as `run` does
+    assert attack(load_config(plain), run, None, StopRequest()) == OK
+    again = read_attack(run.attack("difference"))
+    assert again.provenance["identity"] != result.provenance["identity"]
+    assert run.attack("threshold_loss").stat().st_mtime_ns == before
+    manifest = read_manifest(run)
+    assert manifest is not None
+    assert manifest.digests["references.inclusion"] == sha256(tmp_path / "in.npz")
+    summarise(load_config(plain), run)
 
 
 def start(config: Path, out: Path, ranks: int) -> subprocess.Popen[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import struct
 from pathlib import Path
 
 import h5py
@@ -132,6 +134,7 @@ def test_a_mark_without_its_row_is_no_row(tmp_path: Path) -> None:
         (lambda f: f.pop("check"), "check: must be there, got none"),
         (lambda f: f["member"].__setitem__(2, 7), "member: must be 0 or 1, got 7 in row 2"),
         (lambda f: f["label"].__setitem__(1, -1), "label: must be 0 or 1 .* got -1 in row 1"),
+        (lambda f: f.attrs.__setitem__("more", ["{}"] * 9), r"attribute more: must be one value of JSON text, got .*9"),
     ],
 )  # fmt: skip
 def test_the_form_is_checked_whoever_has_sealed_it(run: RunPaths, damage: object, rule: str) -> None:
@@ -139,6 +142,38 @@ def test_the_form_is_checked_whoever_has_sealed_it(run: RunPaths, damage: object
     with pytest.raises(InputError, match=rule) as caught:
         read_features(run.features)
     assert len(caught.value.problems) == 1
+
+
+def share_text(path: Path, texts: list[str]) -> None:
+    """Let the file have the longest of these texts alone, and all the others be that one."""
+    data = bytearray(path.read_bytes())
+    places = [data.index(struct.pack("<I", len(text))) for text in sorted(texts, key=len)]
+    for place in places[:-1]:
+        data[place : place + 16] = data[places[-1] : places[-1] + 16]
+    path.write_bytes(data)
+    change_and_seal(path, lambda _: None)
+
+
+@pytest.mark.parametrize("of_attributes", [False, True])
+def test_a_text_that_is_there_once_for_many_values_is_refused(run: RunPaths, of_attributes: bool) -> None:
+    """Each value is a copy of it once it is read: a file of some MB takes the memory of a machine."""
+    file, texts = run.attack("lr"), [json.dumps("x" * n) for n in (50_021, 70_001, 70_003, 70_005, 2_000_007)]
+
+    def more(own: h5py.File) -> None:
+        if of_attributes:
+            for n, text in enumerate(texts):
+                own.attrs[f"a{n}"] = text
+        else:
+            own["cv_results"].clear()
+            own["cv_results"].create_dataset("params", data=texts, dtype=h5py.string_dtype())
+
+    change_and_seal(file, more)
+    assert read_attack(file).method == "lr"
+    share_text(file, texts)
+    rule = "must have each text in the file for itself, got [0-9]+ bytes"
+    with pytest.raises(InputError, match=rule):
+        read_attack(file)
+    assert [each.state for each in read_state(run) if each.stage == "attack lr"] == ["damaged"]
 
 
 def test_a_file_of_before_is_read_and_the_log_says_so_once(run: RunPaths, caplog: pytest.LogCaptureFixture) -> None:

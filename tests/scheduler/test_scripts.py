@@ -112,7 +112,10 @@ def test_a_script_refuses_what_it_does_not_know(tmp_path: Path, stage: str) -> N
 
 
 def test_a_word_needs_its_sign_and_its_stage(tmp_path: Path) -> None:
-    for stage, word in (("extract", "module"), ("extract", "method=lr"), ("attack", "prepared=p"), ("reduce", "=x")):
+    for stage, word in (
+        ("extract", "module"), ("extract", "method=lr"), ("attack", "prepared=p"), ("reduce", "=x"),
+        ("attack", "first=1"), ("shadows", "first=-1"), ("references", "first=x[1]"),
+    ):  # fmt: skip
         done = run_script(tmp_path, stage, "c", "d", word, *SHOW)
         assert (done.returncode, done.stderr) == (2, f"{stage}.sbatch: no such word: {word}\n")
     assert not list(tmp_path.iterdir())
@@ -122,6 +125,10 @@ def test_a_task_of_an_array_does_its_own_reference(tmp_path: Path) -> None:
     log = tmp_path / "d/logs/references-1_4.log"
     assert run_script(tmp_path, "references", "c", "d", *SHOW, SLURM_ARRAY_TASK_ID="4").returncode == 0
     assert "<--only>\n<4>" in log.read_text()
+    assert run_script(tmp_path, "references", "c", "p", "first=8", *SHOW, SLURM_ARRAY_TASK_ID="4").returncode == 0
+    assert "<--only>\n<12>" in (tmp_path / "p/logs/references-1_4.log").read_text()
+    run_script(tmp_path, "shadows", "c", "q", "first=8", *SHOW, SLURM_ARRAY_TASK_ID="1")
+    assert "<--only>\n<9>" in (tmp_path / "q/logs/shadows-1_1.log").read_text()
     (tmp_path / "list").write_text("w\0d\0" * 5)
     assert run_script(tmp_path, "references", "c", "o", "list=list", *SHOW, SLURM_ARRAY_TASK_ID="4").returncode == 0
     assert "--only" not in log.read_text().split("<--checkpoint>")[1]

@@ -20,13 +20,13 @@ from mia_batch.commands import submit
 from mia_batch.errors import InputError
 from mia_batch.files import shipped
 from mia_batch.rundir.features import features_samples
-from mia_batch.rundir.jobs import latest_jobs, record, submissions
+from mia_batch.rundir.jobs import latest_jobs, record, stage_jobs, submissions
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.rundir.reference_store import reference_paths
 from mia_batch.rundir.shadows import ShadowPaths
 from mia_batch.rundir.state import read_state
-from mia_batch.scheduler import slurm, submission
+from mia_batch.scheduler import queue, slurm, submission
 from mia_batch.scheduler.sbatch_commands import Request, plan_chain, shell_lines
 from mia_batch.scheduler.site import Site, find_site, load_site
 from mia_batch.scheduler.submission import find_checkpoints, name_runs
@@ -139,6 +139,37 @@ def test_reference_models_are_trained_a_task_for_each_and_only_references_wait_f
     assert "prepared=/p" in many[-1].script
 
 
+def test_tasks_above_the_largest_array_are_several_jobs_and_all_are_waited_for() -> None:
+    request = Request(
+        Path("/c.yaml"), Path("/r"), Site(at_once=3), stages=("extract", "shadows", "references", "attack", "reduce"),
+        methods=("lr", "rf", "blind"), references=(0, 1, 2, 3, 4), models=(0, 1, 3, 6), shadows=Path("/r/shadows"),
+        array_size=2,
+    )  # fmt: skip
+    steps = {step.name: step for step in plan_chain(request)}
+    arrays = {name: option for name, step in steps.items() for option in step.options if option.startswith("--array")}
+    assert arrays == {
+        "shadows": "--array=0-1%1", "shadows 2": "--array=1%1", "shadows 3": "--array=0%1",
+        "references": "--array=0-1%1", "references 2": "--array=0-1%1", "references 3": "--array=0%1",
+        "attack": "--array=0-1", "attack 2": "--array=0-0",
+    }  # fmt: skip
+    words = {name: [word for word in step.script if word.startswith("first=")] for name, step in steps.items()}
+    assert (words["shadows"], words["shadows 2"], words["shadows 3"]) == ([], ["first=2"], ["first=6"])
+    assert (words["references 2"], words["references 3"], words["attack 2"]) == (["first=2"], ["first=4"], [])
+    assert "method=blind" in steps["attack 2"].script
+    assert not {"method=lr", "method=rf"} & set(steps["attack 2"].script)
+    trained = [("afterok", name) for name in ("shadows", "shadows 2", "shadows 3")]
+    for name in ("references", "references 2", "references 3"):
+        assert list(steps[name].after) == [*trained, ("afterok", "extract")]
+    parts = tuple(("afterok", name) for name in ("references", "references 2", "references 3"))
+    assert (steps["attack"].after, steps["attack 2"].after) == (parts, parts)
+    assert steps["reduce"].after == (("afterok", "attack"), ("afterok", "attack 2"))
+    last = shell_lines(list(steps.values()))[-1]
+    assert last.startswith("reduce=$(")
+    assert "--dependency=afterok:$attack,afterok:$attack_2 " in last
+    whole = plan_chain(replace(request, array_size=7))
+    assert [step.name for step in whole] == list(request.stages)
+
+
 def test_a_finished_stage_is_waited_for_by_nobody() -> None:
     request = Request(Path("/c.yaml"), Path("/r"), Site(), stages=("attack", "reduce"), methods=("lr",))
     attack, reduce = plan_chain(request)
@@ -152,7 +183,7 @@ def test_a_dry_run_is_shell_that_passes_any_path_unchanged(name: str) -> None:
     for line, step in zip(shell_lines(plan_chain(request)), plan_chain(request), strict=True):
         stage, _, rest = line.partition("=$(")
         command = step.command({other: f"${other}" for other in ("extract", "attack", "reduce")})
-        assert (stage, shlex.split(rest.removesuffix(")"))) == (step.stage, command)
+        assert (stage, shlex.split(rest.removesuffix(")"))) == (step.name, command)
 
 
 @pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
@@ -245,6 +276,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What was told to sbatch and scancel, a line for each call; the jobs' ids are 1, 2, ..."""
     programs, said = tmp_path / "bin", tmp_path / "calls"
     programs.mkdir()
+    (programs / "scontrol").write_text("#!/bin/sh\necho MaxArraySize = ${LARGEST:-0}\n")
+    (programs / "scontrol").chmod(0o755)
     for name in ("sbatch", "scancel"):
         (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >>"{said}"\nwc -l <"{said}"\n')
         (programs / name).chmod(0o755)
@@ -482,6 +515,66 @@ def test_what_is_done_of_a_chain_is_not_queued_again_and_a_model_that_is_another
     ShadowPaths(out / "shadows").checkpoint(1).write_bytes(one_entry(b"new!"))
     assert submit_one(config, out, "--shadows", "2", "--json") == 0
     assert "references" in json.loads(capsys.readouterr().out)["jobs"]
+
+
+def test_a_chain_above_the_largest_array_is_queued_whole_and_every_part_of_it_is_known(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LARGEST", "2")
+    (tmp_path / "net.ckpt").write_bytes(one_entry(b"w"))
+    out, config = tmp_path / "run", write_config({"attack.methods": [{"method": "lr"}, {"method": "lira_fixed"}]})
+    assert submit_one(config, out, "--shadows", "4", "--json") == 0
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    names = ["extract", "shadows", "shadows 2", "references", "references 2", "attack", "attack 2", "reduce"]
+    assert jobs == {name: number for number, name in enumerate(names, start=1)}
+    commands = [line.split() for line in calls.read_text().splitlines()]
+    assert [word for word in commands[4] if word in ("first=2", "--dependency=afterok:2,afterok:3,afterok:1")] == [
+        "--dependency=afterok:2,afterok:3,afterok:1", "first=2",
+    ]  # fmt: skip
+    marks = [next(word for word in each if word.startswith("--comment=")) for each in commands]
+    assert len(set(marks)) == len(names)
+    assert all(slurm.MARK.fullmatch(mark.removeprefix("--comment=")) for mark in marks)
+    assert latest_jobs(RunPaths(out)) == {
+        "extract": "1", "shadows": "2", "shadows 2": "3", "references": "4", "references 2": "5", "attack lr": "6_0",
+        "attack lira_fixed": "6_1", "attack blind": "7_0", "reduce": "8",
+    }  # fmt: skip
+
+    said = dict.fromkeys(map(str, range(1, 9)), "COMPLETED") | {"3": "PENDING"}
+    monkeypatch.setattr(slurm, "job_states", lambda jobs: {job: said[job.partition("_")[0]] for job in jobs})
+    (stages,) = queue.statuses([RunPaths(out)])
+    shown = {stage.stage: (stage.state, stage.job) for stage in stages}
+    assert shown["shadows"] == ("queued", "3 PENDING, 2 COMPLETED")
+    with pytest.raises(InputError, match="must have no jobs in the queue, got 3 PENDING"):
+        submit_one(config, out, "--shadows", "4")
+    said["3"] = "FAILED"
+    assert {stage.stage: stage for stage in queue.statuses([RunPaths(out)])[0]}["shadows"].state == "failed"
+    monkeypatch.delenv("LARGEST")  # a later submission, whose parts are others
+    assert submit_one(config, out, "--shadows", "4") == 0
+    assert stage_jobs(RunPaths(out))["shadows"] == ["10"]
+
+
+def test_models_of_several_arrays_of_checkpoints_are_trained_once(
+    tmp_path: Path, write_config: WriteConfig, calls: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LARGEST", "2")
+    config = write_config()
+    for number in range(3):
+        (tmp_path / f"net{number}.ckpt").write_bytes(one_entry(b"%d" % number))
+    (tmp_path / "net.ckpt").unlink()
+    out = tmp_path / "runs"
+    words = ("--shadows", "2")
+    assert submit_all(config, out, *words, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("shadows") for line in lines) == 1
+    assert sum("--dependency=afterok:$shadows,aftercorr:$extract" in line for line in lines) == 2
+    assert submit_all(config, out, *words, "--json") == 0
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    assert [name for name in jobs if name.startswith("shadows")] == ["shadows"]
+    assert {latest_jobs(run)["shadows"] for run in runs_in(out)} == {str(jobs["shadows"])}
+    second = calls.read_text().splitlines()[jobs["references 2"] - 1]
+    assert f"--dependency=afterok:{jobs['shadows']},aftercorr:{jobs['extract 2']}" in second
 
 
 @pytest.mark.parametrize(("count", "got"), [("3", "3"), ("0", "0")])

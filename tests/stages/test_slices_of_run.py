@@ -15,6 +15,7 @@ from rundirs import finish
 from mia_batch.attacks.base import AttackResult, not_evaluable
 from mia_batch.data.slices import slice_columns
 from mia_batch.errors import InputError
+from mia_batch.files import sha256
 from mia_batch.metrics.registry import METRICS, evaluate
 from mia_batch.process.exit_codes import run_main
 from mia_batch.report.summary import SlicesSummary, json_schema, plain
@@ -23,6 +24,7 @@ from mia_batch.rundir.claim import claim
 from mia_batch.rundir.features import SPLIT, Features
 from mia_batch.rundir.identity import attack_identity, differences, features_digest, verdict_identity
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.rundir.state import reduce_status
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import ReportConfig
 from mia_batch.stages.arguments import add_verdict_arguments, stage_parser
@@ -263,6 +265,24 @@ def test_the_reducer_writes_and_prints_them(
     assert [line for line in lines if line.endswith(",class=0")] == lines[-2 * len(METRICS) :]  # of 2 attacks
     assert lines[1].endswith(",")
     assert "slices" in json_schema()["properties"]
+
+
+def test_the_reducer_alone_notes_which_files_of_slices_it_has_read(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "s.txt").write_text("1\n2\n")
+    methods = [{"method": "lr", "params": {"C": [1.0]}}]
+    config = write_config({"attack.methods": methods, "report.slices": {"young": {"train": "s.txt"}}})
+    paths = RunPaths(tmp_path / "out")
+    finish(paths, claim(paths, make_manifest(load_config(config))))
+    parser = stage_parser("reduce", "")
+    add_verdict_arguments(parser)
+    for text in ("1\n2\n", "1\n3\n4\n"):
+        (tmp_path / "s.txt").write_text(text)
+        run_main(lambda: reduce(parser.parse_args([str(config), "--out", str(paths.root)])))
+        digests = json.loads(paths.summary_json.read_text())["provenance"]["digests"]
+        assert digests["report.slices.young.train"] == sha256(tmp_path / "s.txt")
+        assert reduce_status(paths, make_manifest(load_config(config))).state == "done"
 
 
 def test_what_is_printed() -> None:
