@@ -38,7 +38,7 @@ class InUseError(InputError):
 def one_line(error: BaseException) -> str:
     """The exception's type and the first line of its message that says something: MindSpore's may begin with a rule.
 
-    What a file holds is no part of it, as far as it has the form of bytes: zipfile would quote members and who they are.
+    A file's bytes are no part of it: zipfile quotes a damaged member, and what it says of samples.
     """
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     if not lines:

@@ -61,7 +61,7 @@ def test_steps_in_order_with_verdicts_and_the_first_leak(tmp_path: Path, capsys:
         "the last that found none; 1 between them cannot say." in lines  # fmt: skip
     assert "LT-IQR ranks training records by exposure; it is not a membership test." in lines
     exposed = next(line for line in lines if line.startswith("Largest LT-IQR"))  # no index: a log has this text
-    assert re.fullmatch(r"Largest LT-IQR .* step: (\d\.\d{4}(, )?){5}\. The JSON and the CSV name the records\.", exposed)
+    assert re.fullmatch(r".* last step: (\d\.\d{4}(, )?){5}\. The JSON and the CSV name the records\.", exposed)
     assert lines[-1] == "Update attack: not run, because no sample arrived in between."
     found = read_object(capsys, tmp_path)
     assert found["first_leak"] == {
