@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable
 
 CLOSE = 0.7  # of difflib's ratio, where 1 is equal: `statsu` has 0.83 to `status`, `TPU` 0.67 to `GPU`
 Problem = tuple[str, str]  # a key of a section, and its rule: "params.C", "must be at least 0, got -1"
+SAID_LENGTH = 300  # characters of what a library says
+LONG_BYTES = re.compile(r"""\bb(['"])(?:\\.|(?!\1).){40,}(?:\1|$)""")  # a literal of a file's bytes in a message
 ABBREVIATED = 3  # characters that a name's beginning must have to stand for it
 
 
@@ -33,9 +36,15 @@ class InUseError(InputError):
 
 
 def one_line(error: BaseException) -> str:
-    """The exception's type and the first line of its message that says something: MindSpore's may begin with a rule."""
+    """The exception's type and the first line of its message that says something: MindSpore's may begin with a rule.
+
+    A file's bytes are no part of it: zipfile quotes a damaged member, and what it says of samples.
+    """
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    said = LONG_BYTES.sub("bytes", lines[0])
+    return f"{type(error).__name__}: {said[:SAID_LENGTH]}{'...' * (len(said) > SAID_LENGTH)}"
 
 
 def repeated(names: Iterable[str]) -> str:

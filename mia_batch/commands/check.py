@@ -176,13 +176,13 @@ def estimated(config: Config, plan: Plan, ranks: int, runs: str | None, n_missin
 def data_lines(data: DataConfig, selection: Selection) -> list[str]:
     """Which inputs of a file of records are on both sides, and declared groups that are."""
     from mia_batch.attacks.grouping import twins  # SciPy takes a second
-    from mia_batch.verdict.duplicates import duplicates_caution, too_many_duplicates
+    from mia_batch.verdict.duplicates import duplicates_caution, named_duplicates, too_many_duplicates
 
     lines, member = [], selection.member
     if data.source in SOURCES:  # reading a user's source takes as long as extract does, which looks then
         twin = twins(contents(selection, open_source(data, open_dataset)), member)
-        found = duplicates_caution(twin, member, selection.split, selection.sample_index)
-        lines.append(found or "no input is on both sides")
+        lines.append(duplicates_caution(twin, member) or "no input is on both sides")
+        lines += [named_duplicates(twin, member, selection.split, selection.sample_index)] if twin.any() else []
         if fault := too_many_duplicates(twin, member, data.max_duplicates):
             lines.append(f"WARNING: this audit will not be evaluable: {fault}")
     if data.group is not None:

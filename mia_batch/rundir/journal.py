@@ -28,7 +28,11 @@ class Journal:
         """
         self.path = path
         self._file = self._open()
-        self._found = self._read(marks)
+        try:
+            self._found = self._read(marks)
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self) -> BinaryIO:
         """The file, locked."""
@@ -40,13 +44,14 @@ class Journal:
             raise not_written(self.path, error) from error
 
     def _read(self, marks: Sequence[str]) -> dict[str, Any]:
-        """The entries before the first torn line; the file is cut there."""
+        """The entries before the first line that is torn, or is a mark again; the file is cut there."""
         self._file.seek(0)
         found: dict[str, Any] = {}
         good = 0
         for number, line in enumerate(_lines(self._file)):
             entry = _entry(line)
-            if entry is None or (number == 0 and mark_of(entry) not in marks):
+            mark = entry and mark_of(entry)
+            if entry is None or (mark is not None if number else mark not in marks):
                 break
             if number:
                 found[entry["key"]] = entry["value"]

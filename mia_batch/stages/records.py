@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.attacks.base import AttackResult
+from mia_batch.attacks.grouping import twins
 from mia_batch.inputs import NO_GROUP
 from mia_batch.metrics.records import Claims, Exposure, claims, fewest_claims, highest_rows, ranks
 from mia_batch.report.records import AttackColumns, write_records
@@ -147,6 +148,8 @@ def _samples(features: Features, rows: Chosen) -> dict[str, NDArray[Any] | None]
         "group": None if group is None or (group == NO_GROUP).all() else _named(features, group, rows),
     }  # fmt: skip
     known |= {} if features.sample_id is None else {"sample_id": features.sample_id[rows]}
+    twin = twins(features.content, features.member)
+    known |= {"twin": twin[rows].astype(np.int8)} if twin.any() else {}
     return known | {"member": features.member[rows]}
 
 

@@ -394,9 +394,7 @@ def _cautions(
         said += [IMPORTED]
     if features.content is None:
         return said if features.imported else [*said, NOT_KNOWN]
-    caution = duplicates_caution(
-        twin, features.member, features.split, features.sample_index, outputs=features.by_outputs
-    )
+    caution = duplicates_caution(twin, features.member, outputs=features.by_outputs)
     return [*said, caution] if caution else said
 
 

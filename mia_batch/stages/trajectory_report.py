@@ -161,10 +161,9 @@ def _exposure_lines(found: Trajectory, exposure: tuple[PerSample, PerSample]) ->
         yield f"LT-IQR and fluctuation: not made, because {exposure[0].reason}."
         return
     most = most_exposed(found, exposure)
-    if most:
-        records = (f"{' '.join(map(str, _named(found.records, row).values()))} ({exposure[0].values[row]:.4f})"
-                   for row in most)  # fmt: skip
-        yield f"Largest LT-IQR among the members of the last step: {', '.join(records)}."
+    if most:  # without their names: a job's log has this text
+        values = ", ".join(f"{exposure[0].values[row]:.4f}" for row in most)
+        yield f"Largest LT-IQR among the members of the last step: {values}. The JSON and the CSV name the records."
     yield NO_TEST
 
 

@@ -15,29 +15,37 @@ IMPORTED = (
 )
 
 
-def duplicates_caution(
-    twin: NDArray[np.bool_], member: NDArray[np.integer], split: NDArray[np.str_], sample_index: NDArray[np.integer],
-    *, outputs: bool = False,
-) -> str:
-    """How many inputs are on both sides and which, "" if none is.
+def duplicates_caution(twin: NDArray[np.bool_], member: NDArray[np.integer], *, outputs: bool = False) -> str:
+    """How many inputs are on both sides, "" if none is. Which they are, no log is told: see `named_duplicates`.
 
     Args:
-        twin: of `attacks.grouping.twins`, (n,), as are the others.
+        twin: of `attacks.grouping.twins`, (n,), as is the other.
         member: 1 member, 0 non-member.
-        split: of each row.
-        sample_index: within its split.
         outputs: equal outputs are all that is known of equal inputs.
     """
     if not twin.any():
         return ""
-    sides = [(np.flatnonzero(twin & (member == side)), word) for side, word in ((1, "members"), (0, "non-members"))]
-    counted = " and ".join(f"{len(rows)} {word}" for rows, word in sides)
-    named = "; ".join(
-        ", ".join(f"{split[row]} sample {sample_index[row]}" for row in rows[:N_NAMED])
-        + (", ..." if len(rows) > N_NAMED else "") for rows, _ in sides
-    )  # fmt: skip
+    sides = ((int((twin & (member == side)).sum()), word) for side, word in ((1, "members"), (0, "non-members")))
+    counted = " and ".join(f"{count} {word}" for count, word in sides)
     what = "outputs and a label that are" if outputs else "an input that is"
-    return f"{counted} have {what} on both sides, and are left out: {named}."
+    return f"{counted} have {what} on both sides, and are left out."
+
+
+def named_duplicates(
+    twin: NDArray[np.bool_], member: NDArray[np.integer], split: NDArray[np.str_], sample_index: NDArray[np.integer]
+) -> str:
+    """The first of each side that have a twin on the other, for whoever is to look at them; there is one.
+
+    Args:
+        twin, member: as of `duplicates_caution`.
+        split: of each row, (n,).
+        sample_index: within its split, (n,).
+    """
+    sides = [np.flatnonzero(twin & (member == side)) for side in (1, 0)]
+    return "; ".join(
+        ", ".join(f"{split[row]} sample {sample_index[row]}" for row in rows[:N_NAMED])
+        + (", ..." if len(rows) > N_NAMED else "") for rows in sides
+    )  # fmt: skip
 
 
 def too_many_duplicates(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -59,6 +60,8 @@ def test_steps_in_order_with_verdicts_and_the_first_leak(tmp_path: Path, capsys:
     assert "First leak found: step 1 10 (run10), balanced accuracy 0.7500 (0.7100 to 0.7900); after step 1 3 (run3), " \
         "the last that found none; 1 between them cannot say." in lines  # fmt: skip
     assert "LT-IQR ranks training records by exposure; it is not a membership test." in lines
+    exposed = next(line for line in lines if line.startswith("Largest LT-IQR"))  # no index: a log has this text
+    assert re.fullmatch(r".* last step: (\d\.\d{4}(, )?){5}\. The JSON and the CSV name the records\.", exposed)
     assert lines[-1] == "Update attack: not run, because no sample arrived in between."
     found = read_object(capsys, tmp_path)
     assert found["first_leak"] == {

@@ -12,6 +12,7 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,15 +23,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from taken import begin_peak, inherited, peak, release_memory
+
 SAME, REFUSED = "same", "refused"  # as it must be: exit code and result of the good file, or one line and exit code 2
 TRACEBACK, HANG, MEMORY, DIFFERENT, CODE = "traceback", "hang", "memory", "accepted-different", "other exit code"
 OUTCOMES = (SAME, REFUSED, TRACEBACK, HANG, MEMORY, DIFFERENT, CODE)
 LINE = "mia-batch: "  # how a problem's line begins
 MORE_MEMORY = 100 << 20  # bytes, than the good file takes
 ADDRESSES = 6 << 30  # bytes of addresses that a case may have
-MORE_SECONDS = 15.0  # of a core, than twice what the good file takes
+MORE_SECONDS = 4.0  # of a core, than twice what the good file takes
 BUSY = 10  # times as long by the clock: other processes run too
 
+Helper = subprocess.Popen[str]  # a process that works for a case beside it
 Fault = Callable[[Path, random.Random], None]  # of a file in its place; may raise NotHereError
 
 
@@ -61,7 +65,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Ended:
-    """How one process ended: exit code (negative: a signal), result, what it said, seconds of a core, memory."""
+    """How one process ended: exit code (negative: a signal), result, what it said, seconds of a core, bytes it took.
+
+    These are beyond what its parent holds, with those of a process that helps it.
+    """
 
     code: int
     result: str
@@ -108,14 +115,22 @@ class Campaign:
         return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]) for row, line in zip(rows, lines, strict=True))
 
 
-def run_forked(work: Callable[[], tuple[int, str]], folder: Path, *, seconds: float) -> Ended:
+def run_forked(
+    work: Callable[[], tuple[int, str]], folder: Path, *, seconds: float, helper: Helper | None = None
+) -> Ended:
     """Do some work in a copy of this process that has loaded all it needs; `folder` takes what it prints."""
     said, result, started = folder / "said", folder / "result", time.monotonic()
+    release_memory()
+    ours, theirs = os.pipe()
+    held = begin_peak(helper.pid) if helper else 0
+    helped = held
     process = os.fork()
     if process == 0:
+        os.write(theirs, str(inherited()).encode())
         _in_child(work, said, result, seconds)
     killed = False
     while True:
+        helped = max(helped, peak(helper.pid) if helper else 0)
         found, status, usage = os.wait4(process, os.WNOHANG)
         if found:
             break
@@ -126,7 +141,11 @@ def run_forked(work: Callable[[], tuple[int, str]], folder: Path, *, seconds: fl
     code = os.waitstatus_to_exitcode(status)
     texts = [path.read_text(encoding="utf-8", errors="replace") if path.exists() else "" for path in (result, said)]
     hung = killed or code == -signal.SIGXCPU
-    return Ended(code, *texts, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10, hung)
+    before = int(os.read(ours, 100))
+    for descriptor in (ours, theirs):
+        os.close(descriptor)
+    memory = (usage.ru_maxrss << 10) - before + helped - held
+    return Ended(code, *texts, usage.ru_utime + usage.ru_stime, memory, hung)
 
 
 def _in_child(work: Callable[[], tuple[int, str]], said: Path, result: Path, seconds: float) -> None:
@@ -169,7 +188,7 @@ def outcome_of(ended: Ended, good: Ended, *, vouched: bool) -> str:
 
 def run_target(
     target: Target, n_cases: int, seed: int, *, kept: Path | None = None,
-    between: Callable[[], object] = lambda: None, more_seconds: float = MORE_SECONDS,
+    between: Callable[[], Helper | None] = lambda: None, more_seconds: float = MORE_SECONDS,
 ) -> Iterator[Case]:
     """Cases of a target, each fault as often as the others.
 
@@ -178,7 +197,7 @@ def run_target(
         n_cases: how many.
         seed: of the campaign; a case's own is in `Case.seed`.
         kept: where the files of bad cases are kept.
-        between: called before each case, in this process.
+        between: called before each case, in this process; starts what helps it, if anything does.
         more_seconds: that a case may take beyond twice the good file's.
     """
     with tempfile.TemporaryDirectory(prefix="faults") as temporary:
@@ -206,7 +225,7 @@ def run_target(
 
 def _case_in(
     target: Target, whole: Path, folder: Path, fault: Fault | None, rng: random.Random, *, seconds: float,
-    between: Callable[[], object],
+    between: Callable[[], Helper | None],
 ) -> Ended | None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(whole, folder)
@@ -215,8 +234,7 @@ def _case_in(
             fault(folder / target.file, rng)
         except NotHereError:
             return None
-    between()
-    return run_forked(lambda: target.run(folder), folder, seconds=seconds)
+    return run_forked(lambda: target.run(folder), folder, seconds=seconds, helper=between())
 
 
 def told(cases: Sequence[Case]) -> str:

@@ -38,6 +38,7 @@ import input_roles
 from input_roles import REFUSED, ROLES, HiddenError, Role, plain
 from mutators import PLACERS, mutated
 from tables import table_of
+from taken import inherited, release_memory
 
 from mia_batch.process.exit_codes import BAD_INPUT, run_main
 
@@ -55,7 +56,7 @@ class Outcome:
     Attributes:
         kind: one of `GOOD`, `OTHER` and `BAD`; "read" before it is compared.
         text: what was said, or read.
-        seconds, memory: that it took; the memory in bytes.
+        seconds, memory: that it took; the memory in bytes, beyond what it had from the process that it came of.
     """
 
     kind: str
@@ -68,12 +69,14 @@ def in_child(role: Role, folder: Path) -> Outcome:
     """Read in a process of its own, which is killed after `CPU_S` or `SECONDS`."""
     ours, theirs = os.pipe()
     started = time.monotonic()
+    release_memory()
     child = os.fork()
     if not child:
         os.close(ours)
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+        before = inherited()
         try:
-            os.write(theirs, pickle.dumps(_read(role, folder)))
+            os.write(theirs, pickle.dumps((*_read(role, folder), before)))
         finally:
             os._exit(0)
     os.close(theirs)
@@ -81,13 +84,13 @@ def in_child(role: Role, folder: Path) -> Outcome:
     if said is None:
         os.kill(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
-    seconds, memory = time.monotonic() - started, usage.ru_maxrss << 10
+    seconds = time.monotonic() - started
     if said is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-        return Outcome("hang", f"killed after {seconds:g} s", seconds, memory)
+        return Outcome("hang", f"killed after {seconds:g} s", seconds)
     if not said:
-        return Outcome("died", f"status {status}", seconds, memory)
-    kind, text = pickle.loads(said)
-    return Outcome(kind, text, usage.ru_utime + usage.ru_stime, memory)
+        return Outcome("died", f"status {status}", seconds)
+    kind, text, before = pickle.loads(said)
+    return Outcome(kind, text, usage.ru_utime + usage.ru_stime, (usage.ru_maxrss << 10) - before)
 
 
 def _until_closed(descriptor: int, deadline: float) -> bytes | None:

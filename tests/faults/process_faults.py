@@ -166,10 +166,18 @@ CLOCK: tuple[Maker, ...] = (clock_jumps,)
 
 
 def _sends(signum: int, rng: random.Random, calm: Calm) -> Callable[[StageProcess], None]:
-    """Sends it once the process has done a part of its work, by its own clock: that of a busy machine says nothing."""
-    share = rng.random()
+    """Sends it once the process has done a part of its work, by its own clock: that of a busy machine says nothing.
+
+    Nobody can take a signal before he listens, a job as little as any program that has just begun: that is waited for.
+    A Ctrl-C comes as early as any other; Python listens to it from the first.
+    """
+    share, heard = rng.random(), signal.SIGUSR1 if signum == signal.SIGINT else signum
 
     def send(process: StageProcess) -> None:
+        while signum != signal.SIGKILL and not process.listens_to(heard):
+            if process.ended():
+                raise AssertionError(f"the stage must listen to {signal.Signals(heard).name}, got {process.wait()}")
+            pause()
         while not process.ended() and process.cpu_seconds() < share * calm.cpu_seconds:
             pause()
         process.send(signum)

@@ -92,6 +92,12 @@ class StageProcess:
         """Whether a signal holds it now."""
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
+    def listens_to(self, signum: int) -> bool:
+        """Whether it has a handler of this signal."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
+        return bool(int(caught, 16) >> (signum - 1) & 1)
+
     def ended(self) -> bool:
         """Whether it has."""
         if self._code is None:

@@ -59,11 +59,34 @@ def writes(deed: str) -> object:
 @pytest.mark.parametrize("deed", sorted(DEEDS))
 def test_every_outcome_is_told_from_the_others(tmp_path: Path, deed: str) -> None:
     target = Target("t", "file", lambda folder: writes("good")(folder / "file", None), command, {"f": writes(deed)})
-    (case,) = run_target(target, 1, 0, kept=tmp_path, more_seconds=2 if deed == "sleep" else 30)
+    (case,) = run_target(target, 1, 0, kept=tmp_path, more_seconds=0.2 if deed == "sleep" else 30)
     assert case.outcome == DEEDS[deed], case
     campaign = Campaign([case])
     assert bool(campaign.bad) == (DEEDS[deed] not in (SAME, REFUSED)) == any(tmp_path.iterdir())
     assert campaign.table().splitlines()[-1].split()[:2] == ["all", "1"]
+
+
+def test_memory_is_that_of_a_helper_too_and_not_what_the_campaign_holds() -> None:
+    """A helper that takes 150 MiB when its file says so, and gives them back."""
+    code = "for line in open(0): print(len(b'x' * (int(line) << 20)), flush=True)"
+    helper = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    held = [b"x" * (200 << 20)]
+
+    def ask(folder: Path) -> tuple[int, str]:
+        assert helper.stdin is not None
+        assert helper.stdout is not None
+        helper.stdin.write((folder / "file").read_text() + "\n")
+        helper.stdin.flush()
+        helper.stdout.readline()
+        held.clear()
+        return 0, ""
+
+    faults = {f"{size}": writes(f"{size}") for size in (1, 150)}
+    target = Target("t", "file", lambda folder: writes("1")(folder / "file", None), ask, faults)  # type: ignore[operator]
+    with helper:
+        cases = list(run_target(target, 2, 0, between=lambda: helper))
+        helper.terminate()
+    assert {case.fault: case.outcome for case in cases} == {"1": SAME, "150": MEMORY}
 
 
 def test_values_that_nothing_vouches_for_may_change_the_result() -> None:

@@ -90,6 +90,19 @@ def test_the_campaign_sees_what_it_is_there_for(tmp_path: Path) -> None:
     assert of(lambda _: refuse("a\x1b[2J")).text == "mia-batch: a\\x1b[2J\n"
 
 
+def test_memory_is_what_a_reading_takes_beyond_what_its_parent_holds(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("good")
+
+    def of(megabytes: int) -> Outcome:
+        return in_child(Role("made up", "a", lambda _: None, lambda _: (b"x" * (megabytes << 20))[:0]), tmp_path)
+
+    held = b"x" * (300 << 20)
+    good = of(0)
+    del held
+    assert good.memory < 50 << 20
+    assert [judged(of(n), good, is_ours=True).kind for n in (80, 150)] == ["same", "memory"]
+
+
 def refuse(line: str) -> None:
     raise InputError(line)
 

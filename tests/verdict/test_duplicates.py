@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mia_batch.verdict.duplicates import duplicates_caution, too_many_duplicates
+from mia_batch.verdict.duplicates import duplicates_caution, named_duplicates, too_many_duplicates
 
 
 def rows(n_members: int, n_nonmembers: int, *, twins: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -43,11 +43,12 @@ def test_a_share_that_is_the_limit_passes() -> None:
     assert not too_many_duplicates(*rows(100, 100, twins=(29, 29)), 0.29)
 
 
-def test_the_first_of_each_side_are_named() -> None:
+def test_they_are_counted_and_the_first_of_each_side_named_apart() -> None:
     twin, member = rows(8, 2, twins=(5, 1))
     split, index = np.where(member == 1, "train", "test"), np.arange(10) * 10
-    assert duplicates_caution(twin, member, split, index) == (
-        "5 members and 1 non-members have an input that is on both sides, and are left out: train sample 0, train "
-        "sample 10, train sample 20, ...; test sample 80."
-    )
-    assert duplicates_caution(twin & False, member, split, index) == ""
+    said = "5 members and 1 non-members have an input that is on both sides, and are left out."
+    assert duplicates_caution(twin, member) == said
+    assert "1 non-members have outputs and a label that are on" in duplicates_caution(twin, member, outputs=True)
+    named = "train sample 0, train sample 10, train sample 20, ...; test sample 80"
+    assert named_duplicates(twin, member, split, index) == named
+    assert duplicates_caution(twin & False, member) == ""
