@@ -13,7 +13,7 @@ from typing import Any
 
 import mia_batch
 from mia_batch.files import shipped
-from mia_batch.process.command_line import Parser
+from mia_batch.process.command_line import Parser, add_output_arguments
 from mia_batch.process.exit_codes import run_endable, run_main
 
 COMMANDS = {
@@ -59,6 +59,7 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == command:
             _module(name).add_arguments(sub)
+            add_output_arguments(sub, **getattr(_module(name), "QUIET", {}))
             sub.show(_module(name).EXAMPLES)
     return parser
 
@@ -72,7 +73,8 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
     args = make_parser(command).parse_args(arguments)
-    return run_main(lambda: int(_module(args.command).run(args)), verbose=getattr(args, "verbose", False))
+    quiet = args.quiet is True  # else nightly's number
+    return run_main(lambda: int(_module(args.command).run(args)), verbose=args.verbose, quiet=quiet)
 
 
 def _module(command: str) -> Any:

@@ -47,6 +47,14 @@ class Parser(argparse.ArgumentParser):
                     yield from sub._options()
 
 
+def add_output_arguments(parser: argparse.ArgumentParser, **quiet: Any) -> None:
+    """Add --quiet and --verbose, of which one may be given; `quiet` are other options of --quiet."""
+    how = parser.add_mutually_exclusive_group()
+    only = "only results, warnings and errors: no progress, nothing for information"
+    how.add_argument("-q", "--quiet", **{"action": "store_true", "help": only, **quiet})
+    how.add_argument("-v", "--verbose", action="store_true", help="log more")
+
+
 def _filled(text: str) -> str:
     """The text with its paragraphs wrapped."""
     # Words stay whole, so that a path can be copied.
