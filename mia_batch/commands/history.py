@@ -20,7 +20,7 @@ from mia_batch.report.entries import Entry, entries_csv, entries_json
 from mia_batch.report.history_page import TrainingOnPage, history_page
 from mia_batch.report.media import terminal
 from mia_batch.report.summary import MetricSummary
-from mia_batch.report.tables import table_text, terminal_width, wrapped
+from mia_batch.report.tables import has_colours, table_text, terminal_width, wrapped
 from mia_batch.rundir.identity import CONTENT
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.trainings import Training
@@ -40,7 +40,8 @@ COLUMNS = ("created", "checkpoint", "run", "verdict", "auc", "change", "")
 
 def table(entries: Sequence[Entry]) -> str:
     """Audits as aligned columns, or as a paragraph each where the terminal is too narrow for them."""
-    return table_text([_table_row(entry) for entry in entries], header=COLUMNS, width=terminal_width())
+    rows, judging = [_table_row(entry) for entry in entries], COLUMNS.index("verdict")
+    return table_text(rows, header=COLUMNS, width=terminal_width(), judging=judging, colours=has_colours())
 
 
 def _table_row(entry: Entry) -> tuple[str, ...]:

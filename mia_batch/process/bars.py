@@ -36,8 +36,8 @@ class State:
             KeyError, TypeError, ValueError: it is none.
         """
         total = told["total"]
-        parts = tuple(map(str, told["parts"]))
-        return cls(str(told["what"]), str(told["unit"]), int(told["done"]), None if total is None else int(total), parts)
+        total, parts = None if total is None else int(total), tuple(map(str, told["parts"]))
+        return cls(str(told["what"]), str(told["unit"]), int(told["done"]), total, parts)
 
 
 def parts_text(parts: tuple[str, ...]) -> str:
@@ -81,7 +81,7 @@ class Bars:
             self._drawn, self._tasks, self._owner = new_bars(), {}, os.getpid()
             self._drawn.start()
         assert self._drawn is not None
-        said = {"unit": terminal(state.unit), "parts": terminal(parts_text(state.parts))}
+        said: dict[str, Any] = {"unit": terminal(state.unit), "parts": terminal(parts_text(state.parts))}
         if key not in self._tasks:
             self._tasks[key] = self._drawn.add_task(terminal(state.what), total=None, **said)
         self._drawn.update(self._tasks[key], completed=state.done, total=state.total, **said)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from mia_batch.errors import did_you_mean
 
-WIDTH = 78  # of what argparse leaves as it is: it keeps two columns of 80 free
+FREE = 2  # columns that argparse leaves so
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,5 +59,6 @@ def add_output_arguments(parser: argparse.ArgumentParser, **quiet: Any) -> None:
 def _filled(text: str) -> str:
     """The text with its paragraphs wrapped."""
     # Words stay whole, so that a path can be copied.
-    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    width = max(shutil.get_terminal_size().columns - FREE, 11)
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     return "\n\n".join(wrapper.fill(" ".join(part.split())) for part in text.split("\n\n"))

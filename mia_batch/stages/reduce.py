@@ -33,8 +33,10 @@ from mia_batch.process.progress import Progress
 from mia_batch.report.build import build_summary, with_checks, with_counts, with_facts
 from mia_batch.report.evidence import Evidence
 from mia_batch.report.junit import to_junit
+from mia_batch.report.media import terminal
 from mia_batch.report.page import to_page
 from mia_batch.report.summary import Summary, to_csv, to_json
+from mia_batch.report.tables import has_colours
 from mia_batch.report.text import full_text
 from mia_batch.rundir.claim import in_force_with, put_in_force
 from mia_batch.rundir.crashes import refuse_crashed
@@ -459,6 +461,6 @@ def reduce(args: argparse.Namespace) -> int:
     summary = summary.model_copy(update={"files": _digests(paths)})
     write_text(paths.summary_json, to_json(summary))  # last: it is what says that the stage is done
     width = shutil.get_terminal_size((80, 24)).columns
-    print(full_text(summary, config.report.metrics, width=width))
-    print(f"\nReport: {paths.page}", flush=True)
+    print(full_text(summary, config.report.metrics, width=width, colours=has_colours()))
+    print(f"\nReport: {terminal(str(paths.page))}", flush=True)
     return BY_OUTCOME[summary.verdict.outcome]
