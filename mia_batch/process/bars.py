@@ -83,7 +83,7 @@ class Bars:
         assert self._drawn is not None
         said: dict[str, Any] = {"unit": terminal(state.unit), "parts": terminal(parts_text(state.parts))}
         if key not in self._tasks:
-            self._tasks[key] = self._drawn.add_task(terminal(state.what), total=None, **said)
+            self._tasks[key] = self._drawn.add_task(terminal(state.what), total=None, visible=False, **said)
         self._drawn.update(self._tasks[key], completed=state.done, total=state.total, **said)
         self._hide_what_says_less()
 
@@ -98,11 +98,14 @@ class Bars:
             drawn.stop()
 
     def _hide_what_says_less(self) -> None:
-        """A bar of a stage that has only begun stands aside for those that know how much there is to do."""
+        """A bar of a stage that has only begun stands aside for those that know how much there is to do, and for newer
+        ones.
+        """
         assert self._drawn is not None
-        known = any(task.total is not None for task in self._drawn.tasks)
-        for task in self._drawn.tasks:
-            self._drawn.update(task.id, visible=task.total is not None or not known)
+        tasks = self._drawn.tasks
+        known = any(task.total is not None for task in tasks)
+        for task in tasks:
+            self._drawn.update(task.id, visible=task.total is not None or (not known and task is tasks[-1]))
         self._drawn.refresh()
 
     @contextmanager
