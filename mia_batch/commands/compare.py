@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mia_batch.commands.history import FORMATS, add_html_argument, exit_code, write_html
+from mia_batch.commands.history import FORMATS, FORMATS_HELP, add_html_argument, exit_code, write_html
 from mia_batch.errors import InputError
 from mia_batch.report.entries import Entry, entries_csv, entries_json
 from mia_batch.report.tables import has_colours, table_text, terminal_width
@@ -23,7 +23,7 @@ COLUMNS = ("run", "checkpoint", "verdict", "balanced acc.", "AUC", "TPR at 1 %",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """RUN RUN..., and the output's form."""
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory of a finished audit")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default table)")
+    parser.add_argument("--format", metavar="FORM", choices=FORMATS, default="table", help=FORMATS_HELP)
     add_html_argument(parser)
 
 

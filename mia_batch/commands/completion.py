@@ -8,9 +8,8 @@ from mia_batch.process.exit_codes import OK
 
 SHELLS = ("bash", "zsh", "fish")
 EXAMPLES = (
-    'eval "$(mia-batch completion bash)"   # in ~/.bashrc',
-    "mia-batch completion bash > ~/.local/share/bash-completion/completions/mia-batch",
-    "mia-batch completion zsh > ~/.zfunc/_mia-batch",
+    "mia-batch completion bash > ~/.mia-batch.bash   # which ~/.bashrc sources",
+    "mia-batch completion zsh > ~/.zfunc/_mia-batch  # a folder of $fpath",
     "mia-batch completion fish > ~/.config/fish/completions/mia-batch.fish",
 )
 # What an argument is, by the name that its help has for it.
@@ -41,6 +40,8 @@ def name_files(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():
                 name_files(sub)
+        elif action.choices:
+            continue
         elif action.metavar in FILES:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif action.metavar in FOLDERS:

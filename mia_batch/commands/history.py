@@ -34,6 +34,7 @@ EXAMPLES = (
 )
 T = TypeVar("T")
 FORMATS = ("table", "csv", "json")
+FORMATS_HELP = f"form of the output: {', '.join(FORMATS)} (default table)"
 SHOWN = 5  # keys in a title, before a count stands for the rest
 COLUMNS = ("created", "checkpoint", "run", "verdict", "auc", "change", "")
 
@@ -108,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """RUNS, the output's form, and whose exit code it is."""
     parser.add_argument("runs", metavar="RUNS", help="directory that holds run directories")
     parser.add_argument("--any", action="store_true", help="exit 3 if any audit found a leak, 4 if any cannot say")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default table)")
+    parser.add_argument("--format", metavar="FORM", choices=FORMATS, default="table", help=FORMATS_HELP)
     add_html_argument(parser)
 
 

@@ -14,12 +14,23 @@ from mia_batch.errors import did_you_mean
 FREE = 2  # columns that argparse leaves so
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's, whose usage is a paragraph where there is no room for a column beside the command."""
+
+    def _format_usage(self, *args: Any) -> str:
+        usage: str = super()._format_usage(*args)
+        if max(map(len, usage.splitlines())) <= self._width:
+            return usage
+        words = " ".join(usage.split())
+        return textwrap.fill(words, self._width, subsequent_indent="    ", break_on_hyphens=False) + "\n\n"
+
+
 class Parser(argparse.ArgumentParser):
     """argparse's, whose help keeps the lines of its examples, and whose errors say what may have been meant."""
 
     def __init__(self, *, description: str | None = None, examples: Sequence[str] = (), **options: Any) -> None:
         """Take `examples` as command lines; a comment may end one."""
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", Formatter)
         super().__init__(description=description and _filled(description), **options)
         self.show(examples)
 
