@@ -14,4 +14,4 @@ add_verdict_arguments(parser)
 
 if __name__ == "__main__":
     args = parser.parse_args()
-    sys.exit(run_endable(lambda: run_main(lambda: reduce(args), verbose=args.verbose)))
+    sys.exit(run_endable(lambda: run_main(lambda: reduce(args), verbose=args.verbose, quiet=args.quiet)))

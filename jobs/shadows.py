@@ -10,8 +10,7 @@ parser = job_parser("shadows", __doc__, "audit.yaml --out shadows --only 3")
 add_config_arguments(parser)
 parser.add_argument("--out", metavar="DIR", required=True, help="folder of the plan")
 parser.add_argument("--only", metavar="N", type=int, required=True, help="train this model, from 0")
-parser.add_argument("--quiet", action="store_true", help="no line for each epoch")
-parser.add_argument("--verbose", action="store_true", help="log more")
+parser.add_argument("--brief", action="store_true", help="no line for each epoch")
 
 if __name__ == "__main__":
     args = parser.parse_args()

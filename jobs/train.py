@@ -8,7 +8,6 @@ from mia_batch.stages.train import run_train_stage
 
 parser = job_parser("train", __doc__, "audit.yaml --set train.epochs=5")
 add_config_arguments(parser, "; writes its model.checkpoint")
-parser.add_argument("--verbose", action="store_true", help="log more")
 
 if __name__ == "__main__":
     sys.exit(run_stoppable(run_train_stage, parser.parse_args(), prefix="train"))

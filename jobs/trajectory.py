@@ -16,4 +16,4 @@ parser.add_argument("--out", metavar="DIR", required=True, help="directory that 
 
 if __name__ == "__main__":
     args = parser.parse_args()
-    sys.exit(run_endable(lambda: run_main(lambda: join_all(args))))
+    sys.exit(run_endable(lambda: run_main(lambda: join_all(args), verbose=args.verbose, quiet=args.quiet)))

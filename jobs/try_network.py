@@ -2,17 +2,14 @@
 
 import sys
 
-from mia_batch.process.command_line import Parser
 from mia_batch.process.exit_codes import run_main
-from mia_batch.stages.arguments import add_config_arguments
+from mia_batch.stages.arguments import add_config_arguments, job_parser
 from mia_batch.stages.trial import try_here
 
-EXAMPLES = ("python -m mia_batch.jobs.try_network audit.yaml",)
-
-parser = Parser(prog="try_network.py", description=__doc__, examples=EXAMPLES)
+parser = job_parser("try_network", __doc__, "audit.yaml")
 add_config_arguments(parser)
 parser.add_argument("--checkpoint", metavar="FILE", help="try this checkpoint instead of the config's")
 
 if __name__ == "__main__":
     args = parser.parse_args()
-    sys.exit(run_main(lambda: try_here(args)))
+    sys.exit(run_main(lambda: try_here(args), verbose=args.verbose, quiet=args.quiet))

@@ -13,7 +13,7 @@ from typing import Any
 
 import mia_batch
 from mia_batch.files import shipped
-from mia_batch.process.command_line import Parser
+from mia_batch.process.command_line import Parser, add_output_arguments
 from mia_batch.process.exit_codes import run_endable, run_main
 
 COMMANDS = {
@@ -34,6 +34,7 @@ COMMANDS = {
     "doctor": "what this node offers, and what will be slow or fail",
     "schema": "print the JSON schema of a config, a site file or summary.json",
     "shadows": "train reference models, each on a random half of the samples",
+    "completion": "print what makes bash, zsh or fish complete the command line",
     "demo": "train a small network on handwritten digits and audit it",
 }
 EXAMPLES = (
@@ -49,17 +50,20 @@ CODES = (
 MODULES = {"import": "import_outputs"}  # whose module cannot have the command's name
 
 
-def make_parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser; only the module of `command` is imported, so that every other one starts fast."""
+def make_parser(command: str | None, *, whole: bool = False) -> argparse.ArgumentParser:
+    """The parser; only the module of `command` is imported, so that every other one starts fast, or all (`whole`)."""
     parser = Parser(prog="mia-batch", description="Tells whether a trained model leaks who was in its training data.")
     parser.show(EXAMPLES, CODES, f"manual: {shipped('docs') / 'index.md'}")
     parser.add_argument("--version", action="version", version=f"mia-batch {mia_batch.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if name == command:
+        if whole or name == command:
             _module(name).add_arguments(sub)
+            add_output_arguments(sub, **getattr(_module(name), "QUIET", {}))
             sub.show(_module(name).EXAMPLES)
+        if name == "completion":
+            sub.set_defaults(whole_parser=lambda: make_parser(None, whole=True))
     return parser
 
 
@@ -72,7 +76,8 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
     args = make_parser(command).parse_args(arguments)
-    return run_main(lambda: int(_module(args.command).run(args)), verbose=getattr(args, "verbose", False))
+    quiet = args.quiet is True  # else nightly's number
+    return run_main(lambda: int(_module(args.command).run(args)), verbose=args.verbose, quiet=quiet)
 
 
 def _module(command: str) -> Any:

@@ -22,7 +22,9 @@ ROOMS = (
 EDGES = {"mindspore": {"network", "models"}, "mpi4py": {"mpi"}, "h5py": {"rundir"}}
 # No process, file, network or framework in the numeric core.
 CORE = ("attacks", "search", "verdict", "metrics", "samples", "signals", "inputs")
-NOT_IN_CORE = {"subprocess", "socket", "multiprocessing", "ctypes", "shutil", "tempfile", "psutil", "dask", "pydantic"}
+NOT_IN_CORE = {
+    "subprocess", "socket", "multiprocessing", "ctypes", "shutil", "tempfile", "psutil", "dask", "pydantic", "rich",
+}
 
 
 def modules() -> dict[str, Path]:

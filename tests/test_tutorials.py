@@ -40,7 +40,8 @@ def run(command: str) -> int:
     program, *words = command.split()
     if program == "python":
         assert words[0] == "jobs/train.py"
-        return run_stoppable(run_train_stage, argparse.Namespace(config=words[1], changes=[], verbose=False))
+        args = argparse.Namespace(config=words[1], changes=[], verbose=False, quiet=False)
+        return run_stoppable(run_train_stage, args)
     assert program == "mia-batch"
     mia_batch = [sys.executable, "-m", "mia_batch.cli"]
     return subprocess.run([*mia_batch, *words], capture_output=True, timeout=300, check=False).returncode

@@ -18,6 +18,8 @@ from mia_batch.inputs import INPUT_DTYPE, NO_GROUP
 from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import OK
 from mia_batch.process.resources import available_cpus
+from mia_batch.report.media import terminal
+from mia_batch.report.tables import terminal_width, wrapped
 from mia_batch.settings.loading import load_config, named_in
 from mia_batch.settings.schema import SOURCES, Config, DataConfig, MethodConfig
 from mia_batch.stages.arguments import add_config_arguments, named_folder
@@ -52,6 +54,7 @@ EXAMPLES = (
     "mia-batch check audit.yaml --try",
     "mia-batch check audit.yaml --ranks 8 --set extract.batch_size=128",
 )
+INDENT = 9  # behind "extract: "
 ATTACK_BYTES_PER_ROW = 8 + 1 + 4 + 1  # score, decision, by which split, member
 
 
@@ -84,8 +87,9 @@ def run(args: argparse.Namespace) -> int:
     say_what_is_run(config, tried=args.try_)
     tried = try_in_child(config, args.changes) if args.try_ else []
     lines = import_lines(config) if config.imports else extract_lines(config, args.ranks, args.runs)
-    print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=100), end="")
-    print("\n".join(["", *lines, *tried]))
+    width = terminal_width()
+    print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=min(width or 100, 100)))
+    print("\n".join(wrapped(terminal(line), width, INDENT) for line in [*lines, *tried]))
     return OK
 
 

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mia_batch.commands.history import FORMATS, add_html_argument, exit_code, write_html
+from mia_batch.commands.history import FORMATS, FORMATS_HELP, add_html_argument, exit_code, write_html
 from mia_batch.errors import InputError
 from mia_batch.report.entries import Entry, entries_csv, entries_json
-from mia_batch.report.tables import table_text, terminal_width
+from mia_batch.report.tables import has_colours, table_text, terminal_width
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler.history import compared, history_of
 
@@ -23,7 +23,7 @@ COLUMNS = ("run", "checkpoint", "verdict", "balanced acc.", "AUC", "TPR at 1 %",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """RUN RUN..., and the output's form."""
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory of a finished audit")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default table)")
+    parser.add_argument("--format", metavar="FORM", choices=FORMATS, default="table", help=FORMATS_HELP)
     add_html_argument(parser)
 
 
@@ -51,7 +51,8 @@ def _named(names: Sequence[str]) -> dict[str, RunPaths]:
 
 def as_text(entries: Sequence[Entry]) -> str:
     """A row for each, values with their intervals."""
-    return table_text([_row(entry) for entry in entries], header=COLUMNS, width=terminal_width())
+    rows, judging = [_row(entry) for entry in entries], COLUMNS.index("verdict")
+    return table_text(rows, header=COLUMNS, width=terminal_width(), judging=judging, colours=has_colours())
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

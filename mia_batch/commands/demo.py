@@ -15,6 +15,7 @@ from mia_batch.files import atomic_path, shipped, write_text
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import FAILED, LEAK, OK
 from mia_batch.rundir.paths import RunPaths
+from mia_batch.stages.arguments import talk_of
 
 log = logging.getLogger(__name__)
 EXAMPLES = ("mia-batch demo --out runs/demo",)
@@ -34,12 +35,12 @@ def run(args: argparse.Namespace) -> int:
     RunPaths(root / "audit").create()
     config = write_inputs(root)
     log.info("training the network on the members until it knows them by heart")
-    code = run_stage(stage_command("train", [str(config)]))
+    code = run_stage(stage_command("train", [str(config), *talk_of(args)]))
     if code != OK:
         return code
     log.info("auditing the checkpoint on %d MPI ranks", RANKS)
     audit = [sys.executable, "-m", "mia_batch.cli", "run", str(config)]
-    code = run_stage([*audit, "--out", str(root / "audit"), "--ranks", str(RANKS)])
+    code = run_stage([*audit, "--out", str(root / "audit"), "--ranks", str(RANKS), *talk_of(args)])
     if code != LEAK:
         print(f"demo: the audit ended with exit code {code}, not {LEAK} (leak found)", file=sys.stderr)
         return code or FAILED

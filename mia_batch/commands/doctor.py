@@ -20,6 +20,8 @@ from mia_batch.mpi.launcher import LAUNCHER_PREFIXES, SRUN_PLUGINS, find_mpirun
 from mia_batch.network.requirements import RANK_BYTES, SLOW_ON_CPU, slow_on_cpu
 from mia_batch.process.exit_codes import FAILED, OK
 from mia_batch.process.resources import available_cpus, available_memory
+from mia_batch.report.media import terminal
+from mia_batch.report.tables import has_colours, row_texts, terminal_width, wrapped
 
 GOOD, SLOW, BAD = "ok", "slow", "FAIL"
 PROBE_TIMEOUT_S = 60
@@ -241,12 +243,12 @@ def examine(path: Path) -> list[Finding]:
     return found
 
 
-def screen(findings: Sequence[Finding]) -> str:
+def screen(findings: Sequence[Finding], *, width: int | None = None, colours: bool = False) -> str:
     """The findings as lines, each problem's advice below it."""
+    rows = [(finding.state, finding.name, finding.value) for finding in findings]
     lines = []
-    for finding in findings:
-        lines.append(f"{finding.state:<5}{finding.name:<11}{finding.value}")
-        lines += [f"{'':<16}{finding.advice}"] if finding.advice else []
+    for text, finding in zip(row_texts(rows, width=width, judging=0, colours=colours), findings, strict=True):
+        lines += [text, *([wrapped(f"    {terminal(finding.advice)}", width)] if finding.advice else [])]
     return "\n".join(lines)
 
 
@@ -259,5 +261,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the findings; exit code 1 if something will fail."""
     findings = examine(Path(args.dir).absolute())
-    print(json.dumps([asdict(finding) for finding in findings]) if args.json else screen(findings))
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        print(screen(findings, width=terminal_width(), colours=has_colours()))
     return FAILED if any(finding.state == BAD for finding in findings) else OK

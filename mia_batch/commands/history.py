@@ -20,7 +20,7 @@ from mia_batch.report.entries import Entry, entries_csv, entries_json
 from mia_batch.report.history_page import TrainingOnPage, history_page
 from mia_batch.report.media import terminal
 from mia_batch.report.summary import MetricSummary
-from mia_batch.report.tables import table_text, terminal_width, wrapped
+from mia_batch.report.tables import has_colours, table_text, terminal_width, wrapped
 from mia_batch.rundir.identity import CONTENT
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.trainings import Training
@@ -34,13 +34,15 @@ EXAMPLES = (
 )
 T = TypeVar("T")
 FORMATS = ("table", "csv", "json")
+FORMATS_HELP = f"form of the output: {', '.join(FORMATS)} (default table)"
 SHOWN = 5  # keys in a title, before a count stands for the rest
 COLUMNS = ("created", "checkpoint", "run", "verdict", "auc", "change", "")
 
 
 def table(entries: Sequence[Entry]) -> str:
     """Audits as aligned columns, or as a paragraph each where the terminal is too narrow for them."""
-    return table_text([_table_row(entry) for entry in entries], header=COLUMNS, width=terminal_width())
+    rows, judging = [_table_row(entry) for entry in entries], COLUMNS.index("verdict")
+    return table_text(rows, header=COLUMNS, width=terminal_width(), judging=judging, colours=has_colours())
 
 
 def _table_row(entry: Entry) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """RUNS, the output's form, and whose exit code it is."""
     parser.add_argument("runs", metavar="RUNS", help="directory that holds run directories")
     parser.add_argument("--any", action="store_true", help="exit 3 if any audit found a leak, 4 if any cannot say")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default table)")
+    parser.add_argument("--format", metavar="FORM", choices=FORMATS, default="table", help=FORMATS_HELP)
     add_html_argument(parser)
 
 

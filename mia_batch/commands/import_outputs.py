@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", metavar="KEY=NAME", action="append", default=[], help=names)
     config = "take attacks, gate and report from this configuration (default configs/outputs.yaml)"
     parser.add_argument("--config", metavar="CONFIG", help=config)
-    parser.add_argument("--verbose", action="store_true", help="log more")
 
 
 def run(args: argparse.Namespace) -> int:

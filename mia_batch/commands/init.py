@@ -124,10 +124,14 @@ def next_commands(kind: str, config: Path, site: Path) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--kind, --site and --out."""
-    kinds = "of what is audited: a network on images, on vectors or on tokens, or outputs that are there already"
-    parser.add_argument("--kind", choices=list(KINDS), required=True, help=kinds)
+    kinds = (
+        f"{', '.join(KINDS)}: what is audited, a network on images, on vectors or on tokens, or outputs that are there "
+        "already"
+    )
+    parser.add_argument("--kind", metavar="KIND", choices=list(KINDS), required=True, help=kinds)
     sites = sorted(path.stem for path in (shipped("configs") / "sites").glob("*.yaml"))
-    parser.add_argument("--site", choices=sites, default="cpu", help="of the cluster (default cpu)")
+    site = f"of the cluster: {', '.join(sites)} (default cpu)"
+    parser.add_argument("--site", metavar="SITE", choices=sites, default="cpu", help=site)
     parser.add_argument("--out", metavar="DIR", default=".", help="where the files go (default here)")
 
 

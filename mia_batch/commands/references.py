@@ -9,6 +9,8 @@ from pathlib import Path
 from mia_batch.errors import InputError
 from mia_batch.locks import in_use
 from mia_batch.process.exit_codes import OK
+from mia_batch.report.media import terminal
+from mia_batch.report.tables import row_texts, terminal_width, wrapped
 from mia_batch.rundir.paths import ReferencePaths
 from mia_batch.rundir.reference_files import reference_weights
 from mia_batch.rundir.reference_store import StoredSamples, files_in, reference_paths, rows_done
@@ -77,15 +79,16 @@ def wanted_by(config_file: str) -> Wanted:
 def listed(store: Path, wanted: list[Wanted]) -> list[str]:
     """A line for each reference, and one for all that is in the store."""
     files = files_in(store)
-    lines = []
+    rows: list[tuple[str, str, str, str]] = []
     for config in wanted:
         for key, weights in config.weights.items():
             size = _size(sum(each.size for each in files if each.key == key))
             progress = _progress(ReferencePaths(store, key), config.n_rows)
-            lines.append(f"{key[:SHOWN]}  {progress:>9}  {size:>10}  {weights}")
-        lines += [f"{'':{SHOWN}}  {'untrained':>9}  {'':10}  {weights}" for weights in config.untrained]
-    total = _size(sum(each.size for each in files))
-    return [*dict.fromkeys(lines), f"{store}: {sum(each.complete for each in files)} references, {total}"]
+            rows.append((key[:SHOWN], f"{progress:>9}", f"{size:>10}", str(weights)))
+        rows += [("", "untrained", "", str(weights)) for weights in config.untrained]
+    total, width = _size(sum(each.size for each in files)), terminal_width()
+    said = terminal(f"{store}: {sum(each.complete for each in files)} references, {total}")
+    return [*row_texts(list(dict.fromkeys(rows)), width=width), wrapped(said, width)]
 
 
 def _progress(paths: ReferencePaths, n_rows: int) -> str:
@@ -99,16 +102,17 @@ def pruned(store: Path, wanted: list[Wanted], *, remove: bool) -> list[str]:
     files = files_in(store)
     keys = {key for each in wanted for key in each.weights}
     keys |= {each.key for each in files if in_use(each.path)}
-    lines, freed = [], 0
+    rows, freed, width = [], 0, terminal_width()
     for each in files:
         if each.key in keys:
             continue
-        lines.append(f"{'removed' if remove else 'not named'}  {_size(each.size):>10}  {each.path}")
+        rows.append(("removed" if remove else "not named", f"{_size(each.size):>10}", str(each.path)))
         freed += each.size
         if remove:
             each.path.unlink()
     said = f"{_size(freed)} removed" if remove else f"{_size(freed)} that no config here names; --yes removes it"
-    return [*lines, f"{store}: {said if lines else 'nothing to remove'}"]
+    last = wrapped(terminal(f"{store}: {said if rows else 'nothing to remove'}"), width)
+    return [*(row_texts(rows, width=width) if rows else []), last]
 
 
 def _size(count: int) -> str:

@@ -11,6 +11,7 @@ from mia_batch.mpi.launcher import mpirun_command, stage_environment
 from mia_batch.network.requirements import RANK_BYTES
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
+from mia_batch.process.progress import Progress
 from mia_batch.process.resources import available_memory
 from mia_batch.process.stage_log import StageLog, kept
 from mia_batch.rundir.claim import claim, in_force
@@ -18,7 +19,7 @@ from mia_batch.rundir.crashes import crash_of, note_crash
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import ON_RANKS, SHADOWS, begun_references, left_to_do, read_state
 from mia_batch.settings.schema import Config
-from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, forget_verdict, load_run
+from mia_batch.stages.arguments import add_run_arguments, add_verdict_arguments, forget_verdict, load_run, talk_of
 from mia_batch.stages.estimates import batch_bytes
 from mia_batch.stages.plan import make_plan, planned_manifest
 from mia_batch.stages.reduce import reduce
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         log.info("stage %s", stage)
         if stage == SHADOWS:
             assert models is not None
-            code = train_models(config, models, verbose=args.verbose, log_path=paths.local_log(stage))
+            code = train_models(config, models, talk=talk_of(args), log_path=paths.local_log(stage))
         else:
             code = _run_stage(stage, _arguments(args, config), args.ranks, paths)
         if code != OK:
@@ -101,7 +102,7 @@ def _arguments(args: argparse.Namespace, config: Config) -> list[str]:
     arguments = [args.config, f"--out={args.out}"]
     arguments += [f"--checkpoint={args.checkpoint}"] if args.checkpoint else []
     arguments += [f"--set={change}" for change in config.changes]
-    return arguments + (["--verbose"] if args.verbose else [])
+    return [*arguments, *talk_of(args)]
 
 
 def _run_stage(stage: str, arguments: list[str], ranks: int, paths: RunPaths) -> int:
@@ -109,7 +110,8 @@ def _run_stage(stage: str, arguments: list[str], ranks: int, paths: RunPaths) ->
     command = stage_command({"import": "import_outputs"}.get(stage, stage), arguments)
     log_of_stage = StageLog(paths.local_log(stage), stage)
     words = mpirun_command(ranks, command) if stage in ON_RANKS else command
-    code = run_stage(words, stage_environment(), log_of_stage)
+    with Progress(None, what=stage):  # while the stage imports what it needs
+        code = run_stage(words, stage_environment(), log_of_stage)
     crash = crash_of(code) if stage in ON_RANKS else None
     if crash:
         for launched in [paths] if stage == "extract" else begun_references(paths):

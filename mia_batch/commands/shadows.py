@@ -11,7 +11,7 @@ from mia_batch.json_text import LARGEST
 from mia_batch.process.exit_codes import OK
 from mia_batch.rundir.shadows import ShadowPaths
 from mia_batch.settings.loading import load_config
-from mia_batch.stages.arguments import add_config_arguments, named_folder
+from mia_batch.stages.arguments import add_config_arguments, named_folder, talk_of
 from mia_batch.stages.shadows import config_lines, models_to_train, result_line, shadow_changes
 from mia_batch.stages.train_shadows import train_models
 
@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the plan and the checkpoints")
     seed = "of the coins that say who is trained on what, and of the trainings (default 1, or that of the plan in DIR)"
     parser.add_argument("--seed", metavar="S", type=int, help=seed)
-    parser.add_argument("--verbose", action="store_true", help="a line for each epoch")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     models = models_to_train(config, paths, args.count, args.seed)
     if not models.missing:
         log.info("nothing to do: all %d models are trained", args.count)
-    code = train_models(config, models, verbose=args.verbose)
+    code = train_models(config, models, talk=talk_of(args))
     if code == OK:
         print("\n".join(result_line(paths, models.plan, number) for number in range(args.count)))
         print("\n".join(["", "audit with them:", "", _next_command(args, paths)]))

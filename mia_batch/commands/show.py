@@ -12,7 +12,7 @@ from mia_batch.report.attack_text import attack_text
 from mia_batch.report.markdown import model_card_text, pull_request_text
 from mia_batch.report.media import terminal
 from mia_batch.report.summary import Summary
-from mia_batch.report.tables import terminal_width
+from mia_batch.report.tables import has_colours, terminal_width
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.verdicts import read_verdict
 
@@ -63,7 +63,7 @@ def _text(args: argparse.Namespace, paths: RunPaths, summary: Summary) -> str:
     from mia_batch.report.text import full_text
 
     shown = summary.provenance.get("config", {}).get("report", {}).get("metrics", [])
-    return full_text(summary, shown, width=terminal_width() or 80)
+    return full_text(summary, shown, width=terminal_width() or 80, colours=has_colours())
 
 
 def _json(paths: RunPaths, summary: Summary, attack: str | None) -> str:

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK
 from mia_batch.report.media import terminal
-from mia_batch.report.tables import row_texts, terminal_width, wrapped
+from mia_batch.report.tables import has_colours, row_texts, terminal_width, wrapped
 from mia_batch.rundir.next_command import AT_IT, next_command
 from mia_batch.rundir.paths import RunPaths, runs_in
 from mia_batch.rundir.state import StageStatus, furthest
@@ -103,8 +103,8 @@ def _of_run(paths: RunPaths, stages: Sequence[StageStatus], width: int | None) -
     """A line for each stage, below one that has failed why, and the command that goes on."""
     rows = [(each.stage, each.state, _detail(each), _job(each)) for each in stages]
     lines: list[str] = []
-    for i, text in enumerate(row_texts(rows, width=width)):
-        lines += [text, *(wrapped(f"    {line}", width, 8) for line in _why(stages, i))]
+    for i, text in enumerate(row_texts(rows, width=width, judging=1, colours=has_colours())):
+        lines += [text, *_why(stages, i, width)]
     return "\n".join([*lines, *_next(next_command(paths, stages))])
 
 
@@ -116,12 +116,15 @@ def _job(stage: StageStatus) -> str:
     return f"job {stage.job}" if stage.job else ""
 
 
-def _why(stages: Sequence[StageStatus], i: int) -> list[str]:
-    """The log and the last words of a stage that has failed; of attacks that share them, below the last."""
+def _why(stages: Sequence[StageStatus], i: int, width: int | None) -> list[str]:
+    """The last words of a stage that has failed, and its log, whose path is never cut; of attacks that share them,
+    below the last.
+    """
     own, below = stages[i], stages[i + 1] if i + 1 < len(stages) else None
     if own.state != "failed" or (below and (below.state, below.log, below.said) == (own.state, own.log, own.said)):
         return []
-    return [terminal(line) for line in (own.said, f"log: {own.log}" if own.log else "") if line]
+    said = [wrapped(f"    {terminal(own.said)}", width, 8)] if own.said else []
+    return [*said, f"    log: {terminal(str(own.log))}"] if own.log else said
 
 
 def _next(command: str) -> list[str]:
@@ -137,11 +140,12 @@ def _of_runs(folder: RunPaths, runs: Runs, found: Found, width: int | None) -> s
         for paths, stage in zip(runs, at, strict=True)
     ]
     lines: list[str] = []
-    for text, stage in zip(row_texts(rows, width=width), at, strict=True):
-        lines += [text, *(wrapped(f"    {line}", width, 8) for line in _why([stage], 0))]
+    for text, stage in zip(row_texts(rows, width=width, judging=1, colours=has_colours()), at, strict=True):
+        lines += [text, *_why([stage], 0, width)]
     counts = Counter(stage.state for stage in at)
     counted = ", ".join(f"{number} {state}" for state, number in counts.most_common())
-    return "\n".join([*lines, f"{len(runs)} run(s): {counted}", *_next(_next_of_runs(folder, runs, at))])
+    counted = wrapped(f"{len(runs)} run(s): {counted}", width)
+    return "\n".join([*lines, counted, *_next(_next_of_runs(folder, runs, at))])
 
 
 def _next_of_runs(folder: RunPaths, runs: Runs, at: Sequence[StageStatus]) -> str:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from mia_batch.process.exit_codes import BY_OUTCOME
+from mia_batch.report.tables import has_colours, terminal_width
 from mia_batch.stages.trajectory import read_trajectory
 from mia_batch.stages.trajectory_report import as_object, as_text, exposure_of, write_records
 
@@ -30,5 +31,8 @@ def run(args: argparse.Namespace) -> int:
     exposure = exposure_of(found.records)
     if args.csv:
         write_records(args.csv, found.records, exposure)
-    print(json.dumps(as_object(found, exposure), indent=1) if args.json else as_text(found, exposure))
+    if args.json:
+        print(json.dumps(as_object(found, exposure), indent=1))
+    else:
+        print(as_text(found, exposure, width=terminal_width(), colours=has_colours()))
     return BY_OUTCOME[found.steps[-1].outcome]

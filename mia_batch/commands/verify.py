@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 
 from mia_batch.process.exit_codes import BAD_INPUT, OK
+from mia_batch.report.media import terminal
+from mia_batch.report.tables import terminal_width, wrapped
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.stages.verify import BAD, verify_run
 
@@ -23,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each file."""
-    paths, n_bad = RunPaths(args.dir), 0
+    paths, n_bad, width = RunPaths(args.dir), 0, terminal_width()
     for each in verify_run(paths):
         n_bad += each.state == BAD
         name = each.path.relative_to(paths.root) if each.path.is_relative_to(paths.root) else each.path
-        print(f"{each.state.ljust(WIDTH)}  {name}: {each.detail}", flush=True)
+        print(wrapped(terminal(f"{each.state.ljust(WIDTH)}  {name}: {each.detail}"), width), flush=True)
     return BAD_INPUT if n_bad else OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from typing import Any
 import psutil
 
 from mia_batch.files import shipped
+from mia_batch.process.bars import BARS
 from mia_batch.process.exit_codes import INTERRUPTED, OK, RESUME
+from mia_batch.process.progress import SENT
 from mia_batch.process.stage_log import StageLog
 from mia_batch.process.stop import STOP_SIGNALS, handled
 
@@ -104,6 +107,8 @@ def run_stage(
         process.send_signal(signal.SIGKILL if signum == signal.SIGINT in got else signal.SIGUSR1)
         got.append(signum)
 
+    if log and BARS.possible():  # else it would find no terminal at the pipe, and log lines
+        environ = {**(os.environ if environ is None else environ), SENT: "1"}
     # The stage ignores SIGINT from birth: the terminal sends Ctrl-C to it as well, which would break off its imports.
     with handled(signal.SIG_IGN, signal.SIGINT):
         pipe = None if log is None else subprocess.PIPE

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from mia_batch.errors import did_you_mean
 
-WIDTH = 78  # of what argparse leaves as it is: it keeps two columns of 80 free
+FREE = 2  # columns that argparse leaves so
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's, whose usage is a paragraph where there is no room for a column beside the command."""
+
+    def _format_usage(self, *args: Any) -> str:
+        usage: str = super()._format_usage(*args)
+        if max(map(len, usage.splitlines())) <= self._width:
+            return usage
+        words = " ".join(usage.split())
+        return textwrap.fill(words, self._width, subsequent_indent="    ", break_on_hyphens=False) + "\n\n"
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *, description: str | None = None, examples: Sequence[str] = (), **options: Any) -> None:
         """Take `examples` as command lines; a comment may end one."""
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", Formatter)
         super().__init__(description=description and _filled(description), **options)
         self.show(examples)
 
@@ -47,8 +59,17 @@ class Parser(argparse.ArgumentParser):
                     yield from sub._options()
 
 
+def add_output_arguments(parser: argparse.ArgumentParser, **quiet: Any) -> None:
+    """Add --quiet and --verbose, of which one may be given; `quiet` are other options of --quiet."""
+    how = parser.add_mutually_exclusive_group()
+    only = "only results, warnings and errors: no progress, nothing for information"
+    how.add_argument("-q", "--quiet", **{"action": "store_true", "help": only, **quiet})
+    how.add_argument("-v", "--verbose", action="store_true", help="log more")
+
+
 def _filled(text: str) -> str:
     """The text with its paragraphs wrapped."""
     # Words stay whole, so that a path can be copied.
-    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    width = max(shutil.get_terminal_size().columns - FREE, 11)
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     return "\n\n".join(wrapper.fill(" ".join(part.split())) for part in text.split("\n\n"))

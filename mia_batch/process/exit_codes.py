@@ -44,13 +44,13 @@ def problem_lines(error: InputError) -> list[str]:
     return ["mia-batch: " + terminal(" ".join(problem.split())) for problem in error.problems]
 
 
-def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False) -> int:
+def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False, quiet: bool = False) -> int:
     """Run `main` and turn its outcome into an exit code; unexpected errors keep their traceback and exit 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding has not is shown all the same
             stream.reconfigure(errors="backslashreplace")
     os.umask(0o077)  # what a run writes says who was in the training data: for its owner alone
-    set_up_logging(prefix, verbose=verbose)
+    set_up_logging(prefix, verbose=verbose, quiet=quiet)
     with _unclosed_in_a_line():
         return _code_of(main)
 
@@ -146,4 +146,4 @@ def run_stoppable(
 ) -> int:
     """`run_main` for a stage that a signal may ask to stop."""
     with StopRequest().listening() as stop:
-        return run_main(lambda: stage(args, stop), prefix=prefix, verbose=args.verbose)
+        return run_main(lambda: stage(args, stop), prefix=prefix, verbose=args.verbose, quiet=args.quiet)

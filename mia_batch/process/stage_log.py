@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from mia_batch.locks import try_lock
+from mia_batch.process.bars import BARS
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, RESUME, problem_lines, refusal_of
 from mia_batch.process.log_setup import LOGGERS
+from mia_batch.process.progress import Received
 from mia_batch.process.stop import StoppedHere
 
 TAIL = 1 << 16  # bytes that are looked at for a stage's last words
@@ -76,19 +78,26 @@ class StageLog:
             self._file.close()
 
     def copy(self, source: IO[bytes], screen: IO[bytes]) -> threading.Thread:
-        """A thread that copies what comes from `source` to the log and to `screen` until it ends."""
+        """A thread that copies what comes from `source` to the log and to `screen` until it ends, but for progress."""
 
         def pump() -> None:
-            shown = True
+            messages, shown = Received(keep=self.say), True
             while said := os.read(source.fileno(), 1 << 16):
+                shown = pass_on(messages.take(said), shown)
+            pass_on(messages.end(), shown)
+            source.close()
+
+        def pass_on(said: bytes, shown: bool) -> bool:
+            if said:
                 self.write(said)
-                try:
-                    if shown:
+            try:
+                if said and shown:
+                    with BARS.above():
                         screen.write(said)
                         screen.flush()
-                except BrokenPipeError:  # its reader (head, less) has gone; the stage goes on
-                    shown = False
-            source.close()
+            except BrokenPipeError:  # its reader (head, less) has gone; the stage goes on
+                return False
+            return shown
 
         thread = threading.Thread(target=pump, daemon=True)
         thread.start()

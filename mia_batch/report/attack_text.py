@@ -19,12 +19,13 @@ def attack_text(summary: Summary, name: str, *, width: int | None = None) -> str
     """Tables of metrics and of the gate's rules, and how the attack was made."""
     method, judged = summary.methods[name], summary.verdict.methods.get(name)
     if method.reason:
-        return terminal(f"{name}: {'not run, because' if method.not_run else 'not evaluable:'} {method.reason}")
+        said = "not run, because" if method.not_run else "not evaluable:"
+        return wrapped(terminal(f"{name}: {said} {method.reason}"), width)
     figures: dict[str, MetricSummary | BoundSummary] = {**method.metrics}
     figures |= method.epsilon.figures if method.epsilon else {}
     rules = [_rule(each) for each in judged.rules] if judged else []
     blocks = [
-        f"{name}: value and {summary.level:.0%} interval",
+        wrapped(terminal(f"{name}: value and {summary.level:.0%} interval"), width),
         table_text([_figure(each, found) for each, found in figures.items()], header=FIGURES, width=width),
         table_text(rules, header=RULES, width=width) if rules else "",
         "\n".join(wrapped(terminal(line), width) for line in _made(method)),

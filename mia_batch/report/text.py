@@ -6,17 +6,22 @@ The tutorial's line for each method, and a table of metrics by method with notes
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
 from mia_batch.metrics.classification import PRIORS
 from mia_batch.metrics.registry import EPSILONS, METRICS, groups, in_group
 from mia_batch.metrics.slices import WORST_BY
+from mia_batch.report import tables
+from mia_batch.report.media import terminal
 from mia_batch.report.summary import BoundSummary, MethodSummary, MetricSummary, RecordsSummary, SlicesSummary, Summary
+from mia_batch.report.tables import painted
 from mia_batch.verdict.sentences import known
 
 TUTORIAL = ("recall", "precision", "accuracy")  # see `method_line`
 PRIORS_SAID = f"{', '.join(f'{prior:g}' for prior in PRIORS[:-1])} and {PRIORS[-1]:g}"
+FIRST_WORDS = re.compile(r"[A-Z]{2,}(?: [A-Z]{2,})*")  # of a verdict
 MARKS = "*+#~^!%&"
 LABEL_WIDTH = 15  # "TPR @ FPR 0.001"
 CELL_WIDTH = 16  # gap, ".713 .690-.735", mark
@@ -24,10 +29,11 @@ NARROW_CELL_WIDTH = 7  # gap, ".713", mark: without the interval
 MIN_WIDTH = LABEL_WIDTH + NARROW_CELL_WIDTH
 
 
-def full_text(summary: Summary, metrics: Sequence[str], *, width: int = 80) -> str:
+def full_text(summary: Summary, metrics: Sequence[str], *, width: int = 80, colours: bool = False) -> str:
     """All that the reducer prints: the model itself, a line for each method with these metrics, and `render`."""
-    lines = [method_line(summary, name, metrics) for name in summary.methods]
-    return "\n".join([*wrapped(model_lines(summary), width), *lines, "", render(summary, width=width)])
+    lines = [terminal(method_line(summary, name, metrics)) for name in summary.methods]
+    table = render(summary, width=width, colours=colours)
+    return "\n".join([*wrapped(model_lines(summary), width), *lines, "", table])
 
 
 def method_line(summary: Summary, method: str, metrics: Sequence[str]) -> str:
@@ -57,8 +63,8 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def render(summary: Summary, *, width: int = 80) -> str:
-    """Table, notes and verdict, in lines of at most `width` characters.
+def render(summary: Summary, *, width: int = 80, colours: bool = False) -> str:
+    """Table, notes and verdict, in lines of at most `width` columns, the verdict in its colour if there are some.
 
     Methods that do not fit beside each other follow in further blocks: four take 80 columns, one takes 31. Below that
     the intervals go, and under 22 columns the lines are longer than `width`.
@@ -77,8 +83,15 @@ def render(summary: Summary, *, width: int = 80) -> str:
         *([*wrapped(check_lines(summary), width), ""] if summary.checks else []),
         *([*wrapped(records_lines(summary.records), width), ""] if summary.records else []),
         *([*wrapped(slices_lines(summary.slices), width), ""] if summary.slices else []),
-        *wrapped(verdict_lines(summary), width),
+        *_with_colour(wrapped(verdict_lines(summary), width), summary.verdict.outcome if colours else ""),
     ])  # fmt: skip
+
+
+def _with_colour(lines: Sequence[str], outcome: str) -> list[str]:
+    """The lines of a verdict; its first words, LEAK FOUND say, in the colour of the outcome."""
+    if not outcome or not (words := FIRST_WORDS.match(lines[0])):
+        return list(lines)
+    return [painted(words[0], outcome) + lines[0][words.end() :], *lines[1:]]
 
 
 def verdict_lines(summary: Summary) -> list[str]:
@@ -279,5 +292,5 @@ def _notes(summary: Summary) -> Iterable[str]:
 
 
 def wrapped(paragraphs: Iterable[str], width: int) -> list[str]:
-    """Lines of at most `width` characters."""
-    return [line for text in paragraphs for line in textwrap.wrap(text, width)]
+    """Lines of at most `width` columns, in which nothing acts on the terminal."""
+    return [line for text in paragraphs for line in tables.wrapped(terminal(text), width, 0).split("\n")]

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK
@@ -34,10 +35,17 @@ EXAMPLES = (
 )
 
 
+# Versions before named --unchanged so, with S.
+QUIET: dict[str, Any] = {
+    "action": "store", "nargs": "?", "type": float, "const": True, "default": False, "metavar": "S",
+    "help": "only results, warnings and errors; with S as --unchanged, its former name",
+}  # fmt: skip
+
+
 def find_new(args: argparse.Namespace, config: Config, runs: Path) -> list[Run]:
     """The runs to queue, claimed for this process unless it is a dry run."""
     found: dict[str, Path] = {}
-    for path, digest in complete_checkpoints(named_folder("--watch", args.watch), quiet_s=args.quiet):
+    for path, digest in complete_checkpoints(named_folder("--watch", args.watch), quiet_s=_unchanged(args)[1]):
         found.setdefault(digest, path)
     named = [Run(path, RunPaths(runs / digest[:NAME_LENGTH])) for digest, path in found.items()]
     if args.dry_run:
@@ -97,11 +105,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch", metavar="DIR", required=True, help="where checkpoints appear (.ckpt, .safetensors)")
     parser.add_argument("--runs", metavar="DIR", required=True, help="where the audits go, one directory for each")
     seconds = f"leave files that changed in the last S seconds for the next time (default {QUIET_S:g})"
-    parser.add_argument("--quiet", metavar="S", type=float, default=QUIET_S, help=seconds)
+    parser.add_argument("--unchanged", metavar="S", type=float, help=seconds)
     parser.add_argument("--retry", action="store_true", help="queue audits again whose jobs ended without a verdict")
     most = "queue no more than N checkpoints, the oldest; the others are left for the next time"
     parser.add_argument("--at-most", metavar="N", type=int, help=most)
     add_site_arguments(parser)
+
+
+def _unchanged(args: argparse.Namespace) -> tuple[str, float]:
+    """By which option, and how long files must not have changed, in seconds."""
+    if args.unchanged is None and not isinstance(args.quiet, bool):
+        return "--quiet", float(args.quiet)
+    return "--unchanged", QUIET_S if args.unchanged is None else float(args.unchanged)
 
 
 def _checked_config(args: argparse.Namespace) -> Config:
@@ -109,8 +124,11 @@ def _checked_config(args: argparse.Namespace) -> Config:
     config = load_config(  # whatever its own checkpoint would be
         args.config, checkpoint=args.watch, need=("data",), changes=args.changes
     )
-    if not args.quiet >= 0:
-        raise InputError(f"--quiet: must be 0 or more, got {args.quiet:g}")
+    option, seconds = _unchanged(args)
+    if option == "--quiet":
+        log.warning("--quiet S: is called --unchanged S now")
+    if not seconds >= 0:
+        raise InputError(f"{option}: must be 0 or more, got {seconds:g}")
     if args.at_most is not None and args.at_most < 1:
         raise InputError(f"--at-most: must be at least 1, got {args.at_most}")
     return config

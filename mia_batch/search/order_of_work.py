@@ -78,6 +78,7 @@ class OrderOfWork:
         """
         self._executor, self._finish, self._journal = executor, finish, journal
         self._groups = {attack: _Group(its) for attack, its in tasks.items()}
+        self._totals = {attack: len(its) for attack, its in tasks.items()}
         self._ready: list[Task] = []
         self._running: dict[str, Task] = {}
         self._suspects: deque[Task] = deque()  # in flight when a worker died: done again one at a time
@@ -86,6 +87,12 @@ class OrderOfWork:
             self._begin(task for task in its if not task.after)
         for attack in list(tasks):
             self._go_on(attack)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Of each attack how many tasks are done and how many there are; of one that has ended, as many as there are.
+        """
+        left = {attack: len(group.missing) for attack, group in self._groups.items()}
+        return {attack: (total - left.get(attack, 0), total) for attack, total in self._totals.items()}
 
     def step(self) -> bool:
         """Start the tasks that can start and take those that have ended; returns whether all attacks have ended."""
@@ -173,12 +180,23 @@ class OrderOfWork:
                 self._give_up(task.attack, f"{task.key}: {MAX_DEATHS} workers ended at it ({cause})")
 
 
-def do_all(work: OrderOfWork, stop: Callable[[], bool]) -> None:
+def do_all(
+    work: OrderOfWork, stop: Callable[[], bool], watch: Callable[[Mapping[str, tuple[int, int]]], None] | None = None
+) -> None:
     """Do all tasks.
 
+    Args:
+        work: what is to be done.
+        stop: asked a few times a second.
+        watch: told what `OrderOfWork.counts` says, as often.
+
     Raises:
-        Stopped: `stop` became true; it is asked a few times a second.
+        Stopped: `stop` became true.
     """
-    while not work.step():
-        if stop():
+    ended = False
+    while not ended:
+        ended = work.step()
+        if watch:
+            watch(work.counts())
+        if not ended and stop():
             raise Stopped

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from mia_batch.errors import InputError
 from mia_batch.files import no_folder
-from mia_batch.process.command_line import Parser
+from mia_batch.process.command_line import Parser, add_output_arguments
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
 
 
-def job_parser(job: str, description: str, *examples: str) -> Parser:
-    """The parser of jobs/<job>.py; each example is what follows its name."""
+def job_parser(job: str, description: str, *examples: str, **quiet: Any) -> Parser:
+    """The parser of jobs/<job>.py; each example is what follows its name, `quiet` as of `add_output_arguments`."""
     command = f"python -m mia_batch.jobs.{job}"
-    return Parser(prog=f"{job}.py", description=description, examples=[f"{command} {words}" for words in examples])
+    parser = Parser(prog=f"{job}.py", description=description, examples=[f"{command} {words}" for words in examples])
+    add_output_arguments(parser, **quiet)
+    return parser
 
 
 def stage_parser(stage: str, description: str, *examples: str) -> Parser:
@@ -39,7 +42,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--out", metavar="DIR", required=True, help="run directory")
     parser.add_argument("--checkpoint", metavar="FILE", help="audit this checkpoint instead of the config's")
-    parser.add_argument("--verbose", action="store_true", help="log more")
 
 
 def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +61,11 @@ def forget_verdict(args: argparse.Namespace) -> None:
         except OSError as error:
             rule = "--junit: must be a file that can be written"
             raise InputError(f"{rule}, got {args.junit}: {error.strerror}") from error
+
+
+def talk_of(args: argparse.Namespace) -> list[str]:
+    """The words by which a stage of a command talks as much as that does."""
+    return ["--verbose"] if args.verbose else ["--quiet"] if args.quiet else []
 
 
 def load_run(args: argparse.Namespace, *, need: Collection[str] = ()) -> tuple[Config, RunPaths]:

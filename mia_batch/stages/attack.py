@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
@@ -39,6 +40,7 @@ from mia_batch.attacks.stacked import stack_columns
 from mia_batch.attacks.trajectories import trajectory_features
 from mia_batch.errors import InputError, did_you_mean
 from mia_batch.process.exit_codes import OK, RESUME
+from mia_batch.process.progress import Progress
 from mia_batch.process.resources import available_cpus
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.claim import in_force_with, put_in_force
@@ -126,28 +128,37 @@ def run_attacks(
         if on_result:
             on_result(result)
 
+    told = Told(take)
     make_results(
-        samples, attack, take, n_jobs=n_jobs, journal=journal, stop=stop, directory=directory, checks=checks
+        samples, attack, told, n_jobs=n_jobs, journal=journal, stop=stop, directory=directory, checks=checks
     )
     return {name: results[name] for name in (*(method.method for method in attack.methods), *checks)}
 
 
+@dataclass(frozen=True)
+class Told:
+    """Who is told of an attack's result as soon as it is there, and of the tasks that are done of each attack."""
+
+    result: Callable[[AttackResult], None]
+    counts: Callable[[Mapping[str, tuple[int, int]]], None] | None = None
+
+
 def make_results(
-    samples: Samples, attack: AttackConfig, on_result: Callable[[AttackResult], None], *, n_jobs: int,
+    samples: Samples, attack: AttackConfig, told: Told, *, n_jobs: int,
     journal: TaskJournal | None = None, stop: Callable[[], bool] = lambda: False, directory: str | None = None,
     checks: Sequence[str] = (),
 ) -> None:
-    """What `run_attacks` does, for a caller whose `on_result` keeps the results: they need not all be in memory."""
-    told = settings_of(attack, checks)
+    """What `run_attacks` does, for a caller who keeps the results as he is told: they need not all be in memory."""
+    by_attack = settings_of(attack, checks)
     tasks = {
         name: [] if lacking(name, samples.known) else (ATTACKS | CHECKS)[name].tasks(samples, settings)
-        for name, settings in told.items()
+        for name, settings in by_attack.items()
     }
     executor = open_executor(attack, samples, chain.from_iterable(tasks.values()), n_jobs=n_jobs, directory=directory)
     begun, doubt = time.time(), _doubt_of(samples)
 
     def finish(name: str, found: Mapping[str, Any], trace: Sequence[Done], failure: str) -> None:
-        made = _result(name, samples, told[name], found, failure)
+        made = _result(name, samples, by_attack[name], found, failure)
         more: dict[str, Any] = {
             "eval": attack.eval, "eval_fraction": attack.eval_fraction, "cv": attack.cv, "features": attack.features,
             "n_fit": max(len(split.fit) for split in samples.splits),
@@ -157,10 +168,10 @@ def make_results(
         more |= {INCLUSION_DOUBT: doubt} if doubt and needs_references(name) else {}
         result = dataclasses.replace(made, provenance={**made.provenance, **more})
         _log_result(result)
-        on_result(result)
+        told.result(result)
 
     try:
-        do_all(OrderOfWork(tasks, executor, finish=finish, journal=journal), stop)
+        do_all(OrderOfWork(tasks, executor, finish=finish, journal=journal), stop, told.counts)
     finally:
         executor.close()
 
@@ -406,15 +417,23 @@ def fit(
             stack.callback(journal.close)
             if len(journal):
                 log.info("%s: goes on after %d finished tasks", name, len(journal))
+        progress = stack.enter_context(Progress(None, what="attack", unit="tasks"))
         try:
             make_results(
-                samples, settings, on_result, n_jobs=n_jobs, journal=Journals(journals), stop=partial(bool, stop),
-                directory=str(paths.root), checks=checks,
+                samples, settings, Told(on_result, partial(show_counts, progress)), n_jobs=n_jobs,
+                journal=Journals(journals), stop=partial(bool, stop), directory=str(paths.root), checks=checks,
             )
         except Stopped:
             log.warning("stopped by signal %s; finished fits are kept, the same command goes on", stop.signal)
             return RESUME
     return OK
+
+
+def show_counts(progress: Progress, counts: Mapping[str, tuple[int, int]]) -> None:
+    """Show the tasks of all attacks, and of each that has begun and not ended."""
+    progress.total = sum(total for _, total in counts.values())
+    parts = tuple(f"{name} {done}/{total}" for name, (done, total) in counts.items() if 0 < done < total)
+    progress.set(sum(done for done, _ in counts.values()), parts=parts)
 
 
 def run_attack_stage(args: argparse.Namespace, stop: StopRequest) -> int:

@@ -59,6 +59,7 @@ class Extraction:
         open_store: on the root, the file to write, made for that number of classes if it is not there.
         n_classes: what the file or the config asks for, if either does.
         dtype: what a rank sends per row, for that number of classes.
+        what: names the extraction where its progress is shown.
     """
 
     world: World
@@ -68,6 +69,7 @@ class Extraction:
     open_store: Callable[[int], RowStore]
     n_classes: int | None = None
     dtype: Callable[[int], np.dtype[Any]] = block_dtype
+    what: str = "extract"
 
     def run(self, done: NDArray[np.bool_], stop: StopRequest) -> Outcome:
         """Compute every row that is not done. Collective: all ranks call it with the same `done`.
@@ -76,9 +78,11 @@ class Extraction:
             InputError: on every rank, for a label or an output that cannot be right, or a full disk; rows acknowledged
                 until then are kept.
         """
-        shard = owed_rows(done, self.world.rank, self.world.size)
+        with Progress(len(done), what=self.what, done=int(done.sum()), shown=self.world.is_root) as progress:
+            return self._run(owed_rows(done, self.world.rank, self.world.size), progress, stop)
+
+    def _run(self, shard: NDArray[np.int64], progress: Progress, stop: StopRequest) -> Outcome:
         blocks, left = self._blocks(shard), len(shard)
-        progress = Progress(len(done), done=int(done.sum()))
         problem: InputError | None = None
         stopping = False
         while True:
@@ -92,7 +96,8 @@ class Extraction:
             problem = self._write(rows, progress)  # the others learn of it by the next header
             stopping = stopping or bool((headers[:, 3] == STOPPING).any())
             if not headers[:, 0].any() and (stopping or not headers[:, 1].any()):
-                return Outcome(self.world.bcast(progress.done), len(done), self._signal(stop))
+                assert progress.total is not None
+                return Outcome(self.world.bcast(progress.done), progress.total, self._signal(stop))
 
     def _write(self, rows: NDArray[Any], progress: Progress) -> InputError | None:
         if self.world.is_root and len(rows):

@@ -112,19 +112,19 @@ def _copy(
     """Write logits and losses where members are first; returns what `row_keys` gives of each, in this order."""
     rows, label, first = samples.rows, samples.label, 0
     keys = np.zeros(len(rows), np.uint64)
-    progress = Progress(len(rows))
-    for block in outputs.read_outputs(store.path.parent):
-        part = slice(first, first + len(block))
-        if part.stop > len(rows):
-            break
-        keys[rows[part]] = row_keys(block, None if label is None else label[part])
-        if outputs.n_classes is None or label is None:
-            store.write(rows[part], loss=block)
-        else:
-            store.write(rows[part], logits=block, loss=signals.loss(block, label[part]))
-        first = part.stop
-        progress.add(len(block))
-        stop.check()
+    with Progress(len(rows), what="import") as progress:
+        for block in outputs.read_outputs(store.path.parent):
+            part = slice(first, first + len(block))
+            if part.stop > len(rows):
+                break
+            keys[rows[part]] = row_keys(block, None if label is None else label[part])
+            if outputs.n_classes is None or label is None:
+                store.write(rows[part], loss=block)
+            else:
+                store.write(rows[part], logits=block, loss=signals.loss(block, label[part]))
+            first = part.stop
+            progress.add(len(block))
+            stop.check()
     if first != len(rows):
         raise InputError(f"data.files: must not change while they are read, got other than {len(rows)} samples")
     return keys

@@ -81,12 +81,14 @@ def prepare(config: Config, prepared: Prepared, stop: StopRequest) -> int:
     planned = make_plan(config, whole_checkpoint=False, n_looked_at=1)
     selection, identity = planned.selection, data_digest(planned.manifest)
     first, _ = read_block(config.data, selection.rows(slice(0, 1)), planned.form)
-    with prepared.appending(first, identity) as (append, done):
-        progress = Progress(len(selection), done=done)
+    with (
+        prepared.appending(first, identity) as (append, done),
+        Progress(len(selection), what="prepare", done=done) as progress,
+    ):
         for block, kept in read_blocks(config.data, selection, planned.form, done):
             append(block, kept)
             progress.add(len(block))
-            if stop and progress.done < progress.total:
+            if stop and progress.done < len(selection):
                 log.warning("stopped by signal %s; the same command goes on from there", stop.signal)
                 return RESUME
     prepared.finish(selection, identity, first)

@@ -10,7 +10,7 @@ import logging
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +29,14 @@ from mia_batch.metrics.base import INDEPENDENT, Effects, Estimate, UndefinedMetr
 from mia_batch.metrics.epsilon import out_of_fold_decisions, out_of_fold_ranks
 from mia_batch.metrics.registry import evaluate
 from mia_batch.process.exit_codes import BY_OUTCOME
+from mia_batch.process.progress import Progress
 from mia_batch.report.build import build_summary, with_checks, with_counts, with_facts
 from mia_batch.report.evidence import Evidence
 from mia_batch.report.junit import to_junit
+from mia_batch.report.media import terminal
 from mia_batch.report.page import to_page
 from mia_batch.report.summary import Summary, to_csv, to_json
+from mia_batch.report.tables import has_colours
 from mia_batch.report.text import full_text
 from mia_batch.rundir.claim import in_force_with, put_in_force
 from mia_batch.rundir.crashes import refuse_crashed
@@ -74,6 +77,11 @@ from mia_batch.verdict.rules import Gate, Verdict
 from mia_batch.verdict.sentences import of_data
 
 log = logging.getLogger(__name__)
+Begins = Callable[[str], None]
+
+
+def ignore(_name: str) -> None:
+    """Whom nobody watches tells this function what begins."""
 
 
 def read_results(
@@ -168,11 +176,18 @@ def _effects(result: AttackResult, group: NDArray[np.integer] | None) -> Effects
 
 
 def evaluate_all(
-    results: Mapping[str, AttackResult], group: NDArray[np.integer] | None = None
+    results: Mapping[str, AttackResult], group: NDArray[np.integer] | None = None, begins: Begins = ignore
 ) -> dict[str, dict[str, Estimate]]:
-    """Metrics of each evaluable method on rows that it was not fitted on; what has no value is logged by method."""
+    """Metrics of each evaluable method on rows that it was not fitted on; what has no value is logged by method.
+
+    Args:
+        results: by method.
+        group: rows of one number belong together, (n_samples,).
+        begins: told what begins.
+    """
     found = {}
     for name, result in results.items():
+        begins(f"metrics of {name}")
         if result.reason:
             said = "not run, because" if result.not_run else "not evaluable:"
             log.log(logging.INFO if result.not_run else logging.WARNING, "%s: %s %s", name, said, result.reason)
@@ -205,8 +220,14 @@ class Conclusion:
     effects: dict[str, Effects]  # how many samples count as one, by attack that is evaluable
 
 
-def summarise(config: Config, paths: RunPaths) -> tuple[Summary, Evidence]:
-    """Read the run's files, write records.csv from them, build the summary and what the page draws beside it."""
+def summarise(config: Config, paths: RunPaths, begins: Begins = ignore) -> tuple[Summary, Evidence]:
+    """Read the run's files, write records.csv from them, build the summary and what the page draws beside it.
+
+    Args:
+        config: of the audit.
+        paths: of its run.
+        begins: told what begins, as of `conclude`, and records.csv and the page.
+    """
     manifest = in_force_with(paths, config)
     refuse_crashed(paths)
     features = read_features(paths.features)
@@ -214,10 +235,13 @@ def summarise(config: Config, paths: RunPaths) -> tuple[Summary, Evidence]:
     blind = read_blind(paths, manifest, features)
     put_in_force(paths, manifest)
     origin = {**manifest.as_json(), "identity": features_digest(manifest), "seeds": {"attack": config.attack.seed}}
-    found = conclude(config, features, results, blind, origin=origin, command=_command(config, paths, BLIND))
+    command = _command(config, paths, BLIND)
+    found = conclude(config, features, results, blind, origin=origin, command=command, begins=begins)
+    begins(paths.records.name)
     exposure = exposure_of(config, Checkpoint(paths, manifest, features))
     records = make_records(config.report, paths.records, features, results, exposure)
     evidence = make_evidence(config, features, results, found.effects, records)
+    begins(paths.page.name)
     curves = over_training(paths, manifest, found.summary)
     return found.summary.model_copy(update={"records": records}), replace(evidence, curves=curves)
 
@@ -235,7 +259,7 @@ def exposure_of(config: Config, own: Checkpoint) -> dict[str, NDArray[np.float64
 
 def conclude(
     config: Config, features: Features, results: Mapping[str, AttackResult], blind: AttackResult | None, *,
-    origin: Mapping[str, Any], command: str,
+    origin: Mapping[str, Any], command: str, begins: Begins = ignore,
 ) -> Conclusion:
     """The verdict of an audit, and its summary. No file is read but index files of `data.canaries` and
     `report.slices`.
@@ -247,9 +271,11 @@ def conclude(
         blind: the blind baseline's; None if it was not made.
         origin: the summary's provenance.
         command: what makes the baseline.
+        begins: told what begins: metrics and epsilon of each attack, and the self-checks.
     """
     twin, group = twins(features.content, features.member), groups_of(features)
-    evaluations = evaluate_all(results, group)
+    evaluations = evaluate_all(results, group, begins)
+    begins("self-checks")
     checks = self_checks(
         config, features, twin, results, blind, effects=_effects(blind, group) if blind else INDEPENDENT,
         command=command, group=group,
@@ -258,7 +284,7 @@ def conclude(
     attacks = {name: scored(results[name], estimates, gate, group) for name, estimates in evaluations.items()}
     made = _judged(results)
     trusted = not model.reasons and not (checks.baseline and checks.baseline.confounds(True))
-    privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=not trusted)
+    privacy_audit = audit_privacy(config, features, results, attacks, not_evaluable=not trusted, begins=begins)
     verdict = with_privacy(decide(
         attacks, gate, methods=list(made),
         reasons={name: result.reason for name, result in made.items() if result.reason},
@@ -351,7 +377,7 @@ def _of_references(results: Mapping[str, AttackResult]) -> list[str]:
 
 def audit_privacy(
     config: Config, features: Features, results: Mapping[str, AttackResult], attacks: Mapping[str, Scored], *,
-    not_evaluable: bool,
+    not_evaluable: bool, begins: Begins = ignore,
 ) -> PrivacyAudit:
     """Figures of epsilon of the evaluable attacks, and what they say of the configuration's claim.
 
@@ -365,6 +391,7 @@ def audit_privacy(
     randomised = randomised_samples(coins, features.member, features.split, rows)
     found = {}
     for name, attack in attacks.items():
+        begins(f"epsilon of {name}")
         with undefined_logged(name):
             found[name] = privacy(ranked(attack, results[name]), delta=delta_of(gate), randomised=randomised)
     judged = judge_claim(
@@ -422,14 +449,16 @@ def reduce(args: argparse.Namespace) -> int:
     """The whole stage; returns the exit code."""
     forget_verdict(args)
     config, paths = load_run(args)
-    summary, evidence = summarise(config, paths)
-    write_text(paths.summary_csv, to_csv(summary))
-    write_text(paths.page, to_page(summary, evidence))
+    n_steps = 2 * len(config.attack.methods) + 3
+    with Progress(n_steps, what="reduce", unit="steps", summed_up=False) as progress:
+        summary, evidence = summarise(config, paths, progress.begin)
+        write_text(paths.summary_csv, to_csv(summary))
+        write_text(paths.page, to_page(summary, evidence))
     if args.junit:
         write_text(Path(args.junit), to_junit(summary))
     summary = summary.model_copy(update={"files": _digests(paths)})
     write_text(paths.summary_json, to_json(summary))  # last: it is what says that the stage is done
     width = shutil.get_terminal_size((80, 24)).columns
-    print(full_text(summary, config.report.metrics, width=width))
-    print(f"\nReport: {paths.page}", flush=True)
+    print(full_text(summary, config.report.metrics, width=width, colours=has_colours()))
+    print(f"\nReport: {terminal(str(paths.page))}", flush=True)
     return BY_OUTCOME[summary.verdict.outcome]

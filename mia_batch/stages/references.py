@@ -320,6 +320,7 @@ def extract_one(
         open_store=lambda n_classes: file.open(reference, n_classes),
         n_classes=world.bcast(file.store.n_classes if file.store else config.model.n_columns()),
         dtype=partial(row_dtype, n_queries=settings.n_queries, logits=settings.logits),
+        what=reference.field,
     ).run(done, stop)
     complete = outcome.done == outcome.total
     world.on_root(lambda: file.end(reference, complete=complete))

@@ -380,7 +380,7 @@ def run_shadow_stage(args: argparse.Namespace, stop: StopRequest) -> int:
     """Train one model of a plan that is there, or wait for the process that does; returns the exit code."""
     config = load_config(args.config, need=("data",), changes=args.changes)
     paths = ShadowPaths(named_folder(OUT, args.out))
-    if args.quiet:
+    if args.brief:
         logging.getLogger("mia_batch.stages.train").setLevel(logging.WARNING)
     with named_in(config.path):
         plan = plan_there(config, paths, pool_of(config))

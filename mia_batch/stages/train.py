@@ -22,6 +22,7 @@ from mia_batch.files import atomic_path, sha256, write_text
 from mia_batch.mpi.launcher import launched_first, local_place
 from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import BAD_INPUT, OK, RESUME
+from mia_batch.process.progress import Progress
 from mia_batch.process.resources import peak_memory
 from mia_batch.process.stop import StopRequest
 from mia_batch.rundir.identity import CONTENT, differences
@@ -176,20 +177,30 @@ def _check_folder(files: Files) -> None:
 def _run_epochs(trainer: Trainer, state: Path, key: str, stop: StopRequest) -> bool:
     """Run what is left; False where `stop` came first and the state was saved."""
     train = trainer.config.train
-    while trainer.epoch < train.epochs:
-        before, started = trainer.step, time.perf_counter()
-        loss, accuracy = trainer.run_epoch(stop)
-        rate = (trainer.step - before) * trainer.batch_size * trainer.ranks.size / (time.perf_counter() - started)
-        stopped = trainer.agreed(stop) and trainer.epoch < train.epochs
-        if not stopped:
-            results = trainer.epoch, train.epochs, loss, accuracy, rate
-            log.info("epoch %d/%d: loss %.4f, accuracy %.4f, %.0f samples/s", *results)
-        due = trainer.epoch % train.checkpoint_every == 0 and trainer.epoch < train.epochs
-        if trainer.ranks.rank == 0 and (stopped or due):
-            trainer.save(state, key)
-        if stopped:
-            return False
+    with Progress(
+        train.epochs, what="train", unit="epochs", done=trainer.epoch, shown=trainer.ranks.rank == 0, summed_up=False
+    ) as progress:
+        while trainer.epoch < train.epochs:
+            if not _run_epoch(trainer, state, key, stop):
+                return False
+            progress.set(trainer.epoch)
     return True
+
+
+def _run_epoch(trainer: Trainer, state: Path, key: str, stop: StopRequest) -> bool:
+    """Run the next; False where `stop` came first and the state was saved."""
+    train = trainer.config.train
+    before, started = trainer.step, time.perf_counter()
+    loss, accuracy = trainer.run_epoch(stop)
+    rate = (trainer.step - before) * trainer.batch_size * trainer.ranks.size / (time.perf_counter() - started)
+    stopped = trainer.agreed(stop) and trainer.epoch < train.epochs
+    if not stopped:
+        results = trainer.epoch, train.epochs, loss, accuracy, rate
+        log.info("epoch %d/%d: loss %.4f, accuracy %.4f, %.0f samples/s", *results)
+    due = trainer.epoch % train.checkpoint_every == 0 and trainer.epoch < train.epochs
+    if trainer.ranks.rank == 0 and (stopped or due):
+        trainer.save(state, key)
+    return not stopped
 
 
 def _finish(trainer: Trainer, files: Files, identity: Mapping[str, Any], results: Mapping[str, Any]) -> None:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, OK, RESUME
+from mia_batch.process.progress import Progress
 from mia_batch.process.stage_log import StageLog
 from mia_batch.process.stop import StopRequest
+from mia_batch.rundir.state import SHADOWS
 from mia_batch.settings.schema import Config
 from mia_batch.stages.shadows import Models, result_line
 
 log = logging.getLogger(__name__)
 
 
-def train_models(config: Config, models: Models, *, verbose: bool = False, log_path: Path | None = None) -> int:
+def train_models(config: Config, models: Models, *, talk: Sequence[str] = (), log_path: Path | None = None) -> int:
     """Train those that are missing, as far as nothing stops it, which is said.
 
     Args:
         config: by which they are planned.
         models: of the plan.
-        verbose: log every epoch.
+        talk: --verbose, which logs every epoch, or --quiet, or neither.
         log_path: keeps what the trainings print.
 
     Returns:
@@ -33,11 +37,13 @@ def train_models(config: Config, models: Models, *, verbose: bool = False, log_p
         KeyboardInterrupt: Ctrl-C, once the training has saved its state.
     """
     count = models.plan.models.n_references
-    with StopRequest().listening() as stop:
+    unit: dict[str, Any] = {"what": SHADOWS, "unit": "models", "done": count - len(models.missing)}
+    with StopRequest().listening() as stop, Progress(count, **unit, summed_up=False) as progress:
         for number in models.missing:
-            kept = StageLog(log_path, "shadows") if log_path else None
-            code = run_stage(stage_command("shadows", _arguments(config, models, number, verbose)), log=kept)
+            kept = StageLog(log_path, SHADOWS) if log_path else None
+            code = run_stage(stage_command("shadows", _arguments(config, models, number, talk)), log=kept)
             if code == OK:
+                progress.add(1)
                 log.info("%d of %d: %s", number + 1, count, result_line(models.paths, models.plan, number))
             if stop.signal == signal.SIGINT:
                 raise KeyboardInterrupt
@@ -46,9 +52,9 @@ def train_models(config: Config, models: Models, *, verbose: bool = False, log_p
     return OK
 
 
-def _arguments(config: Config, models: Models, number: int, verbose: bool) -> list[str]:
+def _arguments(config: Config, models: Models, number: int, talk: Sequence[str]) -> list[str]:
     words = [str(config.path), f"--out={models.paths.root}", f"--only={number}"]
-    return [*words, *(f"--set={change}" for change in config.changes), "--verbose" if verbose else "--quiet"]
+    return [*words, *(f"--set={change}" for change in config.changes), *(talk or ["--brief"])]
 
 
 def _explain(number: int, code: int) -> int:

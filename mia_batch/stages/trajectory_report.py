@@ -20,8 +20,9 @@ from mia_batch.attacks.trajectories import PerSample, fluctuation, lt_iqr
 from mia_batch.errors import InputError
 from mia_batch.files import atomic_path, write_text
 from mia_batch.process.exit_codes import BAD_INPUT, BY_OUTCOME, INCONCLUSIVE, LEAK, OK
-from mia_batch.report.shown_text import shown
+from mia_batch.report.media import terminal
 from mia_batch.report.summary import plain
+from mia_batch.report.tables import has_colours, table_text, terminal_width, wrapped
 from mia_batch.stages.arguments import named_folder
 from mia_batch.stages.trajectory import FirstLeak, Records, Step, Trajectory, read_trajectories
 from mia_batch.stages.trajectory_attacks import SHOWN as METRICS
@@ -117,23 +118,20 @@ def _named(records: Records, row: int) -> dict[str, Any]:
     return {"split": str(records.split[row]), "index": int(records.sample_index[row])}
 
 
-def as_text(found: Trajectory, exposure: tuple[PerSample, PerSample]) -> str:
-    """A table of the steps, and what is to be said of them."""
-    blocks = [
-        "\n".join((*_table(found), CHOSEN)),
-        "\n".join((leak_sentence(found.first_leak, found.steps), *_exposure_lines(found, exposure))),
-        "\n".join(_attack_lines(found)),
-        "\n".join((*found.cautions, *(f"left out: {run}: {why}" for run, why in found.left_out.items()))),
-    ]
-    return "\n\n".join(shown(block) for block in blocks if block)
-
-
-def _table(found: Trajectory) -> Iterator[str]:
+def as_text(
+    found: Trajectory, exposure: tuple[PerSample, PerSample], *, width: int | None = None, colours: bool = False
+) -> str:
+    """A table of the steps, and what is to be said of them, in lines of at most `width` if that is given."""
     header = (*HEADER[:-1], f"{HEADER[-1]} and {found.level:.0%} interval")
-    rows = [header, *((_cells(step)) for step in found.steps)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    judging = HEADER.index("verdict")
+    table = table_text(list(map(_cells, found.steps)), header=header, width=width, judging=judging, colours=colours)
+    blocks = [
+        [leak_sentence(found.first_leak, found.steps), *_exposure_lines(found, exposure)],
+        list(_attack_lines(found)),
+        [*found.cautions, *(f"left out: {run}: {why}" for run, why in found.left_out.items())],
+    ]
+    said = ["\n".join(wrapped(terminal(line), width, 0) for line in block) for block in blocks if block]
+    return "\n\n".join([f"{table}\n{wrapped(CHOSEN, width, 0)}", *said])
 
 
 def _cells(step: Step) -> tuple[str, ...]:
@@ -225,7 +223,7 @@ def _join(training: str, found: Trajectory | InputError, folder: Path) -> int:
     folder.mkdir(exist_ok=True)
     write_text(folder / f"{training}.json", json.dumps(as_object(found, exposure), indent=1) + "\n")
     write_records(folder / f"{training}.csv", found.records, exposure)
-    print(f"{title(found)}\n{as_text(found, exposure)}\n", flush=True)
+    print(f"{title(found)}\n{as_text(found, exposure, width=terminal_width(), colours=has_colours())}\n", flush=True)
     return BY_OUTCOME[found.steps[-1].outcome]
 
 

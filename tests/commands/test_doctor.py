@@ -60,7 +60,7 @@ def test_the_screen_is_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[
     doctor.run(argparse.Namespace(dir=str(tmp_path / "not yet there"), json=False))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24
-    names = [line[5:].split()[0] for line in lines if line[0] != " "]
+    names = [line.split()[1] for line in lines if line[0] != " "]
     assert names == ["python", "mindspore", "mpi", "cores", "memory", "slurm", "hdf5", "/dev/shm", "directory"]
     assert not list(tmp_path.iterdir())
 

@@ -142,7 +142,7 @@ def test_one_command_trains_references_and_audits_with_them(
     out, folder = config_file.parent / "run", config_file.parent / "run" / "shadows"
     methods = {"methods": [{"method": "threshold_loss"}, {"method": "squared_difference"}], "backend": "serial"}
     config = write_config(config_file.parent, train={"epochs": 2}, attack=methods, gate={"weak_model": True})
-    assert run_stoppable(run_train_stage, Namespace(config=str(config), changes=[], verbose=False)) == OK
+    assert run_stoppable(run_train_stage, Namespace(config=str(config), changes=[], verbose=False, quiet=False)) == OK
     given = ("--set", f"references.shadows={folder}", "--set", "references.count=2")
     _, planned, _ = printed(capsys, "check", config, *given)
     assert f"2 of them not trained in {folder}" in planned

@@ -38,7 +38,7 @@ def _config(folder: Path, file: Path) -> None:
 
 def _arguments(folder: Path, **more: Any) -> argparse.Namespace:
     known = {"config": str(folder / "c.yaml"), "out": str(folder / RUN), "checkpoint": None, "changes": []}
-    return argparse.Namespace(**known, verbose=False, junit=None, method=None, prepared=None, **more)
+    return argparse.Namespace(**known, verbose=False, quiet=False, junit=None, method=None, prepared=None, **more)
 
 
 def _stage(folder: Path, stage: str) -> int:

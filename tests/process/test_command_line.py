@@ -6,6 +6,8 @@ import argparse
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     return make_parser(name or None)
 
 
-def help_of(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("COLUMNS", "80")
+def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit):
         parser_of(name).parse_args([*([name] if name in COMMANDS else []), "--help"])
     return capsys.readouterr().out
@@ -46,8 +47,13 @@ def parse_example(line: str) -> argparse.Namespace:
 def test_help_fits_and_its_examples_can_be_run(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = help_of(name, capsys, monkeypatch)
-    assert max(len(line) for line in text.splitlines() if not line.startswith("manual: ")) <= 80  # a path is left whole
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow, _, below = help_of(name, capsys).partition("\nexamples:\n")  # which are to be copied, so left whole
+    narrow += below.partition("\n\n")[2].partition("manual: ")[0]  # and so is a path
+    assert max(map(len, narrow.splitlines())) <= 40
+    monkeypatch.setenv("COLUMNS", "80")
+    text = help_of(name, capsys)
+    assert max(len(line) for line in text.splitlines() if not line.startswith("manual: ")) <= 80
     _, _, below = text.partition("\nexamples:\n")
     examples = [line[2:] for line in below.split("\n\n")[0].splitlines()]
     assert examples
@@ -55,6 +61,36 @@ def test_help_fits_and_its_examples_can_be_run(
         parse_example(line)
         said = name.replace("jobs/", "mia_batch.jobs.") if "/" in name else f"mia-batch {name}"
         assert said in line
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *(f"jobs/{job}" for job in JOBS)])
+def test_each_is_quiet_or_verbose_but_not_both(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = parser_of(name)
+    assert {"-q", "--quiet", "-v", "--verbose"} <= set(options_of(parser, name))
+    with pytest.raises(SystemExit):
+        parser.parse_args([*([name] if name in COMMANDS else []), "--verbose", "--quiet"])
+    said = capsys.readouterr().err
+    assert "-q/--quiet: not allowed with argument -v/--verbose" in said
+
+
+def options_of(parser: argparse.ArgumentParser, name: str) -> list[str]:
+    if name in COMMANDS:
+        subs = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+        parser = subs.choices[name]
+    return [option for action in parser._actions for option in action.option_strings]
+
+
+def test_nightly_takes_seconds_by_the_old_name_too() -> None:
+    words = ["nightly", "c.yaml", "--watch", "w", "--runs", "r"]
+    assert make_parser("nightly").parse_args([*words, "--quiet"]).quiet is True
+    assert make_parser("nightly").parse_args([*words, "--quiet", "0"]).quiet == 0.0
+    assert make_parser("nightly").parse_args([*words, "-q", "--unchanged=5"]).unchanged == 5.0
+
+
+def test_help_does_not_wait_for_what_draws() -> None:
+    code = "import sys; from mia_batch.cli import make_parser; make_parser('status')\n"
+    code += "print({'rich', 'shtab'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def said_of(capsys: pytest.CaptureFixture[str], name: str | None, *words: str) -> str:

@@ -52,7 +52,8 @@ def users() -> Iterator[None]:
 
 def audit(folder: Path, out: Path) -> int:
     """Import, attack and reduce, in this process."""
-    known = {"config": str(folder / "c.yaml"), "out": str(out), "checkpoint": None, "changes": [], "verbose": False}
+    known = {"config": str(folder / "c.yaml"), "out": str(out), "checkpoint": None, "changes": []}
+    known |= {"verbose": False, "quiet": False}
     args = argparse.Namespace(**known, junit=None, method=None, prepared=None)
     codes = [run_stoppable(stage, args) for stage in (run_import_stage, run_attack_stage)]
     return max(codes) or run_main(lambda: reduce(args))

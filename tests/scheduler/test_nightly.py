@@ -18,6 +18,7 @@ from rundirs import one_entry, write_rows
 
 from mia_batch.errors import InputError
 from mia_batch.network.checkpoint_bytes import SUFFIXES, check_whole
+from mia_batch.process.command_line import add_output_arguments
 from mia_batch.rundir.manifest import write_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler import claims, nightly
@@ -150,6 +151,7 @@ def test_a_released_claim_can_be_claimed(tmp_path: Path) -> None:
 def run_nightly(config: Path, watch: object, runs: object, *words: str) -> int:
     parser = argparse.ArgumentParser()
     nightly.add_arguments(parser)
+    add_output_arguments(parser, **nightly.QUIET)
     return nightly.run(parser.parse_args([str(config), "--watch", str(watch), "--runs", str(runs), *words]))
 
 
@@ -234,6 +236,7 @@ def test_a_failed_audit_of_another_config_does_not_stop_the_others(
         os.utime(watch / f"{name}.ckpt", (0, 0))
     parser = argparse.ArgumentParser()
     nightly.add_arguments(parser)
+    add_output_arguments(parser, **nightly.QUIET)
     args = parser.parse_args([str(write_config()), "--watch", str(watch), "--runs", str(runs), "--retry"])
     config = load_config(args.config)
     failed, new = nightly.find_new(args, config, runs)

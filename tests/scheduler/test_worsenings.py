@@ -16,6 +16,7 @@ import yaml
 from rundirs import a_manifest, make_run, write_verdict
 
 from mia_batch.errors import InputError
+from mia_batch.process.command_line import add_output_arguments
 from mia_batch.report.entries import Entry
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.scheduler import nightly, worsenings
@@ -165,6 +166,7 @@ def test_nightly_tells_before_it_queues_and_a_dry_run_only_says_so(
     words = ["--watch", str(tmp_path / "watch"), "--runs", str(tmp_path / "runs"), "--site", str(site)]
     parser = nightly.argparse.ArgumentParser()
     nightly.add_arguments(parser)
+    add_output_arguments(parser, **nightly.QUIET)
     site.write_text(yaml.safe_dump({"on_worse": command}))
     assert load_site(site).on_worse == tuple(command)
     with caplog.at_level(logging.INFO):

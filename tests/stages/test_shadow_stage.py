@@ -49,7 +49,7 @@ def paths_of(path: Path, out: str = "out") -> ShadowPaths:
 def train(path: Path, number: int, out: str = "out") -> int:
     """jobs/shadows.py, in this process."""
     args = argparse.Namespace(
-        config=str(path), changes=[], out=str(path.parent / out), only=number, quiet=True, verbose=False
+        config=str(path), changes=[], out=str(path.parent / out), only=number, brief=True, quiet=False, verbose=False
     )
     return run_stoppable(shadows.run_shadow_stage, args)
 

@@ -54,7 +54,8 @@ class Half:
 
 def run_train(config: Path) -> int:
     """jobs/train.py, in this process."""
-    return run_stoppable(train.run_train_stage, argparse.Namespace(config=str(config), changes=[], verbose=False))
+    args = argparse.Namespace(config=str(config), changes=[], verbose=False, quiet=False)
+    return run_stoppable(train.run_train_stage, args)
 
 
 @pytest.fixture
