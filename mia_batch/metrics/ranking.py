@@ -415,7 +415,7 @@ def _known_quantile(counts: tuple[int, ...], m: int, weight: tuple[float, ...], 
 
 def _mixture_quantile(counts: NDArray[np.int64], m: int, weight: Floats, tail: float) -> float:
     c, which = np.unique(counts, return_inverse=True)
-    share = np.bincount(which, weight)
+    share = np.asarray(np.bincount(which, weight), dtype=np.float64)
     some = c > 0
     c, share, rest = c[some], share[some], tail - share[~some].sum()
     if rest <= 0:
