@@ -22,6 +22,7 @@ REFERENCE_COLUMNS = ("query_phi", "reference_phi", "reference_in")
 # What the checkpoints of a training tell, oldest first and the audited one last: phi of the target, (n_samples,
 # n_checkpoints), its losses, of the same shape, and phi of each reference, (n_samples, n_checkpoints, n_references).
 TRAJECTORY_COLUMNS = ("trajectory_phi", "trajectory_loss", "trajectory_references")
+GROUPS = "groups"  # numbers of the samples' groups, (n_samples,), where they are not all alone
 STACK = "stack"  # a matrix of samples whose rows are those of references that play the target: see attacks/stacked.py
 INCLUSION_DOUBT = "inclusion_doubt"  # in the provenance of attacks with references: what theirs say against inclusion
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_batch.attacks.base import (
+    GROUPS,
     REFERENCE_COLUMNS,
     TRAJECTORY_COLUMNS,
     AttackResult,
@@ -24,6 +25,8 @@ from mia_batch.attacks.base import (
 )
 from mia_batch.attacks.bayesian import K0, NU0, lira_bayes
 from mia_batch.attacks.differences import attack_r, calibration, squared_difference
+from mia_batch.attacks.fewer_references import OVER_REFERENCES, fewer_references, point
+from mia_batch.attacks.grouping import design_effects
 from mia_batch.attacks.lira import lira, lira_fixed, lira_offline
 from mia_batch.attacks.proxy import pmia, pmia_class
 from mia_batch.attacks.ratio import GAMMA, log_ratio, log_ratio_offline, rmia_scores
@@ -32,7 +35,16 @@ from mia_batch.attacks.thresholds import decision_task
 from mia_batch.attacks.trajectories import lira_trajectory
 from mia_batch.errors import Problem
 from mia_batch.metrics.ranking import best_threshold
-from mia_batch.samples import IN_AND_OUT, SOME_IN, SOME_OUT, TWO_IN_AND_OUT, TWO_ON_A_SIDE, Samples, Split
+from mia_batch.samples import (
+    IN_AND_OUT,
+    SOME_IN,
+    SOME_OUT,
+    TWO_IN_AND_OUT,
+    TWO_ON_A_SIDE,
+    Samples,
+    Split,
+    known_of_references,
+)
 from mia_batch.search.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -42,6 +54,7 @@ SECONDS_PER_VALUE = 1e-7  # of a reference's phi
 BYTES_PER_VALUE = 8 * 12  # of the target's phi, and of a block of references'
 BYTES_PER_OTHER = 12  # of a reference's phi: of those that proxies have, half of all, three copies
 BYTES_PER_RESIDUAL = 8 * 6  # of a reference's phi at a checkpoint: what makes a covariance, in copies
+OF_FEWER = 1.2  # of the work with all references: sets of all sizes but the last, each about half of the next
 PHI = ("query_phi", "reference_phi")
 TRAJECTORY_PHI = (TRAJECTORY_COLUMNS[0], TRAJECTORY_COLUMNS[2])
 
@@ -61,6 +74,7 @@ class ReferenceAttack:
     per_class: bool = False
     phi: tuple[str, str] = PHI  # which columns have the target's phi and the references'
     bytes_per_other: int = BYTES_PER_OTHER
+    with_fewer: bool = False  # whether its result says how it does with fewer references
 
     @property
     def needs(self) -> frozenset[str]:
@@ -80,10 +94,11 @@ class ReferenceAttack:
         """One: the scores of all splits, and their thresholds."""
         params = {key: each.default for key, each in self.all_parameters.items()}
         params |= {key: values[0] for key, values in settings.params.items()}
-        (task,) = decision_task(self.name, samples, _Work(self, params))
+        (task,) = decision_task(self.name, samples, _Work(self, params, settings.seed))
         n_target, n_others = (_size(samples, name) for name in self.phi)
         memory = task.memory + BYTES_PER_VALUE * (n_target + BLOCK_VALUES) + self.bytes_per_other * n_others
-        return [replace(task, cost=task.cost + SECONDS_PER_VALUE * n_others, memory=memory, kept=False)]
+        seconds = SECONDS_PER_VALUE * n_others * (1 + OF_FEWER * self.with_fewer)
+        return [replace(task, cost=task.cost + seconds, memory=memory, kept=False)]
 
     def result(self, samples: Samples, settings: AttackSettings, results: Mapping[str, Any]) -> AttackResult:
         """The scores and decisions, and how many samples had too few references."""
@@ -108,18 +123,42 @@ class _Work:
 
     attack: ReferenceAttack
     params: Mapping[str, float | None]
+    seed: int = 1
 
     def run(self, samples: Samples) -> dict[str, Any]:
         references = References.of(samples, *self.attack.phi)
-        found = self.attack.score(references, **{key: self.params[key] for key in self.attack.parameters})
+        found = self._of(references)
         scored, thresholds = [], []
         for split in samples.splits:
-            scores = self.attack.of_split(found.values, samples, split, self.params.get("gamma"))
+            scores = self._of_split(found, samples, split)
             limit, _ = best_threshold(scores[split.fit], samples.member[split.fit])
             thresholds.append(limit)
             rows = split.evaluated
             scored.append((scores[rows], (scores[rows] >= limit).astype(np.int8)))
-        return {"scored": scored, "provenance": {"thresholds": thresholds, **self.params, **_noted(found)}}
+        curve = self._with_fewer(references, samples) if self.attack.with_fewer else []
+        noted = _noted(found) | ({OVER_REFERENCES: curve} if len(curve) > 1 else {})
+        return {"scored": scored, "provenance": {"thresholds": thresholds, **self.params, **noted}}
+
+    def _of(self, references: References) -> Scores:
+        return self.attack.score(references, **{key: self.params[key] for key in self.attack.parameters})
+
+    def _of_split(self, found: Scores, samples: Samples, split: Split) -> Floats:
+        return self.attack.of_split(found.values, samples, split, self.params.get("gamma"))
+
+    def _with_fewer(self, references: References, samples: Samples) -> list[dict[str, Any]]:
+        """AUC and TPR of nested sets of references, wherever one has what the attack needs."""
+        rows = np.concatenate([split.evaluated for split in samples.splits])
+        member, group = samples.member[rows], samples.columns.get(GROUPS)
+        effects = design_effects(
+            member, None if group is None else group[rows], cross_fitted=len(samples.splits) > 1
+        )  # fmt: skip
+        points = []
+        for size, some in fewer_references(references, seed=self.seed):
+            if self.attack.sides <= known_of_references(some.inside):
+                found = self._of(some)
+                scores = [self._of_split(found, samples, split)[split.evaluated] for split in samples.splits]
+                points.append(point(size, member, np.concatenate(scores), effects))
+        return [each for each in points if each]
 
 
 def _noted(found: Scores) -> dict[str, Any]:
@@ -135,11 +174,11 @@ _PRIOR = {"k0": Parameter(K0), "nu0": Parameter(NU0)}
 
 ON_REFERENCES = [
     ReferenceAttack("lira", lira, _TWO),
-    ReferenceAttack("lira_fixed", lira_fixed, _BOTH),
+    ReferenceAttack("lira_fixed", lira_fixed, _BOTH, with_fewer=True),
     ReferenceAttack("lira_bayes", lira_bayes, _BOTH, _PRIOR),
-    ReferenceAttack("lira_offline", lira_offline, _OUT),
-    ReferenceAttack("rmia", log_ratio, _BOTH, _A, _GAMMA),
-    ReferenceAttack("rmia_offline", log_ratio_offline, _OUT, _A, _GAMMA),
+    ReferenceAttack("lira_offline", lira_offline, _OUT, with_fewer=True),
+    ReferenceAttack("rmia", log_ratio, _BOTH, _A, _GAMMA, with_fewer=True),
+    ReferenceAttack("rmia_offline", log_ratio_offline, _OUT, _A, _GAMMA, with_fewer=True),
     ReferenceAttack("log_ratio", log_ratio, _BOTH, _A),
     ReferenceAttack("log_ratio_offline", log_ratio_offline, _OUT, _A),
     ReferenceAttack("attack_r", attack_r, _OUT),

@@ -52,6 +52,10 @@ class References:
         columns = samples.columns
         return cls(columns[target], columns[others], columns["reference_in"], columns.get("label"))
 
+    def some(self, chosen: NDArray[np.int64]) -> References:
+        """Of some references alone, (n_chosen,) columns, without their steps."""
+        return References(self.target, self.others[:, :, chosen], self.inside[:, chosen], self.label)
+
     @property
     def n_references(self) -> int:
         """References, whether a sample is in them or not."""

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ NO_SAMPLES = "no scored samples"
 _Z = np.linspace(-8.2, 8.2, 401)
 NODES = special.ndtr(_Z)
 WEIGHTS = np.exp(-(_Z**2) / 2) / np.exp(-(_Z**2) / 2).sum()
+MANY = 2**14  # bounds that are remembered: many small slices have few different counts
 Interval = tuple[float, float]
 Floats = NDArray[np.float64]
 Count = tuple[int, int]  # so many of so many
@@ -167,6 +169,8 @@ def check_binary(name: str, values: ArrayLike, n_samples: int | None = None) -> 
     if array.ndim != 1 or (n_samples is not None and len(array) != n_samples):
         expected = "n_samples" if n_samples is None else n_samples
         raise ValueError(f"{name}: must have shape ({expected},), got {array.shape}")
+    if array.dtype == np.bool_:
+        return array
     if array.size and not (array.dtype.kind in "biuf" and np.isin(array, (0, 1)).all()):
         raise ValueError(f"{name}: must be 0 or 1 everywhere, got {np.unique(array)[:5].tolist()}")
     return array.astype(bool)
@@ -245,6 +249,7 @@ def proportion(metric: str, successes: int, trials: int, cause: str, level: floa
     return estimate(successes / trials, clopper_pearson(successes, trials, level=level))
 
 
+@lru_cache(MANY)
 def melded_lower(right: Count, total: Count, tail: float) -> float:
     """The `tail` quantile of the mean of the two lower confidence distributions, Beta(k, n - k + 1) or 0 for k = 0."""
     shapes = [(k, n - k + 1) for k, n in zip(right, total, strict=True) if k]

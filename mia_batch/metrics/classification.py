@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +11,7 @@ from scipy import optimize, special
 
 from mia_batch.metrics.base import (
     LEVEL,
+    MANY,
     NO_MEMBERS,
     NO_POSITIVES,
     NO_SAMPLES,
@@ -182,6 +184,7 @@ def _predictive_interval(counts: Counts, prior: float, level: float) -> Interval
     return _melded_share(right, wrong, prior, tail), 1 - _melded_share(wrong, right, 1 - prior, tail)
 
 
+@lru_cache(MANY)
 def _melded_share(some: Count, other: Count, prior: float, tail: float) -> float:
     """The `tail` quantile of w A / (w A + (1 - w) B), w the prior, A with its lower and B with its upper distribution.
 

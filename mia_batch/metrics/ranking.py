@@ -13,6 +13,7 @@ from scipy import optimize, special, stats
 
 from mia_batch.metrics.base import (
     LEVEL,
+    MANY,
     NODES,
     Estimate,
     Floats,
@@ -33,6 +34,7 @@ from mia_batch.metrics.classification import balanced_accuracy, precision_at_pri
 FPRS = (0.1, 0.01, 0.001)
 OF_THE_MAXIMUM = "the largest over thresholds of the scored samples, which describes and decides nothing"
 _NEGLIGIBLE = 1e-15  # weight of a term of a mixture
+_FEW = 64  # terms of a mixture whose bounds are remembered: those of small slices, which are many and alike
 
 
 def auc(member: ArrayLike, scores: ArrayLike, *, level: float = LEVEL) -> Estimate:
@@ -347,8 +349,7 @@ class _Top:
         m, n = sides
         first, last, reach = cls._ranks(n, fpr)
         counts = len(over) - np.searchsorted(over, highest, "right")
-        weight = stats.binom.pmf(np.arange(first, last + 1), n, fpr)
-        weight[weight < _NEGLIGIBLE] = 0.0
+        weight = _binomial_weight(n, fpr, first, last)
         counts = np.append(counts, m) if last == n else counts
         return cls(fpr, m, n, first, weight, counts, highest, _tied_around(highest, n * fpr, reach))
 
@@ -377,6 +378,15 @@ class _Top:
         return 1 - _mixture_lower(self.m - here, self.m, self.weight, tail)
 
 
+@lru_cache(256)
+def _binomial_weight(n: int, fpr: float, first: int, last: int) -> Floats:
+    """Of k = first, ..., last under Bin(n, fpr)."""
+    weight = np.asarray(stats.binom.pmf(np.arange(first, last + 1), n, fpr))
+    weight[weight < _NEGLIGIBLE] = 0.0
+    weight.setflags(write=False)
+    return weight
+
+
 def _highest(values: Floats, k: int) -> Floats:
     """The k highest, highest first."""
     return np.sort(np.partition(values, len(values) - k)[len(values) - k :])[::-1]
@@ -392,8 +402,20 @@ def _tied_around(highest: Floats, rank: float, reach: float) -> bool:
 
 def _mixture_lower(counts: NDArray[np.int64], m: int, weight: Floats, tail: float) -> float:
     """The `tail` quantile of the mixture of Beta(c, m - c + 1), which is 0 for c = 0."""
-    c, which = np.unique(counts[weight > 0], return_inverse=True)
-    share = np.bincount(which, weight[weight > 0])
+    some = weight > 0
+    if np.count_nonzero(some) > _FEW:
+        return _mixture_quantile(counts[some], m, weight[some], tail)
+    return _known_quantile(tuple(counts[some].tolist()), m, tuple(weight[some].tolist()), tail)
+
+
+@lru_cache(MANY)
+def _known_quantile(counts: tuple[int, ...], m: int, weight: tuple[float, ...], tail: float) -> float:
+    return _mixture_quantile(np.array(counts), m, np.array(weight), tail)
+
+
+def _mixture_quantile(counts: NDArray[np.int64], m: int, weight: Floats, tail: float) -> float:
+    c, which = np.unique(counts, return_inverse=True)
+    share = np.asarray(np.bincount(which, weight), dtype=np.float64)
     some = c > 0
     c, share, rest = c[some], share[some], tail - share[~some].sum()
     if rest <= 0:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mia_batch.attacks.base import AttackResult
+from mia_batch.attacks.fewer_references import OVER_REFERENCES
 from mia_batch.metrics.base import LEVEL, Estimate
 from mia_batch.metrics.registry import METRICS
 from mia_batch.report.summary import (
@@ -195,7 +196,7 @@ def _epsilon(found: Privacy) -> EpsilonSummary:
 
 
 def _method(result: AttackResult, estimates: Mapping[str, Estimate], privacy: Privacy | None) -> MethodSummary:
-    lifted = ("n_nonconverged", "seconds")
+    lifted = ("n_nonconverged", "seconds", OVER_REFERENCES)
     return MethodSummary(
         metrics=_no_metrics(_why_nothing(result)) if result.reason else {n: _metric(e) for n, e in estimates.items()},
         best_params=plain(result.best_params),
@@ -209,6 +210,7 @@ def _method(result: AttackResult, estimates: Mapping[str, Estimate], privacy: Pr
         provenance=plain({name: value for name, value in result.provenance.items() if name not in lifted}),
         reason=result.reason or None,
         not_run=result.not_run,
+        over_references=plain(result.provenance.get(OVER_REFERENCES, [])),
         search=tuple(_best_candidates(result.cv_results)),
         epsilon=_epsilon(privacy) if privacy else None,
     )
@@ -232,7 +234,7 @@ def _best_candidates(cv_results: Mapping[str, list[Any]]) -> Iterator[CandidateS
 
 
 def _metric(estimate: Estimate) -> MetricSummary:
-    return MetricSummary(**plain(asdict(estimate)))
+    return MetricSummary(**plain(vars(estimate)))
 
 
 def _why_nothing(result: AttackResult) -> str:

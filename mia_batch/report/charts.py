@@ -262,9 +262,9 @@ def interval_chart(
 
 def curve_chart(
     key: str, title: str, x: Sequence[float], series: Mapping[str, Sequence[tuple[float, float, float]]], *,
-    labels: tuple[str, str], level: float | None,
+    labels: tuple[str, str], level: float | None, log: bool = False,
 ) -> Chart:
-    """Value and interval over a number, a line for each name; at most two.
+    """Value and interval over a number, a line for each name, the second one dashed; at most two.
 
     Args:
         key: of the chart.
@@ -273,6 +273,7 @@ def curve_chart(
         series: value, low and high at each point, by name.
         labels: of the axes.
         level: a line; None for none.
+        log: whether the axis of x is logarithmic, with a tick at each of them.
     """
     ends = {name: (points[0][0], points[-1][0]) for name, points in series.items()}
     said = "; ".join(f"{name} {first:.3f} at first, {last:.3f} at last" for name, (first, last) in ends.items())
@@ -280,11 +281,13 @@ def curve_chart(
     with _figure(3.0) as (figure, axes):
         if level is not None:
             axes.axhline(level, color=LIMIT, linewidth=1.4)
-        for colour, points in zip((MEMBER, NONMEMBER), series.values(), strict=False):
+        for colour, dashes, points in zip((MEMBER, NONMEMBER), ("-", (0, (4, 2))), series.values(), strict=False):
             value, low, high = np.array(points).T
             axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-            axes.plot(x, value, marker="o", ms=3.5, color=colour)
-        axes.set(xlabel=labels[0], ylabel=labels[1])
+            axes.plot(x, value, marker="o", ms=3.5, color=colour, linestyle=dashes)
+        axes.set(xlabel=labels[0], ylabel=labels[1], xscale="log" if log else "linear")
+        if log:
+            axes.set_xticks(x)
         for axis in (axes.xaxis, axes.yaxis):
             _plain_ticks(axis.set_major_formatter)
         svg = _drawn(figure, key, title, description)

@@ -9,7 +9,7 @@ import base64
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -25,18 +25,21 @@ from mia_batch.metrics.slices import WORST_BY
 from mia_batch.report import words
 from mia_batch.report.charts import Chart, curve_chart, histogram_chart, interval_chart, roc_chart
 from mia_batch.report.evidence import Curve, Evidence
-from mia_batch.report.summary import MetricSummary, SliceSummary, Summary
+from mia_batch.report.shown_text import short
+from mia_batch.report.summary import FewerReferencesSummary, MetricSummary, SliceSummary, Summary
 from mia_batch.report.templating import environment, own_text
 from mia_batch.report.text import check_lines, of_training
 from mia_batch.verdict.sentences import words as spoken
 
 OF_DECISIONS = ("balanced_accuracy", "accuracy", "precision", "recall", "auc", "advantage")
 N_DRAWN_SLICES = 25
+OVER_REFERENCES = {"auc": "AUC", fpr_name(0.01): "true positive rate at 1 % false ones"}
 NONE = "\N{EN DASH}"
 CONTENTS = (
     ("finding", "The finding"), ("attacks", "Attack by attack"), ("slices", "Classes and slices"),
     ("records", "Most exposed records"), ("epsilon", "Epsilon"), ("model", "The model on both sides"),
-    ("checks", "Self-checks"), ("curves", "Over the training"), ("file", "For the file"), ("timings", "Timings"),
+    ("checks", "Self-checks"), ("references", "Fewer references"),
+    ("curves", "Over the training"), ("file", "For the file"), ("timings", "Timings"),
     ("repeat", "Provenance, repeat"),
 )  # fmt: skip
 
@@ -83,6 +86,7 @@ def metric_label(name: str) -> str:
 class _Curve:
     chart: Chart
     names: tuple[str, ...]
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class _Page:
     loss: Chart | None
     slices: Chart | None
     slice_rows: list[dict[str, Any]]
+    references: list[_Curve]
     curves: list[_Curve]
     images: Mapping[int, str]
     no_images: str
@@ -120,9 +125,14 @@ class _Page:
         keys = (f"chart{i}" for i in count())
         dossier = summary.provenance.get("config", {}).get("dossier") or {}
         slice_rows, rules = _slice_rows(summary), words.deciding_rules(summary)
+        references = [
+            _over_references(next(keys), name, method.over_references)
+            for name, method in summary.methods.items() if len(method.over_references) > 1
+        ]  # fmt: skip
+        there = {"curves": evidence.curves, "references": references}
         return cls(
             name=_name(summary, dossier), who=defaultdict(lambda: None, dossier), best=_best(summary),
-            contents=[each for each in CONTENTS if each[0] != "curves" or evidence.curves],
+            contents=[each for each in CONTENTS if there.get(each[0], True)], references=references,
             level=_level(summary), epsilons=_epsilons(summary), delta=_delta(summary), of_training=of_training(summary),
             not_run=_not_run(summary),
             deciding=[words.rule_words(*each) for each in rules], decided_by=rules[0][1].value if rules else None,
@@ -192,6 +202,18 @@ def _loss(key: str, evidence: Evidence) -> Chart | None:
 def _curve(key: str, curve: Curve) -> _Curve:
     chart = curve_chart(key, curve.title, curve.x, curve.series, labels=curve.labels, level=curve.level)
     return _Curve(chart, tuple(curve.series))
+
+
+def _over_references(key: str, name: str, points: Sequence[FewerReferencesSummary]) -> _Curve:
+    series = {
+        label: tuple(numbers for each in points if (numbers := _numbers(each.metrics.get(metric))))
+        for metric, label in OVER_REFERENCES.items()
+    }  # attacks leave out points that have no value
+    x, title = [each.n_references for each in points], f"{short(name, 40)} with fewer references"
+    chart = curve_chart(
+        key, title, x, series, labels=("reference models", "AUC, or true positive rate"), level=None, log=True
+    )  # fmt: skip
+    return _Curve(chart, tuple(series), words.more_references(points))
 
 
 def _epsilons(summary: Summary) -> dict[str, str]:

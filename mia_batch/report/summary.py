@@ -80,6 +80,13 @@ class CandidateSummary(_Part):
     std: float | None  # over folds; of several searches the mean
 
 
+class FewerReferencesSummary(_Part):
+    """What an attack finds with so many of its references: AUC and TPR at an FPR of 1 %, by name."""
+
+    n_references: int
+    metrics: dict[str, MetricSummary]
+
+
 class MethodSummary(_Part):
     """What one attack found; of one that is not evaluable `reason` says why, and no metric has a value."""
 
@@ -96,6 +103,7 @@ class MethodSummary(_Part):
     reason: str | None = None
     not_run: bool = False  # with a reason: the samples lack what it needs, and the gate does not look at it
     search: tuple[CandidateSummary, ...] = ()  # the best of its grid, best first
+    over_references: tuple[FewerReferencesSummary, ...] = ()  # nested sets, ascending, all of them last
     epsilon: EpsilonSummary | None = None  # None of an attack that is not evaluable, and in a file of before
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mia_batch.report.summary import MethodSummary, Summary
+from collections.abc import Sequence
+
+from mia_batch.report.summary import FewerReferencesSummary, MethodSummary, Summary
 from mia_batch.verdict.rules import RuleOutcome
 from mia_batch.verdict.sentences import words
 
@@ -128,6 +130,19 @@ def rule_words(name: str, each: RuleOutcome) -> str:
         "inconclusive": f" ({each.reason or 'no upper bound'})" if each.high is None else f", up to {each.high:.3f}",
     }
     return f"{words(each.rule)} of {name}: {figure}{bounds.get(each.outcome, '')}; the level is {each.above:g}"
+
+
+def more_references(points: Sequence[FewerReferencesSummary]) -> str:
+    """What the last step of a curve over references says of still more of them."""
+    before, last = points[-2], points[-1]
+    (auc, tpr), (auc_before, tpr_before) = (
+        [each.metrics[name].value or 0.0 for name in ("auc", "tpr_at_fpr_0.01")] for each in (last, before)
+    )
+    step = f"From {before.n_references} to {last.n_references} references"
+    return (
+        f"{step} the AUC goes from {auc_before:.3f} to {auc:.3f}, and the share of members found at 1 % false "
+        f"positives from {tpr_before:.1%} to {tpr:.1%}."
+    )
 
 
 def right_of(method: MethodSummary) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mia_batch import signals
 from mia_batch.attacks.base import (
     BLIND,
+    GROUPS,
     INCLUSION_DOUBT,
     REFERENCE_COLUMNS,
     STACK,
@@ -278,7 +279,14 @@ def samples_of(
         **make_columns(features, settings, more),
         **{name: column for name, column in more.items() if name in needed_columns(settings)},
         **stack_of(more, features, settings, group),
+        **({GROUPS: group} if _counts_groups(settings, group) else {}),
     )
+
+
+def _counts_groups(settings: AttackConfig, group: NDArray[np.int64] | None) -> bool:
+    """Whether an attack says intervals itself, and samples are not all alone."""
+    said = any(getattr(ATTACKS[method.method], "with_fewer", False) for method in settings.methods)
+    return said and group is not None and len(np.unique(group)) < len(group)
 
 
 def stack_of(

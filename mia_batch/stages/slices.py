@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -111,7 +110,7 @@ def _slice(
 
 
 def _metric(estimate: Estimate) -> MetricSummary:
-    return MetricSummary(**plain(asdict(estimate)))
+    return MetricSummary(**plain(vars(estimate)))
 
 
 def _worst(found: Mapping[str, SliceEstimates]) -> dict[str, WorstSummary]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mia_batch.api.settings import attack_section, make_config
 from mia_batch.attacks.base import AttackResult, not_evaluable
+from mia_batch.attacks.fewer_references import OVER_REFERENCES, point
 from mia_batch.report.evidence import Evidence
 from mia_batch.report.summary import Summary
 from mia_batch.rundir.features import Features
@@ -54,6 +56,12 @@ def made_result(name: str, features: Features, signal: float, *, seed: int = 0, 
     )  # fmt: skip
 
 
+def made_curve(sizes: Sequence[int], *, n: int = 200) -> dict[str, Any]:
+    """For an attack's provenance: scores that tell more with each reference."""
+    member, rng = np.repeat([1, 0], n).astype(np.int8), np.random.default_rng(1)
+    return {OVER_REFERENCES: [point(k, member, rng.normal(np.log2(1 + k) * member), (1.0, 1.0)) for k in sizes]}
+
+
 def made_config(*, gate: Any = None, weak_model: bool = False, report: Mapping[str, Any] | None = None,
                 dossier: Mapping[str, Any] | None = None) -> Config:  # fmt: skip
     config = make_config(attack_section({"lr": {"C": [0.1, 1.0]}}, 1), gate, weak_model=weak_model)
@@ -64,14 +72,20 @@ def made_config(*, gate: Any = None, weak_model: bool = False, report: Mapping[s
 def made_audit(
     folder: Any, *, n: int = 400, signals: Mapping[str, float] | None = None, config: Config | None = None,
     features: Features | None = None, lost: Mapping[str, str] | None = None, origin: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Summary, Evidence]:
-    """The summary and what is drawn beside it, of attacks with these signals; `lost` ones have a reason instead."""
+    """The summary and what is drawn beside it, of attacks with these signals; `lost` ones have a reason instead.
+
+    More of what results say of themselves is in `provenance`, by attack.
+    """
     config, features = config or made_config(), features or made_features(n)
     results = {
         name: made_result(name, features, signal, seed=i)
         for i, (name, signal) in enumerate((signals if signals is not None else {"lr": 2.0, "knn": 1.0}).items())
     }
     results |= {name: not_evaluable(name, features.member, reason) for name, reason in (lost or {}).items()}
+    for name, more in (provenance or {}).items():
+        results[name] = replace(results[name], provenance={**results[name].provenance, **more})
     blind = made_result("blind", features, 0.0, seed=99)
     known = {
         "created": "2030-01-01T00:00:00+00:00", "config_file": "/w/audit.yaml", "config": config.resolved(),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from pages import HOSTILE, made_audit, made_config, made_features, made_result
+from pages import HOSTILE, made_audit, made_config, made_curve, made_features, made_result
 from rundirs import BEFORE
 
 from mia_batch.report import words
@@ -119,10 +119,10 @@ def test_the_verdict_comes_first_and_all_sections_follow(page: str) -> None:
     text = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
     places = [text.index(said) for said in (
         words.HEADLINES["leak"], "The rule that decided", "What this audit could find", "The model itself",
-        *(f'<section id="{name}"' for name, _ in CONTENTS if name != "curves"),
+        *(f'<section id="{name}"' for name, _ in CONTENTS if name not in ("references", "curves")),
     )]  # fmt: skip
     assert places == sorted(places)
-    assert "curves" not in re.findall(r'<section id="(\w+)"', text)
+    assert not {"references", "curves"} & set(re.findall(r'<section id="(\w+)"', text))
 
 
 def test_what_an_officer_files_is_there(page: str, audit: tuple[Summary, Evidence]) -> None:
@@ -269,6 +269,23 @@ def test_undefined_figures_have_their_reasons(tmp_path: Path) -> None:
     page = to_page(Summary.model_validate(raw), evidence)
     assert "no sample is predicted a member" in page
     assert Elements(page).figures["methods/lr/metrics/precision"].startswith(NONE)
+
+
+def test_fewer_references_have_a_chart_and_a_sentence(tmp_path: Path) -> None:
+    summary, evidence = made_audit(tmp_path, signals={"lira_fixed": 2.0, "lr": 1.0}, provenance={
+        "lira_fixed": made_curve([2, 4, 8])
+    })  # fmt: skip
+    points = summary.methods["lira_fixed"].over_references
+    assert [each.n_references for each in points] == [2, 4, 8]
+    assert "over_references" not in summary.methods["lira_fixed"].provenance
+    page = to_page(Summary.model_validate_json(to_json(summary)), evidence)
+    section = html.unescape(re.search(r'<section id="references">.*?</section>', page, re.DOTALL)[0])  # type: ignore[index]
+    assert 'href="#references"' in page
+    assert section.count("<svg") == 1
+    values = [each.metrics["auc"].value or 0.0 for each in points]
+    assert f"From 4 to 8 references the AUC goes from {values[1]:.3f} to {values[2]:.3f}" in section
+    assert re.findall(r"<tr><td[^>]*>(\d+)</td>", section) == ["2", "4", "8"]  # the numbers of the chart
+    assert all(f"{value:.4g}" in section for value in values)
 
 
 def test_a_summary_of_the_version_before_has_a_page() -> None:
