@@ -39,14 +39,14 @@ def not_written(path: Path, error: Exception, rule: str = "must be writable") ->
     return InputError(f"{path}: {said}")
 
 
-def open_bytes(path: Path, mode: str = "rb") -> BinaryIO:
+def open_bytes(path: Path, mode: str = "rb", *, buffering: int = -1) -> BinaryIO:
     """Open a file, and nothing else: to open a FIFO waits for its writer, to open some devices does something.
 
     Raises:
         OSError: there is none, or something else is there; its `strerror` says what.
     """
     with _named(path):
-        return cast(BinaryIO, open(path, mode, opener=_open_file))
+        return cast(BinaryIO, open(path, mode, buffering, opener=_open_file))
 
 
 def open_text(path: Path, *, encoding: str = "utf-8", newline: str | None = None) -> TextIO:

@@ -137,6 +137,29 @@ def test_another_config_seed_or_smaller_count_is_refused(config_file: Path) -> N
     assert "data.group is read now and was not" in refused(grouped, 4)
 
 
+def test_of_two_plans_at_once_the_second_is_refused_or_goes_on_from_the_first(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, draw = planned(config_file, 4, out="alone"), shadows.drawn
+
+    def after(other: dict[str, Any]) -> None:
+        """Let another command make the whole plan while this one draws its own."""
+
+        def drawn_late(*args: Any) -> ShadowPlan:
+            monkeypatch.setattr(shadows, "drawn", draw)
+            planned(config_file, **other)
+            return draw(*args)
+
+        monkeypatch.setattr(shadows, "drawn", drawn_late)
+
+    after({"seed": 2, "out": "seeds"})
+    assert "--seed was 2 and is now 1" in refused(config_file, 4, 1, out="seeds")
+    after({"count": 2, "out": "counts"})
+    assert planned(config_file, 4, out="counts").digest() == alone.digest()
+    after({"count": 6, "out": "fewer"})
+    assert "--count was 6 and is now 4" in refused(config_file, 4, out="fewer")
+
+
 def test_files_that_are_no_plan_are_refused_and_kept(config_file: Path) -> None:
     paths = paths_of(config_file)
     planned(config_file, 2)
