@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
@@ -160,6 +160,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full or the directory cannot be written.
     """
+    if not path.name:
+        raise InputError(f"{path}: must be a file that can be written, got a directory")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -170,7 +172,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise not_written(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that the system refuses
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
