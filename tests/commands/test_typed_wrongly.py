@@ -64,6 +64,11 @@ def test_a_folder_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str],
         assert "RUNS: must be a directory of run directories" in refused(folder, capsys, "trajectory", name)
 
 
+def test_a_verdict_for_a_pipeline_that_has_no_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("run", "audit.yaml", "--out", "r", "--junit", "")
+    assert "--junit: must name a file, got ''" in refused(folder, capsys, *words)
+
+
 @pytest.mark.parametrize("command", [("check",), ("references",), ("run", "--out", "r"), ("submit", "--out", "r")])
 def test_a_store_or_a_folder_of_models_that_is_none(
     folder: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
