@@ -15,6 +15,7 @@ ms = pytest.importorskip("mindspore")
 
 from mia_batch.data.records import FORMATS, RecordSource  # noqa: E402
 from mia_batch.errors import InputError  # noqa: E402
+from mia_batch.locks import in_use  # noqa: E402
 from mia_batch.network import train as training  # noqa: E402
 from mia_batch.network.checkpoint import load_network  # noqa: E402
 from mia_batch.network.preprocess import Preprocess  # noqa: E402
@@ -158,6 +159,20 @@ def test_of_two_plans_at_once_the_second_is_refused_or_goes_on_from_the_first(
     assert planned(config_file, 4, out="counts").digest() == alone.digest()
     after({"count": 6, "out": "fewer"})
     assert "--count was 6 and is now 4" in refused(config_file, 4, out="fewer")
+
+
+def test_a_plan_is_written_under_its_lock(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+
+    def write(paths: ShadowPaths, *what: Any) -> ShadowPlan:
+        held.append(in_use(paths.plan_lock))
+        return write_plan(paths, *what)
+
+    monkeypatch.setattr(shadows, "write_plan", write)
+    for count in (2, 4, 4):
+        planned(config_file, count)
+    assert held == [True, True]
+    assert not in_use(paths_of(config_file).plan_lock)
 
 
 def test_files_that_are_no_plan_are_refused_and_kept(config_file: Path) -> None:
