@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
@@ -39,14 +39,14 @@ def not_written(path: Path, error: Exception, rule: str = "must be writable") ->
     return InputError(f"{path}: {said}")
 
 
-def open_bytes(path: Path, mode: str = "rb") -> BinaryIO:
+def open_bytes(path: Path, mode: str = "rb", *, buffering: int = -1) -> BinaryIO:
     """Open a file, and nothing else: to open a FIFO waits for its writer, to open some devices does something.
 
     Raises:
         OSError: there is none, or something else is there; its `strerror` says what.
     """
     with _named(path):
-        return cast(BinaryIO, open(path, mode, opener=_open_file))
+        return cast(BinaryIO, open(path, mode, buffering, opener=_open_file))
 
 
 def open_text(path: Path, *, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
@@ -160,6 +160,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full or the directory cannot be written.
     """
+    if not path.name:
+        raise InputError(f"{path}: must be a file that can be written, got a directory")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -170,7 +172,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise not_written(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that the system refuses
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -76,7 +76,7 @@ def in_turn(path: Path) -> Iterator[None]:
         InputError: the folder cannot be written, or its file system has no locks.
     """
     try:
-        file = open(path, "ab")  # noqa: SIM115  (closed below)
+        file = open_bytes(path, "ab")
     except OSError as error:
         raise not_written(path, error, "must be a file that can be locked") from error
     with file:

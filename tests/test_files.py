@@ -138,3 +138,14 @@ def test_a_file_holds_a_text_or_another(tmp_path: Path) -> None:
 def test_a_name_in_another_encoding_can_be_written_down(tmp_path: Path) -> None:
     write_text(tmp_path / "a", os.fsdecode(b"caf\xe9\0"))
     assert (tmp_path / "a").read_bytes() == b"caf\xe9\0"
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "a" * 300, "a_file/b"])
+def test_a_name_that_no_file_can_have_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    with pytest.raises(InputError, match=r"must be (a file that can be written|writable), got"):
+        write_text(Path(name), "x")
+    assert os.listdir(tmp_path) == ["a_file"]

@@ -12,7 +12,7 @@ import pytest
 from refusing import Refused, answer, wait_for
 
 from mia_batch.errors import InputError
-from mia_batch.locks import give_name, in_use, open_locked, try_lock
+from mia_batch.locks import give_name, in_turn, in_use, open_locked, try_lock
 
 # Of each file system what it refuses, and whether it has locks.
 FILE_SYSTEMS = {
@@ -135,3 +135,10 @@ def test_an_error_that_is_no_missing_call_is_told(tmp_path: Path) -> None:
         give_name(tmp_path / "nothing", tmp_path / "name")
     with pytest.raises(PermissionError):
         answer("flock=EACCES", try_hold, tmp_path / "journal")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """To open a FIFO waits until somebody reads it."""
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(InputError, match="must be a file that can be locked, got: a FIFO"), in_turn(tmp_path / "lock"):
+        pass

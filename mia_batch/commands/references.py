@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mia_batch.errors import InputError
+from mia_batch.files import not_written
 from mia_batch.locks import in_use
 from mia_batch.process.exit_codes import OK
 from mia_batch.report.media import terminal
@@ -101,7 +102,7 @@ def pruned(store: Path, wanted: list[Wanted], *, remove: bool) -> list[str]:
     """A line for each file that no config names and no process writes, which is removed if so wished."""
     files = files_in(store)
     keys = {key for each in wanted for key in each.weights}
-    keys |= {each.key for each in files if in_use(each.path)}
+    keys |= {each.key for each in files if _may_be_written(each.path)}
     rows, freed, width = [], 0, terminal_width()
     for each in files:
         if each.key in keys:
@@ -109,10 +110,21 @@ def pruned(store: Path, wanted: list[Wanted], *, remove: bool) -> list[str]:
         rows.append(("removed" if remove else "not named", f"{_size(each.size):>10}", str(each.path)))
         freed += each.size
         if remove:
-            each.path.unlink()
+            try:
+                each.path.unlink(missing_ok=True)  # another process prunes too
+            except OSError as error:
+                raise not_written(each.path, error, "must be a file that can be removed") from error
     said = f"{_size(freed)} removed" if remove else f"{_size(freed)} that no config here names; --yes removes it"
     last = wrapped(terminal(f"{store}: {said if rows else 'nothing to remove'}"), width)
     return [*(row_texts(rows, width=width) if rows else []), last]
+
+
+def _may_be_written(path: Path) -> bool:
+    """Whether a process writes a file; so it may where nobody can tell, as of a file of another user."""
+    try:
+        return in_use(path)
+    except OSError:
+        return True
 
 
 def _size(count: int) -> str:

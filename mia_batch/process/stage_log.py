@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from mia_batch.files import open_bytes
 from mia_batch.locks import try_lock
 from mia_batch.process.bars import BARS
 from mia_batch.process.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, RESUME, problem_lines, refusal_of
@@ -62,7 +63,7 @@ class StageLog:
 
     def _opened(self) -> BinaryIO:
         self.path.parent.mkdir(exist_ok=True)
-        file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (`end` closes it)
+        file = open_bytes(self.path, "ab", buffering=0)
         with suppress(OSError):  # another start has the lock
             try_lock(file.fileno())
         return file
@@ -144,7 +145,7 @@ def kept(path: Path, stage: str, work: Callable[[], int]) -> int:
 
 def last_start(path: Path) -> str:
     """What a log holds of its last start, at most its end."""
-    with open(path, "rb") as file:
+    with open_bytes(path) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
         text = file.read().decode("utf-8", "replace")
     begun = [found.start() for found in BEGAN.finditer(text)]

@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -252,20 +254,29 @@ def _fill(phi: NDArray[np.float64], logits: h5py.Dataset, samples: StoredSamples
 
 @dataclass(frozen=True)
 class Stored:
-    """A file of a store: whose outputs, and whether they are complete."""
+    """A file of a store: whose outputs, whether they are complete, and how many bytes it had when it was looked at."""
 
     path: Path
     key: str
     complete: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return self.path.stat().st_size
+    size: int
 
 
 def files_in(store: Path) -> list[Stored]:
-    """The files of a store, by key; nothing else that lies there."""
-    names = sorted(store.iterdir()) if store.is_dir() else []
-    found = [(path, match) for path in names if (match := FILE.fullmatch(path.name))]
-    return [Stored(path, match[2], not match[1]) for path, match in found]
+    """The files of a store, by key; nothing else that lies there, whatever its name.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    try:
+        names = sorted(store.iterdir()) if store.is_dir() else []
+    except OSError as error:
+        rule = "references.store: must be a folder that can be read"
+        raise InputError(f"{store}: {rule}, got: {error.strerror}") from error
+    found = []
+    for path in names:
+        match = FILE.fullmatch(path.name)
+        with suppress(OSError):  # another process has removed or renamed it
+            if match and stat.S_ISREG((status := path.stat()).st_mode):
+                found.append(Stored(path, match[2], not match[1], status.st_size))
+    return found

@@ -43,6 +43,11 @@ class ShadowPaths:
         """Held by the process that trains a model."""
         return self.root / f".shadow_{number:03d}.lock"
 
+    @property
+    def plan_lock(self) -> Path:
+        """Held by the process that writes the plan."""
+        return self.root / ".plan.lock"
+
     def create(self) -> None:
         """Make the folders, or say in one line why that cannot be."""
         try:

@@ -53,8 +53,10 @@ def forget_verdict(args: argparse.Namespace) -> None:
     """Remove the --junit file of an earlier audit: whatever becomes of this one, that is not its verdict.
 
     Raises:
-        InputError: it cannot be removed.
+        InputError: it cannot be removed, or has no name, as of an unset variable in quotes.
     """
+    if args.junit == "":
+        raise InputError("--junit: must name a file, got ''")
     if args.junit:
         try:
             Path(args.junit).unlink(missing_ok=True)

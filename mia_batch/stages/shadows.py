@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mia_batch.data.selection import Selection, contents, first_form, select
 from mia_batch.data.sources import Source, open_source
 from mia_batch.errors import InputError
 from mia_batch.files import sha256
+from mia_batch.locks import in_turn
 from mia_batch.mpi.launcher import launched_first
 from mia_batch.network.datasets import open_dataset
 from mia_batch.process.exit_codes import RESUME
@@ -70,8 +72,12 @@ class Pool:
     def __len__(self) -> int:
         return len(self.selection)
 
+    @cached_property
     def units(self) -> NDArray[np.int64]:
-        """Number of what is trained on together, (M,): a declared group, equal inputs, or a chain of them."""
+        """Number of what is trained on together, (M,): a declared group, equal inputs, or a chain of them.
+
+        All samples are read for it, once.
+        """
         form = None if self.data.pad is None else first_form(self.source, self.selection).of_any_length()
         return group_codes(contents(self.selection, self.source, form), self.selection.group, len(self))
 
@@ -193,23 +199,36 @@ def claim_plan(
     Raises:
         InputError: the folder is of another configuration, seed or a larger count, or the pool is too small.
     """
-    record = read_record(paths)
     identity = plan_identity(config, pool)
+    record = read_record(paths)
+    if dry_run or (record and record["count"] >= count):  # whoever may only read a plan may use it
+        return _planned(paths, pool, identity, count, seed, option)[0]
+    if record is None:
+        drawn(pool, count, SEED if seed is None else seed)  # what is refused leaves no folder behind
+    paths.create()
+    with in_turn(paths.plan_lock):
+        plan, made_from = _planned(paths, pool, identity, count, seed, option)
+        return write_plan(paths, plan, made_from) if made_from else plan
+
+
+def _planned(
+    paths: ShadowPaths, pool: Pool, identity: Mapping[str, Any], count: int, seed: int | None, option: str
+) -> tuple[ShadowPlan, dict[str, Any]]:
+    """The plan of a folder, and what it is made from if it is to be written; the rest as of `claim_plan`."""
+    record = read_record(paths)
     if record is not None:
         refuse_other(paths, record, identity, count, seed, option=option)
         plan = recorded_plan(paths, record)
         if record["count"] == count:
-            return plan
+            return plan, {}
         more = drawn(pool, count, record["seed"])
         plan = ShadowPlan(plan.models.extended(more.models), plan.split, plan.sample_index)
-        kept = {key: value for key, value in record.items() if key not in ("schema", "count", "sha256")}
-        return plan if dry_run else write_plan(paths, plan, kept)
+        return plan, {key: value for key, value in record.items() if key not in ("schema", "count", "sha256")}
     seed = SEED if seed is None else seed
     plan = drawn(pool, count, seed)
     if paths.plan.exists() and read_plan(paths).digest() != plan.digest():
         raise InputError(f"{paths.plan}: must not be there without {paths.record.name}; train to another {option}")
-    made_from = {"seed": seed, "samples": len(pool), "identity": identity, "versions": versions()}
-    return plan if dry_run else write_plan(paths, plan, made_from)
+    return plan, {"seed": seed, "samples": len(pool), "identity": identity, "versions": versions()}
 
 
 def plan_there(config: Config, paths: ShadowPaths, pool: Pool, option: str = OUT) -> ShadowPlan:
@@ -275,7 +294,7 @@ def drawn(pool: Pool, count: int, seed: int) -> ShadowPlan:
     Raises:
         InputError: a model of it would have no samples.
     """
-    models = plan_references(pool.units(), count, seed)
+    models = plan_references(pool.units, count, seed)
     empty = np.flatnonzero(~models.included.any(axis=1))
     if len(empty):
         rule = "must be enough that each model has some"

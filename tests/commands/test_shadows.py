@@ -106,7 +106,7 @@ def test_kills_and_stops_change_no_bit_and_the_next_call_does_nothing(config_fil
 
 
 def test_wrong_words_are_one_line(config_file: Path) -> None:
-    assert "--seed: must be at least 0, got -1" in one_line(run(config_file, "out", "--seed=-1"))
+    assert "--seed: must be at least 0 and below 2**64, got -1" in one_line(run(config_file, "out", "--seed=-1"))
     line = one_line(run(config_file, "out", "--set", "data.members={split: trian}"))
     assert "data.members: split must be one of train, test, got 'trian'; did you mean train?" in line
     assert not (config_file.parent / "out").exists()

@@ -64,6 +64,11 @@ def test_a_folder_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str],
         assert "RUNS: must be a directory of run directories" in refused(folder, capsys, "trajectory", name)
 
 
+def test_a_verdict_for_a_pipeline_that_has_no_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("run", "audit.yaml", "--out", "r", "--junit", "")
+    assert "--junit: must name a file, got ''" in refused(folder, capsys, *words)
+
+
 @pytest.mark.parametrize("command", [("check",), ("references",), ("run", "--out", "r"), ("submit", "--out", "r")])
 def test_a_store_or_a_folder_of_models_that_is_none(
     folder: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
@@ -89,3 +94,37 @@ def test_a_store_that_cannot_be_written_is_refused_before_the_first_stage(
     rule = f"mia-batch: {folder}/models: references.store: must be a folder that can be written, got one that cannot"
     assert capsys.readouterr().err.splitlines()[-1] == rule
     assert not (folder / "r" / "features.h5").exists()
+
+
+def test_what_lies_in_a_store_by_the_names_of_its_files_is_left_there(
+    folder: Path, capsys: pytest.CaptureFixture[str], write_config: WriteConfig
+) -> None:
+    write_config(LIRA | {"references": {"shadows": "m", "count": 2, "store": "models"}}, name="prune.yaml")
+    names = [f"{letter * 64}.h5" for letter in "abcd"]
+    os.mkfifo(folder / "models" / names[0])
+    (folder / "models" / names[1]).mkdir()
+    (folder / "models" / names[2]).symlink_to("nowhere")
+    (folder / "models" / names[3]).write_text("x")
+    for words in ((), ("--prune",), ("--prune", "--yes")):
+        assert main(["references", "prune.yaml", *words]) == 0
+        assert names[0] not in capsys.readouterr().out
+    assert sorted(os.listdir(folder / "models")) == names[:3]
+
+
+def test_files_that_another_process_removes_or_that_nobody_may_open_end_no_pruning(
+    folder: Path, capsys: pytest.CaptureFixture[str], write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(LIRA | {"references": {"shadows": "m", "count": 2, "store": "models"}}, name="prune.yaml")
+    gone, closed = (folder / "models" / f"{letter * 64}.h5" for letter in "ab")
+    for path in (gone, closed):
+        path.write_text("x")
+
+    def in_use(path: Path) -> bool:
+        if path == closed:
+            raise PermissionError
+        gone.unlink(missing_ok=True)
+        return False
+
+    monkeypatch.setattr("mia_batch.commands.references.in_use", in_use)
+    assert main(["references", "prune.yaml", "--prune", "--yes"]) == 0
+    assert closed.exists()

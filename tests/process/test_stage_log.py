@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import threading
 import time
@@ -59,6 +60,15 @@ def test_a_process_that_is_left_behind_does_not_hold_the_stage(path: Path, monke
     assert run_python(path, "import subprocess; subprocess.Popen(['sleep', '20']); print('said')") == 0
     assert time.monotonic() - began < 15
     assert ending(path) == 0
+
+
+def test_a_fifo_in_its_place_costs_the_log_and_holds_nobody(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    assert run_python(path, "print('said')") == 0
+    assert "said" in capfd.readouterr().out
+    with pytest.raises(OSError, match="a FIFO"):
+        last_start(path)
 
 
 def test_without_a_directory_nothing_is_made_and_nothing_lost_once_it_is(tmp_path: Path) -> None:

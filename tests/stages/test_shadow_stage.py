@@ -15,6 +15,7 @@ ms = pytest.importorskip("mindspore")
 
 from mia_batch.data.records import FORMATS, RecordSource  # noqa: E402
 from mia_batch.errors import InputError  # noqa: E402
+from mia_batch.locks import in_use  # noqa: E402
 from mia_batch.network import train as training  # noqa: E402
 from mia_batch.network.checkpoint import load_network  # noqa: E402
 from mia_batch.network.preprocess import Preprocess  # noqa: E402
@@ -135,6 +136,43 @@ def test_another_config_seed_or_smaller_count_is_refused(config_file: Path) -> N
     group = {"group": {"train": "groups.npy", "test": "groups.npy"}}
     grouped = write_config(config_file.parent, "d.yaml", data=group)
     assert "data.group is read now and was not" in refused(grouped, 4)
+
+
+def test_of_two_plans_at_once_the_second_is_refused_or_goes_on_from_the_first(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, draw = planned(config_file, 4, out="alone"), shadows.drawn
+
+    def after(other: dict[str, Any]) -> None:
+        """Let another command make the whole plan while this one draws its own."""
+
+        def drawn_late(*args: Any) -> ShadowPlan:
+            monkeypatch.setattr(shadows, "drawn", draw)
+            planned(config_file, **other)
+            return draw(*args)
+
+        monkeypatch.setattr(shadows, "drawn", drawn_late)
+
+    after({"seed": 2, "out": "seeds"})
+    assert "--seed was 2 and is now 1" in refused(config_file, 4, 1, out="seeds")
+    after({"count": 2, "out": "counts"})
+    assert planned(config_file, 4, out="counts").digest() == alone.digest()
+    after({"count": 6, "out": "fewer"})
+    assert "--count was 6 and is now 4" in refused(config_file, 4, out="fewer")
+
+
+def test_a_plan_is_written_under_its_lock(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+
+    def write(paths: ShadowPaths, *what: Any) -> ShadowPlan:
+        held.append(in_use(paths.plan_lock))
+        return write_plan(paths, *what)
+
+    monkeypatch.setattr(shadows, "write_plan", write)
+    for count in (2, 4, 4):
+        planned(config_file, count)
+    assert held == [True, True]
+    assert not in_use(paths_of(config_file).plan_lock)
 
 
 def test_files_that_are_no_plan_are_refused_and_kept(config_file: Path) -> None:
