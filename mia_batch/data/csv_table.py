@@ -47,7 +47,8 @@ class CsvTable:
     def _check_header(self, names: list[str]) -> None:
         numbers = [name for name in names if _is_number(name)]
         if names and len(numbers) * 2 > len(names):
-            raise InputError(f"{self.path}: line 1: must be a header with the columns' names, got {names[0]!r}")
+            got = printable(names[0])
+            raise InputError(f"{self.path}: line 1: must be a header with the columns' names, got {got!r}")
         if "" in names:
             raise InputError(f"{self.path}: line 1: must name every column, got none at {names.index('') + 1}")
         if name := repeated(names):

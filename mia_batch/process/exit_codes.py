@@ -30,6 +30,7 @@ REFUSALS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO,
     errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE, errno.EAGAIN, errno.EFBIG,
 })
+LINE_LENGTH = 1900  # characters of a problem: what a file holds may stand in it, however long that is
 OF_HDF5 = re.compile(r"errno = (\d+)")  # where its messages have what the system has said
 
 
@@ -40,8 +41,9 @@ def print_problems(error: InputError) -> None:
 
 
 def problem_lines(error: InputError) -> list[str]:
-    """Each problem of `error` as the line that standard error gets."""
-    return ["mia-batch: " + terminal(" ".join(problem.split())) for problem in error.problems]
+    """Each problem of `error` as the line that standard error gets, not too long."""
+    lines = (terminal(" ".join(problem.split())) for problem in error.problems)
+    return [f"mia-batch: {line[:LINE_LENGTH]}{'...' * (len(line) > LINE_LENGTH)}" for line in lines]
 
 
 def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False, quiet: bool = False) -> int:

@@ -267,6 +267,7 @@ GOOD = "logit_0,logit_1,label,member\n1,2,0,1\n"
         ("", "must hold outputs, got an empty file"),
         ("\n\n", "must have logits, probabilities, loss, or data.columns must name them; it has nothing"),
         ("1,2,0,1\n3,4,1,0\n", "line 1: must be a header with the columns' names, got '1'"),
+        (f"1{'0' * 99}\n1\n", f"line 1: must be a header with the columns' names, got '1{'0' * 76}...'"),
         ("logit_0,logit_1,label,member\n", "must have rows, got none"),
         (GOOD + "1,2,0\n", "line 3: must have 4 values, as the header, got 3"),
         (GOOD + "1,,0,0\n", "line 3: logit_1: must be a number, got ''"),

@@ -25,7 +25,8 @@ def nodes_off(n: int, seed: int, work: Path) -> Iterator[tuple[str, str, str]]:
         calm = work / "calm"
         audit = Audit.write(work, checkpoint, methods=(LR, KNN, RF))
         site = write_site(work / "site.yaml")
-        _finish(cluster, submit(cluster, audit.config, "--out", calm, "--site", site))
+        if bad := _finish(cluster, submit(cluster, audit.config, "--out", calm, "--site", site)):
+            raise AssertionError(f"a chain must work undisturbed, got {bad}")
         for number in range(n):
             text = f"{seed} node {number}"
             drawn = random.Random(text)

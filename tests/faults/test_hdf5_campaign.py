@@ -118,9 +118,9 @@ def test_faults_come_by_their_seed_and_equally_often() -> None:
 
 
 def test_a_short_campaign_of_every_hdf5_file_finds_nothing_bad() -> None:
-    command = [sys.executable, str(REPO / "tests" / "faults" / "hdf5_run.py"), "--cases", "8", "--seed", "1"]
+    command = [sys.executable, str(REPO / "tests" / "faults" / "hdf5_run.py"), "--cases", "6", "--seed", "1"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert found.returncode == 0, found.stdout
     total = next(line.split() for line in found.stdout.splitlines() if line.startswith("all"))
-    assert int(total[1]) >= 90
+    assert int(total[1]) >= 70
     assert int(total[2]) + int(total[3]) == int(total[1])

@@ -141,6 +141,8 @@ def _datasets(path: Path) -> dict[str, Any]:
     with h5py.File(path) as file:
         file.visititems(take)
         attrs = {name: json.loads(text) for name, text in file.attrs.items() if not name.startswith("seal")}
+    if "digests" in attrs:  # of references it has those that were trained when the run was planned; run.json has all
+        attrs["digests"] = {key: each for key, each in attrs["digests"].items() if not key.startswith("references.")}
     return {**found, **_of_any_run(attrs)}
 
 

@@ -29,6 +29,8 @@ def raises(error: BaseException) -> int:
         (OSError(errno.EMFILE, "Too many open files"), BAD_INPUT, "mia-batch: system: Too many open files"),
         (MemoryError("Unable to allocate 1 TiB"), FAILED, "mia-batch: out of memory: Unable to allocate 1 TiB"),
         (InputError(["a: one", "b:\ntwo"]), BAD_INPUT, "mia-batch: a: one\nmia-batch: b: two"),
+        (InputError("x" * 9999), BAD_INPUT, f"mia-batch: {'x' * 1900}..."),
+        (InputError("x" * 1900), BAD_INPUT, f"mia-batch: {'x' * 1900}"),
     ],
 )
 def test_what_is_said_in_one_line(
