@@ -55,6 +55,7 @@ EXAMPLES = (
     "mia-batch check audit.yaml --ranks 8 --set extract.batch_size=128",
 )
 INDENT = 9  # behind "extract: "
+WIDE, LONGEST_ITEM = 124, 24  # columns of the config, and of a key with a number in it
 ATTACK_BYTES_PER_ROW = 8 + 1 + 4 + 1  # score, decision, by which split, member
 
 
@@ -88,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     tried = try_in_child(config, args.changes) if args.try_ else []
     lines = import_lines(config) if config.imports else extract_lines(config, args.ranks, args.runs)
     width = terminal_width()
-    print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=min(width or 100, 100)))
+    begun = min((width or WIDE) - LONGEST_ITEM, WIDE - LONGEST_ITEM)  # what begins before it ends behind it
+    print(yaml.safe_dump(config.resolved(), sort_keys=False, default_flow_style=None, width=max(begun, 10)))
     print("\n".join(wrapped(terminal(line), width, INDENT) for line in [*lines, *tried]))
     return OK
 

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     parser = args.whole_parser()
     name_files(parser)
-    print(shtab.complete(parser, shell=args.shell))
+    print(shtab.complete(parser, args.shell))
     return OK
 
 

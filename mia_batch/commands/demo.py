@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from mia_batch.data.records import SIDE
 from mia_batch.files import atomic_path, shipped, write_text
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import FAILED, LEAK, OK
+from mia_batch.report.media import terminal
+from mia_batch.report.tables import terminal_width, wrapped
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.stages.arguments import talk_of
 
@@ -44,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
     if code != LEAK:
         print(f"demo: the audit ended with exit code {code}, not {LEAK} (leak found)", file=sys.stderr)
         return code or FAILED
-    print(f"\ndemo: the audit's own exit code was {code} (leak found), as it should be after memorising.")
-    print(f"demo: everything is in {root}; run it yourself: mia-batch run {config} --out DIR --ranks {RANKS}")
+    said = f"demo: the audit's own exit code was {code} (leak found), as it should be after memorising."
+    print(f"\n{wrapped(said, terminal_width())}")
+    print(wrapped(terminal(f"demo: everything is in {root}; run it yourself:"), terminal_width()))
+    print(terminal(f"mia-batch run {shlex.quote(str(config))} --out DIR --ranks {RANKS}"))
     return OK
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from mia_batch.errors import InputError
 from mia_batch.files import holds, shipped, write_text
 from mia_batch.process.exit_codes import OK
+from mia_batch.report.media import terminal
 from mia_batch.stages.arguments import named_folder
 
 EXAMPLES = (
@@ -142,8 +143,8 @@ def run(args: argparse.Namespace) -> int:
     site = shipped("configs") / "sites" / f"{args.site}.yaml"
     files = copies(args.kind, site, out)
     for path in write(files):
-        print(f"wrote {path}")
+        print(terminal(f"wrote {path}"))
     print("next:")
     for line in next_commands(args.kind, out / f"{KINDS[args.kind]}.yaml", out / "sites" / site.name):
-        print(f"  {line}")
+        print(f"  {terminal(line)}")
     return OK

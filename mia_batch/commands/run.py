@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             assert models is not None
             code = train_models(config, models, talk=talk_of(args), log_path=paths.local_log(stage))
         else:
-            code = _run_stage(stage, _arguments(args, config), args.ranks, paths)
+            code = _run_stage(stage, stage_arguments(args, config), args.ranks, paths)
         if code != OK:
             return code
         if stage != "attack" and stage in left_to_do(read_state(paths)).stages:  # reduce says which attack is missing
@@ -97,7 +97,7 @@ def check_memory(config: Config, ranks: int) -> None:
         )
 
 
-def _arguments(args: argparse.Namespace, config: Config) -> list[str]:
+def stage_arguments(args: argparse.Namespace, config: Config) -> list[str]:
     """Of a stage, as one word each: a name may begin with a dash."""
     arguments = [args.config, f"--out={args.out}"]
     arguments += [f"--checkpoint={args.checkpoint}"] if args.checkpoint else []

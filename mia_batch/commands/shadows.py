@@ -9,6 +9,7 @@ import shlex
 from mia_batch.errors import InputError
 from mia_batch.json_text import LARGEST
 from mia_batch.process.exit_codes import OK
+from mia_batch.report.media import terminal
 from mia_batch.rundir.shadows import ShadowPaths
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.arguments import add_config_arguments, named_folder, talk_of
@@ -43,9 +44,10 @@ def run(args: argparse.Namespace) -> int:
         log.info("nothing to do: all %d models are trained", args.count)
     code = train_models(config, models, talk=talk_of(args))
     if code == OK:
-        print("\n".join(result_line(paths, models.plan, number) for number in range(args.count)))
-        print("\n".join(["", "audit with them:", "", _next_command(args, paths)]))
-        print("\n".join(["", "or add to the config:", "", *config_lines(paths, args.count)]))
+        lines = [result_line(paths, models.plan, number) for number in range(args.count)]
+        lines += ["", "audit with them:", "", _next_command(args, paths)]
+        lines += ["", "or add to the config:", "", *config_lines(paths, args.count)]
+        print("\n".join(map(terminal, lines)))
     return code
 
 

@@ -68,7 +68,7 @@ class Bars:
         """Draw a bar, or draw it anew; None takes it away."""
         if not self.live and (state is None or not self.possible()):
             return
-        with self._lock:
+        with self._lock, self._as_long_as_it_can():
             if state is None:
                 self._remove(key)
             else:
@@ -116,13 +116,23 @@ class Bars:
             return
         with self._lock:
             drawn = self._drawn
-            if drawn is not None:
-                drawn.stop()
+            with self._as_long_as_it_can():
+                if drawn is not None:
+                    drawn.stop()
             try:
                 yield
             finally:
-                if drawn is not None and drawn is self._drawn:
-                    drawn.start()
+                with self._as_long_as_it_can():
+                    if drawn is not None and drawn is self._drawn:
+                        drawn.start()
+
+    @contextmanager
+    def _as_long_as_it_can(self) -> Iterator[None]:
+        """Where the terminal has gone, as with a connection that broke, the bars go too, and the work goes on."""
+        try:
+            yield
+        except OSError:
+            self._drawn = None
 
 
 BARS = Bars()

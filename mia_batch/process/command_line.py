@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from mia_batch.errors import did_you_mean
+from mia_batch.report.media import terminal
 
 FREE = 2  # columns that argparse leaves so
 
@@ -41,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2 and argparse's message; an unknown option or choice with what is close to it."""
-        super().error(message + self._near(message))
+        super().error(terminal(message) + self._near(message))
 
     def _near(self, message: str) -> str:
         if choice := re.search(r"invalid choice: (?:'(.*)'|\"(.*)\") \(choose from (.*)\)$", message, re.DOTALL):

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 
@@ -129,7 +130,8 @@ def _shower() -> Callable[[str, State | None], None] | None:
 def send(key: str, state: State | str | None) -> None:
     """Send a state, its end, or a line for the log to the process that reads standard error."""
     body = asdict(state) if isinstance(state, State) else state
-    os.write(sys.stderr.fileno(), MARK + json.dumps([key, body]).encode() + b"\n")
+    with suppress(OSError):  # nobody reads it any more: that costs the bar, not the stage
+        os.write(sys.stderr.fileno(), MARK + json.dumps([key, body]).encode() + b"\n")
 
 
 @dataclass

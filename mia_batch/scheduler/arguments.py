@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Sequence
 
 from mia_batch.errors import InputError
+from mia_batch.report.media import terminal
 from mia_batch.scheduler.limits import warnings
 from mia_batch.scheduler.sbatch_commands import shell_lines
 from mia_batch.scheduler.site import Site, find_site, load_site
@@ -62,7 +63,7 @@ def show(args: argparse.Namespace, site: Site, submission: Submission, runs: Seq
     for stage, job in submission.job_ids.items():
         print(f"{stage:<8} job {job}")
     root = runs[0].paths.root
-    print(f"mia-batch status {shlex.quote(str(root if len(runs) == 1 else root.parent))}")
+    print(terminal(f"mia-batch status {shlex.quote(str(root if len(runs) == 1 else root.parent))}"))
 
 
 def show_nothing(args: argparse.Namespace) -> None:

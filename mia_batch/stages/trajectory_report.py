@@ -223,7 +223,8 @@ def _join(training: str, found: Trajectory | InputError, folder: Path) -> int:
     folder.mkdir(exist_ok=True)
     write_text(folder / f"{training}.json", json.dumps(as_object(found, exposure), indent=1) + "\n")
     write_records(folder / f"{training}.csv", found.records, exposure)
-    print(f"{title(found)}\n{as_text(found, exposure, width=terminal_width(), colours=has_colours())}\n", flush=True)
+    text = as_text(found, exposure, width=terminal_width(), colours=has_colours())
+    print(f"{terminal(title(found))}\n{text}\n", flush=True)
     return BY_OUTCOME[found.steps[-1].outcome]
 
 

@@ -64,7 +64,7 @@ def test_a_truncated_checkpoint_of_many_fails_alone(
 
 def nightly_command(audit: Audit, watch: Path, runs: Path, site: Path) -> list[str | Path]:
     """A nightly that takes files as they are written."""
-    return ["nightly", audit.config, "--watch", watch, "--runs", runs, "--site", site, "--quiet", "0", "--json"]
+    return ["nightly", audit.config, "--watch", watch, "--runs", runs, "--site", site, "--unchanged", "0", "--json"]
 
 
 def test_two_nightlies_at_once_queue_each_checkpoint_once(
@@ -98,7 +98,7 @@ def test_the_nightly_script_queues_itself_again_and_joins_what_it_audits(
         shutil.copy(checkpoint, watch / f"net-1_{step}.ckpt")
     site = write_site(tmp_path / "site.yaml", nodes=1)
     changes = (f"references.shadows='{tmp_path / 'the shadows'}'", "references.count=2", "train.epochs=1")
-    options = ("--quiet=0", *(f"--set={change}" for change in changes))
+    options = ("--unchanged=0", *(f"--set={change}" for change in changes))
     words = ("at=now+4seconds", f"site={site}", *(f"option={option}" for option in options))
     words = (*words, f"source={BIN / 'activate'}", "--", "python")
     first = cluster.sbatch("-o", tmp_path / "log", SLURM / "nightly.sbatch", audit.config, watch, runs, *words)

@@ -71,6 +71,22 @@ def test_steps_in_order_with_verdicts_and_the_first_leak(tmp_path: Path, capsys:
     assert (found["n_samples"], found["n_members"], len(found["most_exposed"])) == (N, N // 2, 5)
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_it_fits_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    write_audit(tmp_path, 2, False, MEMBER, accuracy=0.5)
+    write_audit(tmp_path, 10, True, MEMBER, accuracy=0.75)
+    whole = run(capsys, tmp_path)[1]
+    assert max(map(len, whole.splitlines())) > 100
+    monkeypatch.setenv("COLUMNS", str(columns))
+    narrow = run(capsys, tmp_path)[1]
+    assert max(map(len, narrow.splitlines())) <= columns
+    said = " ".join(narrow.split())
+    assert "1 10 net-1_10.ckpt run10 leak rf 0.7500 0.7100-0.7900" in said
+    assert "LT-IQR ranks training records by exposure; it is not a membership test." in said
+
+
 @pytest.mark.parametrize(
     ("outcomes", "said", "code"),
     [

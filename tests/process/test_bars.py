@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -119,6 +120,29 @@ def test_the_terminal_is_sane_however_it_ends(signum: signal.Signals) -> None:
     if signum != signal.SIGKILL:
         assert not any("━" in line for line in seen.lines)
         assert seen.code == {signal.SIGTERM: 75, signal.SIGINT: 130}[signum]
+
+
+def test_work_goes_on_where_its_terminal_has_gone(tmp_path: Path) -> None:
+    code = f"""
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from mia_batch.process.log_setup import set_up_logging
+from mia_batch.process.progress import Progress
+set_up_logging()
+with Progress(10, what="attack", unit="tasks", every=0) as progress:
+    for number in range(10):
+        time.sleep(0.1)
+        progress.add(1)
+open({str(tmp_path / "done")!r}, "w").write(str(progress.done))
+"""
+    ours, its = pty.openpty()
+    env = {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=its, stdout=its, stderr=its, env=env)
+    os.close(its)
+    os.read(ours, 100)
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert (tmp_path / "done").read_text() == "10"
 
 
 STAGE = """

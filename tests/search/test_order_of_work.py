@@ -233,6 +233,23 @@ class TestWorkersThatDie:
         assert ended == {"a": "a/1: no memory", "b": {"b/0": 1.0, "b/sum": 1.0}}
 
 
+class TestCounts:
+    def test_who_watches_is_told_of_every_step_and_of_the_end(self) -> None:
+        told: list[dict[str, tuple[int, int]]] = []
+        tasks = {"a": chain("a", 1.0, 2.0), "b": chain("b", 3.0)}
+        work = OrderOfWork(tasks, Scripted({}), finish=Ended(), journal=DictJournal({"a/0": 5.0}))
+        assert work.counts() == {"a": (1, 3), "b": (0, 2)}
+        do_all(work, lambda: False, lambda counts: told.append(dict(counts)))
+        assert [sum(done for done, _ in counts.values()) for counts in told] == [3, 5]
+        assert told[-1] == {"a": (3, 3), "b": (2, 2)}
+
+    def test_an_attack_that_cannot_be_evaluated_counts_as_ended(self) -> None:
+        executor = Scripted({"a/0": [Failed("no numbers")]})
+        work = OrderOfWork({"a": chain("a", 1.0, 2.0)}, executor, finish=Ended())
+        do_all(work, lambda: False)
+        assert work.counts() == {"a": (3, 3)}
+
+
 class TestJournal:
     def test_what_it_has_is_not_done_again(self) -> None:
         executor = Scripted({})
