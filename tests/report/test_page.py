@@ -21,7 +21,7 @@ from mia_batch.report.charts import interval_chart
 from mia_batch.report.evidence import Evidence
 from mia_batch.report.page import CONTENTS, NONE, to_page
 from mia_batch.report.shown_text import short, shown
-from mia_batch.report.summary import Summary, read_summary, to_json
+from mia_batch.report.summary import SlicesSummary, Summary, read_summary, to_json
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.evidence import make_evidence
 
@@ -294,10 +294,19 @@ def test_a_summary_of_the_version_before_has_a_page() -> None:
 
 
 def test_twenty_attacks_and_a_thousand_classes_stay_small(tmp_path: Path) -> None:
-    config = made_config(report={"slices": {"class": True}})
-    signals = {f"attack_{i}": i / 10 for i in range(20)}
-    features = made_features(24_000, n_classes=1000)
-    summary, evidence = made_audit(tmp_path, features=features, signals=signals, config=config)
+    """All attacks have the slices of one: what they cost is not the page's."""
+    names = [f"attack_{i}" for i in range(20)]
+    one, _ = made_audit(
+        tmp_path, features=made_features(24_000, n_classes=1000), signals={"attack_0": 1.0},
+        config=made_config(report={"slices": {"class": True}}),
+    )  # fmt: skip
+    assert one.slices
+    raw = json.loads(to_json(one))["slices"]
+    for each in (*raw["slices"], raw):
+        of_one = each.pop("metrics" if "metrics" in each else "worst")["attack_0"]
+        each["metrics" if "name" in each else "worst"] = dict.fromkeys(names, of_one)
+    summary, evidence = made_audit(tmp_path, signals={name: i / 10 for i, name in enumerate(names)})
+    summary = summary.model_copy(update={"slices": SlicesSummary.model_validate(raw | {"n_attacks": 20})})
     page = to_page(summary, evidence)
     assert len(page.encode()) < 5_000_000 / 3
     assert page.count("class=999") >= 1
