@@ -218,7 +218,7 @@ def summarise(config: Config, paths: RunPaths) -> tuple[Summary, Evidence]:
     exposure = exposure_of(config, Checkpoint(paths, manifest, features))
     records = make_records(config.report, paths.records, features, results, exposure)
     evidence = make_evidence(config, features, results, found.effects, records)
-    curves = over_training(paths, manifest, found.summary)
+    curves = over_training(paths, manifest, found.summary, config.attack.trajectory)
     return found.summary.model_copy(update={"records": records}), replace(evidence, curves=curves)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
+import subprocess
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -258,6 +260,39 @@ def test_joint_rules_and_claims_have_pages(tmp_path: Path) -> None:
     joint, evidence = made_audit(tmp_path, config=made_config(gate={"rule": "any_above", "threshold": 0.9}))
     assert "decides; beside it" in to_page(joint, evidence)
     assert "controls no error" in to_page(joint, evidence)
+
+
+def test_the_first_screen_says_how_sure_of_which_attack(tmp_path: Path) -> None:
+    leak, evidence = made_audit(tmp_path)
+    assert "would be called leaking by at most 5% of audits" in to_page(leak, evidence)
+    none, evidence = made_audit(tmp_path, signals={"lr": 0.0, "knn": 0.1}, features=made_features(4000, gap=0.0))
+    page = to_page(none, evidence)
+    assert "A model above a level would pass at most 5% of audits" in page
+    (name, decided), *_ = words.deciding_rules(none)
+    assert decided.rule == "balanced_accuracy"
+    assert f"<b>{name}</b>, is right on {decided.value:.1%} of records" in page
+    assert re.search(rf"From {none.detectable.needed:.0f} scored samples a side on", page)  # type: ignore[union-attr]
+    by_value = {"rules": [{"metric": "balanced_accuracy", "above": 0.6, "bound": "point"}]}
+    points, evidence = made_audit(tmp_path, config=made_config(gate=by_value))
+    assert points.verdict.outcome == "leak"
+    assert words.how_sure(points) == ""
+
+
+def test_the_commands_check_what_was_read(tmp_path: Path) -> None:
+    outputs = tmp_path / "o'clock.npz"
+    outputs.write_bytes(b"outputs")
+    origin = {"digests": {"data.files": hashlib.sha256(b"outputs").hexdigest()}, "config_file": "/w/a.yaml"}
+    summary, evidence = made_audit(tmp_path)
+    config = summary.provenance["config"] | {"data": {"files": str(outputs)}}
+    made = summary.model_copy(update={"provenance": summary.provenance | origin | {"config": config}})
+    page = html.unescape(to_page(made, evidence))
+    lines = re.search(r"Commands that repeat the audit.>(.*?)</pre>", page, re.DOTALL)[1].splitlines()  # type: ignore[index]
+    said = [line.split()[0] for line in lines if not line.startswith("#")]
+    assert said == ["mia-batch", "echo", "mia-batch", "mia-batch"]
+    (check,) = (line for line in lines if line.startswith("echo"))
+    for content, code in ((b"outputs", 0), (b"others", 1)):
+        outputs.write_bytes(content)
+        assert subprocess.run(check, shell=True, check=False, capture_output=True).returncode == code
 
 
 def test_undefined_figures_have_their_reasons(tmp_path: Path) -> None:
