@@ -116,7 +116,9 @@ def _chernoff_interval(mean: float, n: int, tail: float) -> Interval:
     return low, high
 
 
-def tpr_at_fpr(member: ArrayLike, scores: ArrayLike, fpr: float, *, level: float = LEVEL) -> Estimate:
+def tpr_at_fpr(
+    member: ArrayLike, scores: ArrayLike, fpr: float, *, level: float = LEVEL, lower: bool = True, upper: bool = True
+) -> Estimate:
     """The largest TPR over thresholds whose FPR is at most `fpr`: whole tie groups, no interpolation.
 
     The interval is of `tpr_at_fpr_bounds`, for the TPR at the threshold of that FPR in the population of non-members.
@@ -126,6 +128,8 @@ def tpr_at_fpr(member: ArrayLike, scores: ArrayLike, fpr: float, *, level: float
         scores: shape (n_samples,), any number except NaN, higher for members.
         fpr: in [0, 1].
         level: confidence level in (0, 1).
+        lower: whether the lower bound is wanted; it is 0 otherwise.
+        upper: whether the upper bound is wanted; it is 1 otherwise.
 
     Returns:
         NaN with one class only. `reason` says where fpr < 1 / n_nonmembers: such an FPR cannot be resolved, and the
@@ -142,7 +146,8 @@ def tpr_at_fpr(member: ArrayLike, scores: ArrayLike, fpr: float, *, level: float
         return undefined(fpr_name(fpr), cause)
     top, tail = _Top.of(positives, negatives, fpr), (1 - level) / 2
     value = top.caught(_allowed(fpr, top.n)) / top.m
-    return estimate(value, (top.lower(tail), top.upper(tail)), _tpr_reason(positives, negatives, top, tail))
+    bounds = top.lower(tail) if lower else 0.0, top.upper(tail) if upper else 1.0
+    return estimate(value, bounds, _tpr_reason(positives, negatives, top, tail))
 
 
 def tpr_at_fpr_bounds(

@@ -56,6 +56,7 @@ class Metric:
         in_gate: whether a gate may be about it.
         row: a table's row that shows it beside others, the value alone; "" for a row of its own.
         of_metric: the metric whose estimate `compute` is called with instead; "" for none.
+        one_sided: whether `compute` takes `lower` and `upper`, and leaves out a bound that is not wanted.
     """
 
     compute: Callable[..., Estimate]
@@ -65,6 +66,7 @@ class Metric:
     in_gate: bool = True
     row: str = ""
     of_metric: str = ""
+    one_sided: bool = False
 
 
 METRICS: dict[str, Metric] = {
@@ -75,7 +77,8 @@ METRICS: dict[str, Metric] = {
     "auc": Metric(auc, of_scores=True, label="AUC"),
     "advantage": Metric(advantage, of_scores=True),
     **{
-        fpr_name(fpr): Metric(partial(tpr_at_fpr, fpr=fpr), True, f"TPR @ FPR {fpr}", "tpr_at_fpr", in_gate=False)
+        fpr_name(fpr): Metric(partial(tpr_at_fpr, fpr=fpr), True, f"TPR @ FPR {fpr}", "tpr_at_fpr", in_gate=False,
+                              one_sided=True)
         for fpr in FPRS
     },
     **{
@@ -180,7 +183,10 @@ def evaluate(
     for of_scores, values in ((False, predicted), (True, scores)):
         own = [name for name in _with_bases(wanted) if METRICS[name].of_scores == of_scores]
         looked_at = views(member, values, effects) if own else []
-        found |= {name: bounded(partial(METRICS[name].compute, level=level), *looked_at) for name in own}
+        found |= {
+            name: bounded(partial(METRICS[name].compute, level=level), *looked_at, one_sided=METRICS[name].one_sided)
+            for name in own
+        }
     return {name: found[name] if name in found else _of_base(name, found) for name in wanted}
 
 
@@ -201,14 +207,20 @@ def views(member: ArrayLike, values: ArrayLike, effects: Effects) -> list[Pair]:
     return [(member, values), *some]
 
 
-def bounded(compute: Callable[..., Estimate], whole: Pair, *some: Pair) -> Estimate:
-    """The value of all samples, with the bounds of so many as are independent: see `views`."""
-    found = compute(*whole)
-    if not some or not found.defined:
+def bounded(compute: Callable[..., Estimate], whole: Pair, *some: Pair, one_sided: bool = False) -> Estimate:
+    """The value of all samples, with the bounds of so many as are independent: see `views` and `Metric.one_sided`."""
+    if not some:
+        return compute(*whole)
+    value, left, right = (
+        partial(compute, lower=lower, upper=upper) if one_sided else compute
+        for lower, upper in ((False, False), (True, False), (False, True))
+    )
+    found = value(*whole)
+    if not found.defined:
         return found
     with warnings.catch_warnings():  # a metric that all samples define and some do not has no bound, which is said so
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        low, high = (compute(*each) for each in some)
+        low, high = left(*some[0]), right(*some[1])
     bounds = low.low if low.defined else 0.0, high.high if high.defined else max(1.0, found.high)
     return estimate_of(found.value, bounds, found.reason)
 

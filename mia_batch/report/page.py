@@ -29,6 +29,7 @@ from mia_batch.report.shown_text import short
 from mia_batch.report.summary import FewerReferencesSummary, MetricSummary, SliceSummary, Summary
 from mia_batch.report.templating import environment, own_text
 from mia_batch.report.text import check_lines, of_training
+from mia_batch.verdict.rules import RuleOutcome
 from mia_batch.verdict.sentences import words as spoken
 
 OF_DECISIONS = ("balanced_accuracy", "accuracy", "precision", "recall", "auc", "advantage")
@@ -101,9 +102,10 @@ class _Page:
     delta: float
     of_training: str
     not_run: dict[str, list[str]]  # attacks by the reason
-    best: str | None  # the attack of the highest balanced accuracy, by its lower bound
+    best: str | None  # the attack whose balanced accuracy is said
     deciding: list[str]
     decided_by: float | None  # the first one's value
+    needed: str  # of samples, for a model without a leak to pass
     overview: Chart | None
     roc: Mapping[str, Chart]
     scores: Mapping[str, Chart]
@@ -131,12 +133,12 @@ class _Page:
         ]  # fmt: skip
         there = {"curves": evidence.curves, "references": references}
         return cls(
-            name=_name(summary, dossier), who=defaultdict(lambda: None, dossier), best=_best(summary),
+            name=_name(summary, dossier), who=defaultdict(lambda: None, dossier), best=_best(summary, rules),
             contents=[each for each in CONTENTS if there.get(each[0], True)], references=references,
             level=_level(summary), epsilons=_epsilons(summary), delta=_delta(summary), of_training=of_training(summary),
             not_run=_not_run(summary),
             deciding=[words.rule_words(*each) for each in rules], decided_by=rules[0][1].value if rules else None,
-            overview=_overview(next(keys), summary),
+            needed=_needed(summary), overview=_overview(next(keys), summary),
             roc={
                 name: roc_chart(next(keys), name, each.roc, level=summary.level, least=_least(summary))
                 for name, each in evidence.attacks.items() if not math.isnan(each.roc.tpr[0])
@@ -171,9 +173,20 @@ def _numbers(found: MetricSummary | None) -> tuple[float, float, float] | None:
     return found.value, found.low, found.high
 
 
-def _best(summary: Summary) -> str | None:
+def _best(summary: Summary, rules: Sequence[tuple[str, RuleOutcome]]) -> str | None:
+    """The attack that decided, if it did so by balanced accuracy; else that of the highest lower bound."""
     found = _with_scores(summary, WORST_BY)
+    if rules and rules[0][1].rule == WORST_BY and rules[0][0] in found:
+        return rules[0][0]
     return max(found, key=lambda name: found[name][1]) if found else None
+
+
+def _needed(summary: Summary) -> str:
+    found = summary.detectable
+    if found is None or found.needed is None or found.never:
+        return ""
+    passing = f"a model without any leak passes by balanced accuracy with a probability of {found.passing:.0%}"
+    return f"From {found.needed:.0f} scored samples a side on, {passing}."
 
 
 def _level(summary: Summary) -> float | None:
@@ -274,7 +287,7 @@ def _timings(summary: Summary) -> list[dict[str, Any]]:
         tasks = method.provenance.get("tasks", [])
         seconds = sum(task.get("seconds", 0.0) for task in tasks)
         started = method.provenance.get("launch", {}).get("started", "")
-        detail = f"{len(tasks)} tasks" if tasks else "not recorded"
+        detail = f"{len(tasks)} task{'s' * (len(tasks) > 1)}" if tasks else "not recorded"
         rows.append({"what": f"attack {name}", "started": started, "seconds": seconds, "detail": detail})
     return rows
 
@@ -290,20 +303,31 @@ def _commands(summary: Summary) -> str:
     """What makes the same audit again."""
     origin = summary.provenance
     config, version = origin.get("config", {}), origin.get("versions", {}).get("mia_batch", "")
-    lines = ["# the same program", f"pip install mia_batch=={version}"] if version else []
+    lines = [f"# the same program: it must say {version}", "mia-batch --version"] if version else []
     checkpoint = config.get("model", {}).get("checkpoint")
-    digest = origin.get("digests", {}).get("model.checkpoint")
-    if checkpoint and digest:
-        line = f"echo {shlex.quote(f'{digest}  {checkpoint}')} | sha256sum --check"
-        lines += ["# the same checkpoint: it must say OK", line]
+    files = config.get("data", {}).get("files")
+    read = {"model.checkpoint": checkpoint, "data.files": files if isinstance(files, str) else None}
+    for name, path in read.items():
+        if path and (digest := origin.get("digests", {}).get(name)):
+            lines += [f"# the same {name}: it must say OK", _sum_check(digest, path)]
     if file := origin.get("config_file"):
         words_of = ["mia-batch", "run", file, "--out", "audit-again"]
         words_of += [f"--checkpoint={checkpoint}"] if checkpoint else []
         words_of += [f"--set={change}" for change in origin.get("changes", ())]
         lines += ["# the audit; its verdict is the exit code: 0, 3 or 4", shlex.join(words_of)]
+        lines += ["# where that file has gone: save the config below as audit.yaml", _of_saved()]
     else:
         lines += ["# in Python, with arrays of the SHA-256 below", "mia_batch.audit(logits, labels, member, ...)"]
     return "\n".join(lines)
+
+
+def _sum_check(digest: str, path: str) -> str:
+    return f"echo {shlex.quote(f'{digest}  {path}')} | sha256sum --check"
+
+
+def _of_saved() -> str:
+    """The config in force has the changes of the command line in it."""
+    return "mia-batch run audit.yaml --out audit-again"
 
 
 def _config_text(summary: Summary) -> str:
@@ -324,7 +348,7 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         "Members": _blocks(data.get("members")), "Non-members": _blocks(data.get("nonmembers")),
         "Non-members used for": data.get("nonmembers_used_for"),
         "Inclusion drawn by coins": _yes(data.get("randomised")), "Inputs on both sides": twins,
-        "Groups of samples that belong together": samples.n_groups,
+        "Groups of samples (one alone is one)": samples.n_groups,
         "Members alone were augmented": _yes(summary.augment_members),
     }  # fmt: skip
     return [(name, str(value)) for name, value in found.items() if value is not None]

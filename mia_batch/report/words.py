@@ -17,13 +17,12 @@ HEADLINES = {
 LABELS = {"leak": "Leak found", "no leak": "No leak above the level", "inconclusive": "Inconclusive",
           "not evaluable": "Not evaluable"}  # fmt: skip
 MEANINGS = {
-    "leak": "Whoever can query the model can tell, better than this audit's criterion allows, whether a given record "
-    "was used to train it. Treat the model as one that discloses its training data, until measures are taken and a new "
-    "audit passes.",
-    "no leak": "None of the attacks that were tried tells training records from others above the level, by bounds that "
-    "allow for chance. This is evidence about these attacks on these samples. Passing does not prove anonymity.",
-    "inconclusive": "The audit shows no leak above the level, and cannot rule one out. This is not a pass: give it "
-    "more samples, or the attacks that it asks for, and audit again.",
+    "leak": "Whoever can query it can tell, better than the level allows, whether a given record was used to train it. "
+    "Treat it as disclosing its training data until a new audit passes.",
+    "no leak": "None of the attacks that were tried tells training records from others above the level. That is "
+    "evidence about these attacks on these samples. Passing does not prove anonymity.",
+    "inconclusive": "No leak above the level was shown, and none is ruled out. This is not a pass: audit again with "
+    "more samples, or with the attacks that this audit asks for.",
     "not evaluable": "Something about the model or the samples makes every figure meaningless, so that there is no "
     "verdict. This is not a pass: the reason below says what to put right.",
 }
@@ -150,4 +149,16 @@ def right_of(method: MethodSummary) -> str:
     found = method.metrics.get("balanced_accuracy")
     if found is None or found.value is None or found.low is None:
         return ""
-    return f"right on {found.value:.1%} of records, where half are members and guessing is right on 50%"
+    return f"right on {found.value:.1%} of records, half of them members; guessing is right on 50%"
+
+
+def how_sure(summary: Summary) -> str:
+    """How often such a verdict is wrong, in words; empty where rules without bounds, or others, have decided."""
+    verdict = summary.verdict
+    by_bounds = verdict.rules and all(rule.bound == "lower" for rule in verdict.rules)
+    if not by_bounds or verdict.alpha is None or summary.claim is not None or not deciding_rules(summary):
+        return ""
+    return {
+        "leak": f"A model that keeps to the levels would be called leaking by at most {verdict.alpha:.0%} of audits.",
+        "no leak": f"A model above a level would pass at most {verdict.alpha:.0%} of audits by these attacks.",
+    }.get(verdict.outcome, "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from itertools import pairwise
+from pathlib import Path
 
 from mia_batch.errors import InputError, one_line
 from mia_batch.metrics.slices import WORST_BY
@@ -18,19 +20,24 @@ log = logging.getLogger(__name__)
 Numbers3 = tuple[float, float, float]  # value, low, high
 
 
-def over_training(paths: RunPaths, manifest: Manifest, summary: Summary) -> tuple[Curve, ...]:
-    """Leakage and accuracy of this audit and of those of the same training in the same folder; none of one alone.
+def over_training(
+    paths: RunPaths, manifest: Manifest, summary: Summary, earlier: Iterable[Path] = ()
+) -> tuple[Curve, ...]:
+    """Leakage and accuracy of this audit and of those of the same training; none of one alone.
+
+    Those are looked for in the same folder, and where `attack.trajectory` says that earlier checkpoints are.
 
     Args:
         paths: of this run, whose verdict is not written yet.
         manifest: of it.
         summary: of it.
+        earlier: run directories.
     """
-    own = training_run_identity(manifest)
-    manifests = {paths.root.name: manifest} | _others(paths, own)
+    own, here = training_run_identity(manifest), str(paths.root.resolve())
+    manifests = {here: manifest} | _others(paths, own, earlier)
     found = trainings(audited_by(name, each, own) for name, each in manifests.items())
-    audits = next(each.audits for each in found if any(a.run == paths.root.name for a, _ in each.audits))
-    known = [(step, _figures(summary if a.run == paths.root.name else _read(paths, a.run))) for a, step in audits]
+    audits = next(each.audits for each in found if any(a.run == here for a, _ in each.audits))
+    known = [(step, _figures(summary if a.run == here else _read(a.run))) for a, step in audits]
     points = [(step, figures) for step, figures in known if step and figures]
     if len(points) < 2:
         return ()
@@ -47,23 +54,25 @@ def over_training(paths: RunPaths, manifest: Manifest, summary: Summary) -> tupl
     return leakage, accuracy
 
 
-def _others(paths: RunPaths, own: dict[str, object]) -> dict[str, Manifest]:
-    """The finished audits of the same training beside this one; what cannot be read is none of them."""
-    found = {}
-    for each in runs_in(paths.root.parent):
+def _others(paths: RunPaths, own: dict[str, object], earlier: Iterable[Path]) -> dict[str, Manifest]:
+    """The finished audits of the same training, by directory; what cannot be read is none of them."""
+    found, here = {}, paths.root.resolve()
+    beside = [each.root.resolve() for each in runs_in(paths.root.parent)]
+    for folder in dict.fromkeys([*beside, *(each.resolve() for each in earlier)]):
+        each = RunPaths(folder)
         try:
-            manifest = None if each == paths or not each.summary_json.exists() else read_manifest(each)
+            manifest = None if folder == here or not each.summary_json.exists() else read_manifest(each)
         except InputError as error:
             log.info("%s is not drawn: %s", each.root, one_line(error))
             continue
         if manifest and training_run_identity(manifest) == own:
-            found[each.root.name] = manifest
+            found[str(folder)] = manifest
     return found
 
 
-def _read(paths: RunPaths, run: str) -> Summary | None:
+def _read(run: str) -> Summary | None:
     try:
-        return read_summary(RunPaths(paths.root.parent / run).summary_json)
+        return read_summary(RunPaths(Path(run)).summary_json)
     except InputError as error:
         log.info("%s is not drawn: %s", run, one_line(error))
         return None

@@ -242,7 +242,7 @@ def summarise(config: Config, paths: RunPaths, begins: Begins = ignore) -> tuple
     records = make_records(config.report, paths.records, features, results, exposure)
     evidence = make_evidence(config, features, results, found.effects, records)
     begins(paths.page.name)
-    curves = over_training(paths, manifest, found.summary)
+    curves = over_training(paths, manifest, found.summary, config.attack.trajectory)
     return found.summary.model_copy(update={"records": records}), replace(evidence, curves=curves)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
+import subprocess
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +23,7 @@ from mia_batch.report.charts import interval_chart
 from mia_batch.report.evidence import Evidence
 from mia_batch.report.page import CONTENTS, NONE, to_page
 from mia_batch.report.shown_text import short, shown
-from mia_batch.report.summary import Summary, read_summary, to_json
+from mia_batch.report.summary import SlicesSummary, Summary, read_summary, to_json
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.evidence import make_evidence
 
@@ -260,6 +262,39 @@ def test_joint_rules_and_claims_have_pages(tmp_path: Path) -> None:
     assert "controls no error" in to_page(joint, evidence)
 
 
+def test_the_first_screen_says_how_sure_of_which_attack(tmp_path: Path) -> None:
+    leak, evidence = made_audit(tmp_path)
+    assert "would be called leaking by at most 5% of audits" in to_page(leak, evidence)
+    none, evidence = made_audit(tmp_path, signals={"lr": 0.0, "knn": 0.1}, features=made_features(4000, gap=0.0))
+    page = to_page(none, evidence)
+    assert "A model above a level would pass at most 5% of audits" in page
+    (name, decided), *_ = words.deciding_rules(none)
+    assert decided.rule == "balanced_accuracy"
+    assert f"<b>{name}</b>, is right on {decided.value:.1%} of records" in page
+    assert re.search(rf"From {none.detectable.needed:.0f} scored samples a side on", page)  # type: ignore[union-attr]
+    by_value = {"rules": [{"metric": "balanced_accuracy", "above": 0.6, "bound": "point"}]}
+    points, evidence = made_audit(tmp_path, config=made_config(gate=by_value))
+    assert points.verdict.outcome == "leak"
+    assert words.how_sure(points) == ""
+
+
+def test_the_commands_check_what_was_read(tmp_path: Path) -> None:
+    outputs = tmp_path / "o'clock.npz"
+    outputs.write_bytes(b"outputs")
+    origin = {"digests": {"data.files": hashlib.sha256(b"outputs").hexdigest()}, "config_file": "/w/a.yaml"}
+    summary, evidence = made_audit(tmp_path)
+    config = summary.provenance["config"] | {"data": {"files": str(outputs)}}
+    made = summary.model_copy(update={"provenance": summary.provenance | origin | {"config": config}})
+    page = html.unescape(to_page(made, evidence))
+    lines = re.search(r"Commands that repeat the audit.>(.*?)</pre>", page, re.DOTALL)[1].splitlines()  # type: ignore[index]
+    said = [line.split()[0] for line in lines if not line.startswith("#")]
+    assert said == ["mia-batch", "echo", "mia-batch", "mia-batch"]
+    (check,) = (line for line in lines if line.startswith("echo"))
+    for content, code in ((b"outputs", 0), (b"others", 1)):
+        outputs.write_bytes(content)
+        assert subprocess.run(check, shell=True, check=False, capture_output=True).returncode == code
+
+
 def test_undefined_figures_have_their_reasons(tmp_path: Path) -> None:
     summary, evidence = made_audit(tmp_path, signals={"lr": 0.0}, n=200)
     raw = json.loads(to_json(summary))
@@ -294,10 +329,19 @@ def test_a_summary_of_the_version_before_has_a_page() -> None:
 
 
 def test_twenty_attacks_and_a_thousand_classes_stay_small(tmp_path: Path) -> None:
-    config = made_config(report={"slices": {"class": True}})
-    signals = {f"attack_{i}": i / 10 for i in range(20)}
-    features = made_features(24_000, n_classes=1000)
-    summary, evidence = made_audit(tmp_path, features=features, signals=signals, config=config)
+    """All attacks have the slices of one: what they cost is not the page's."""
+    names = [f"attack_{i}" for i in range(20)]
+    one, _ = made_audit(
+        tmp_path, features=made_features(24_000, n_classes=1000), signals={"attack_0": 1.0},
+        config=made_config(report={"slices": {"class": True}}),
+    )  # fmt: skip
+    assert one.slices
+    raw = json.loads(to_json(one))["slices"]
+    for each in (*raw["slices"], raw):
+        of_one = each.pop("metrics" if "metrics" in each else "worst")["attack_0"]
+        each["metrics" if "name" in each else "worst"] = dict.fromkeys(names, of_one)
+    summary, evidence = made_audit(tmp_path, signals={name: i / 10 for i, name in enumerate(names)})
+    summary = summary.model_copy(update={"slices": SlicesSummary.model_validate(raw | {"n_attacks": 20})})
     page = to_page(summary, evidence)
     assert len(page.encode()) < 5_000_000 / 3
     assert page.count("class=999") >= 1

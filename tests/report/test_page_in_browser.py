@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import pytest
 from browsers import SIZES, Window, chromium
-from pages import HOSTILE, made_audit, made_config
+from pages import HOSTILE, made_audit, made_config, made_curve
 from test_page import hostile_audit
 
 from mia_batch.report import words
@@ -41,7 +41,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     config = made_config(report={"slices": {"class": True}}, dossier={"measures": ("DP-SGD",), "notes": "n\nm"})
     path = folder / "report.html"
-    path.write_text(to_page(*made_audit(folder, config=config)), encoding="utf-8")
+    path.write_text(to_page(*made_audit(folder, config=config, provenance={"lr": made_curve([1, 2, 4])})), "utf-8")
     return path
 
 
@@ -73,12 +73,11 @@ def test_the_page_shows_the_verdict_first_and_every_chart(
     heading = page.locator("h1").bounding_box()
     assert page.locator("h1").inner_text() == words.HEADLINES["leak"]
     assert heading["y"] + heading["height"] < SIZES[size][1] / 2
-    if size == "screen":
-        cards = [card.bounding_box() for card in page.locator(".card").all()]
-        assert len(cards) == 4
-        assert all(box["y"] + box["height"] <= SIZES[size][1] for box in cards)
+    cards = [card.bounding_box() for card in page.locator(".card").all()]
+    assert len(cards) == 4
+    assert all(box["y"] + box["height"] <= SIZES[size][1] for box in cards)
     charts = page.evaluate(CHARTS)
-    assert len(charts) == 7
+    assert len(charts) == 8
     for chart in charts:
         assert all(chart[name] for name in ("title", "description", "named"))
         assert all(chart[name] >= least for name, least in LEAST.items()), chart

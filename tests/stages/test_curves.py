@@ -59,6 +59,14 @@ def test_other_trainings_and_what_cannot_be_read_are_left_out(tmp_path: Path) ->
     assert over_training(*own)[0].x == (1.0, 6.0)
 
 
+def test_earlier_checkpoints_may_lie_elsewhere(tmp_path: Path) -> None:
+    own = audit_of(tmp_path / "own", 9, 2.0)
+    earlier = [audit_of(tmp_path / "epochs", step, 1.0)[0].root for step in (3, 9, 1)]  # one directory's name is ours
+    assert over_training(*own) == ()
+    assert over_training(*own, earlier[::2])[0].x == (1.0, 3.0, 9.0)
+    assert over_training(*own, [own[0].root, *earlier[::2]])[0].x == (1.0, 3.0, 9.0)
+
+
 @pytest.mark.parametrize("name", ["net.ckpt", "best.ckpt"])
 def test_an_audit_whose_step_nothing_tells_is_not_drawn(tmp_path: Path, name: str) -> None:
     own = audit_of(tmp_path, 1, 1.0)
