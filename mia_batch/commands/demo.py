@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from mia_batch.data.records import SIDE
 from mia_batch.files import atomic_path, shipped, write_text
 from mia_batch.process.child import run_stage, stage_command
 from mia_batch.process.exit_codes import FAILED, LEAK, OK
-from mia_batch.report.media import terminal
+from mia_batch.report.media import shell, terminal
 from mia_batch.report.tables import terminal_width, wrapped
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.stages.arguments import talk_of
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     said = f"demo: the audit's own exit code was {code} (leak found), as it should be after memorising."
     print(f"\n{wrapped(said, terminal_width())}")
     print(wrapped(terminal(f"demo: everything is in {root}; run it yourself:"), terminal_width()))
-    print(terminal(f"mia-batch run {shlex.quote(str(config))} --out DIR --ranks {RANKS}"))
+    print(f"{shell('mia-batch', 'run', str(config))} --out DIR --ranks {RANKS}")
     return OK
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from mia_batch.errors import InputError
 from mia_batch.files import holds, shipped, write_text
 from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.stop import StopRequest
-from mia_batch.report.media import terminal
+from mia_batch.report.media import shell
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import make_config, named_in, read_yaml
 from mia_batch.settings.outputs import KINDS, SIDES, OutputColumns, OutputsConfig
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt  # as `mia-batch run` ends
     if code == OK:
         write_text(file, text)
-        print(terminal(f"mia-batch run {shlex.quote(str(file))} --out {shlex.quote(str(paths.root))}"))
+        print(shell("mia-batch", "run", str(file), "--out", str(paths.root)))
     return code
 
 

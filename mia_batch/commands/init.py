@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from mia_batch.errors import InputError
 from mia_batch.files import holds, shipped, write_text
 from mia_batch.process.exit_codes import OK
-from mia_batch.report.media import terminal
+from mia_batch.report.media import shell, terminal
 from mia_batch.stages.arguments import named_folder
 
 EXAMPLES = (
@@ -114,12 +113,12 @@ def removed_on_failure(paths: list[Path]) -> Iterator[list[Path]]:
 
 def next_commands(kind: str, config: Path, site: Path) -> list[str]:
     """What to do now: the training, where the config has one, then the audit here or on a cluster."""
-    audit, folder = shlex.quote(str(config)), shlex.quote(str(config.parent))
-    run = shlex.quote(str(config.parent / "runs" / "first"))
+    audit, folder = shell(str(config)), shell(str(config.parent))
+    run = shell(str(config.parent / "runs" / "first"))
     first = FIRST[kind].format(folder=folder) if kind in FIRST else f"python -m mia_batch.jobs.train {audit}"
     return [
         first, f"mia-batch check {audit}", f"mia-batch run {audit} --out {run}",
-        f"mia-batch submit {audit} --out {run} --site {shlex.quote(str(site))}   # instead of run, on a cluster",
+        f"mia-batch submit {audit} --out {run} --site {shell(str(site))}   # instead of run, on a cluster",
     ]
 
 
@@ -146,5 +145,5 @@ def run(args: argparse.Namespace) -> int:
         print(terminal(f"wrote {path}"))
     print("next:")
     for line in next_commands(args.kind, out / f"{KINDS[args.kind]}.yaml", out / "sites" / site.name):
-        print(f"  {terminal(line)}")
+        print(f"  {line}")
     return OK

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 
 from mia_batch.errors import InputError
 from mia_batch.json_text import LARGEST
 from mia_batch.process.exit_codes import OK
-from mia_batch.report.media import terminal
+from mia_batch.report.media import shell, terminal
 from mia_batch.rundir.shadows import ShadowPaths
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.arguments import add_config_arguments, named_folder, talk_of
@@ -55,4 +54,4 @@ def _next_command(args: argparse.Namespace, paths: ShadowPaths) -> str:
     out = paths.root.with_name(f"{paths.root.name}-audit")
     changes = [*args.changes, *shadow_changes(paths.root, args.count)]
     words = ["mia-batch", "run", args.config, "--out", str(out)]
-    return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
+    return shell(*words, *(word for change in changes for word in ("--set", change)))

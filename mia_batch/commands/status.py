@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from dataclasses import asdict
 
 from mia_batch.errors import InputError
 from mia_batch.process.exit_codes import OK
-from mia_batch.report.media import terminal
+from mia_batch.report.media import shell, terminal
 from mia_batch.report.tables import has_colours, row_texts, terminal_width, wrapped
 from mia_batch.rundir.next_command import AT_IT, next_command
 from mia_batch.rundir.paths import RunPaths, runs_in
@@ -129,7 +128,7 @@ def _why(stages: Sequence[StageStatus], i: int, width: int | None) -> list[str]:
 
 def _next(command: str) -> list[str]:
     """Never cut: it is to be copied."""
-    return [f"next: {terminal(command)}"] if command else []
+    return [f"next: {command}"] if command else []
 
 
 def _of_runs(folder: RunPaths, runs: Runs, found: Found, width: int | None) -> str:
@@ -152,7 +151,7 @@ def _next_of_runs(folder: RunPaths, runs: Runs, at: Sequence[StageStatus]) -> st
     """Look at one that has failed, else watch, else see what was found."""
     failed = next((paths for paths, stage in zip(runs, at, strict=True) if stage.state in ("failed", "damaged")), None)
     if failed:
-        return shlex.join(["mia-batch", "status", str(failed.root)])
+        return shell("mia-batch", "status", str(failed.root))
     if any(stage.state in AT_IT for stage in at):
-        return shlex.join(["mia-batch", "status", str(folder.root), "--watch"])
-    return shlex.join(["mia-batch", "history", str(folder.root)])
+        return shell("mia-batch", "status", str(folder.root), "--watch")
+    return shell("mia-batch", "history", str(folder.root))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from mia_batch.report.shown_text import shown
 
@@ -19,6 +20,22 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def terminal(text: str) -> str:
     """One line for a terminal or a log, in which nothing moves the cursor, colours, or turns the direction."""
     return shown(text).replace("\n", "\\n")
+
+
+def shell(*words: str) -> str:
+    r"""Words as a command line for bash, to be copied: what would act on a terminal is bytes, as in $'\x1b'."""
+    return " ".join(shlex.quote(word) if terminal(word) == word else f"$'{_in_bytes(word)}'" for word in words)
+
+
+def _in_bytes(word: str) -> str:
+    return "".join(each if terminal(each) == each and each not in "'\\" else _bytes_of(each) for each in word)
+
+
+def _bytes_of(character: str) -> str:
+    """As bash's $'...' takes them; what stands for a byte that is no text is this byte."""
+    is_byte = "\udc80" <= character <= "\udcff"
+    raw = character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 def markdown(text: str) -> str:

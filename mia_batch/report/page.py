@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import math
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from mia_batch.metrics.slices import WORST_BY
 from mia_batch.report import words
 from mia_batch.report.charts import Chart, curve_chart, histogram_chart, interval_chart, roc_chart
 from mia_batch.report.evidence import Curve, Evidence
+from mia_batch.report.media import shell
 from mia_batch.report.shown_text import short
 from mia_batch.report.summary import FewerReferencesSummary, MetricSummary, SliceSummary, Summary
 from mia_batch.report.templating import environment, own_text
@@ -314,7 +314,7 @@ def _commands(summary: Summary) -> str:
         words_of = ["mia-batch", "run", file, "--out", "audit-again"]
         words_of += [f"--checkpoint={checkpoint}"] if checkpoint else []
         words_of += [f"--set={change}" for change in origin.get("changes", ())]
-        lines += ["# the audit; its verdict is the exit code: 0, 3 or 4", shlex.join(words_of)]
+        lines += ["# the audit; its verdict is the exit code: 0, 3 or 4", shell(*words_of)]
         lines += ["# where that file has gone: save the config below as audit.yaml", _of_saved()]
     else:
         lines += ["# in Python, with arrays of the SHA-256 below", "mia_batch.audit(logits, labels, member, ...)"]
@@ -322,7 +322,7 @@ def _commands(summary: Summary) -> str:
 
 
 def _sum_check(digest: str, path: str) -> str:
-    return f"echo {shlex.quote(f'{digest}  {path}')} | sha256sum --check"
+    return f"echo {shell(f'{digest}  {path}')} | sha256sum --check"
 
 
 def _of_saved() -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from mia_batch.errors import InputError
+from mia_batch.report.media import shell
 from mia_batch.rundir.manifest import Manifest, read_manifest
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import StageStatus
@@ -19,9 +19,9 @@ def next_command(paths: RunPaths, stages: Sequence[StageStatus]) -> str:
     if "damaged" in states:
         return ""
     if stages[-1].state == "done":
-        return shlex.join(["mia-batch", "show", str(paths.root)])
+        return shell("mia-batch", "show", str(paths.root))
     if states & set(AT_IT):
-        return shlex.join(["mia-batch", "status", str(paths.root), "--watch"])
+        return shell("mia-batch", "status", str(paths.root), "--watch")
     return _again(paths)
 
 
@@ -35,7 +35,7 @@ def _again(paths: RunPaths) -> str:
         return ""
     command = "submit" if paths.jobs.exists() else "run"
     words = ["mia-batch", command, manifest.config_file, f"--out={paths.root}", *_checkpoint(manifest)]
-    return shlex.join([*words, *(f"--set={change}" for change in manifest.changes)])
+    return shell(*words, *(f"--set={change}" for change in manifest.changes))
 
 
 def _checkpoint(manifest: Manifest) -> list[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shlex
 from collections.abc import Sequence
 
 from mia_batch.errors import InputError
-from mia_batch.report.media import terminal
+from mia_batch.report.media import shell
 from mia_batch.scheduler.limits import warnings
 from mia_batch.scheduler.sbatch_commands import shell_lines
 from mia_batch.scheduler.site import Site, find_site, load_site
@@ -63,7 +62,7 @@ def show(args: argparse.Namespace, site: Site, submission: Submission, runs: Seq
     for stage, job in submission.job_ids.items():
         print(f"{stage:<8} job {job}")
     root = runs[0].paths.root
-    print(terminal(f"mia-batch status {shlex.quote(str(root if len(runs) == 1 else root.parent))}"))
+    print(shell("mia-batch", "status", str(root if len(runs) == 1 else root.parent)))
 
 
 def show_nothing(args: argparse.Namespace) -> None:

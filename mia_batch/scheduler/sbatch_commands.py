@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mia_batch.files import shipped
+from mia_batch.report.media import shell
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.rundir.state import ON_RANKS
 from mia_batch.scheduler.site import Site
@@ -220,4 +220,4 @@ def shell_lines(steps: Sequence[Step]) -> list[str]:
 
 
 def _quote(word: str) -> str:
-    return word if word.startswith("--dependency=") else shlex.quote(word)
+    return word if word.startswith("--dependency=") else shell(word)

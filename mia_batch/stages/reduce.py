@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +32,7 @@ from mia_batch.process.progress import Progress
 from mia_batch.report.build import build_summary, with_checks, with_counts, with_facts
 from mia_batch.report.evidence import Evidence
 from mia_batch.report.junit import to_junit
-from mia_batch.report.media import terminal
+from mia_batch.report.media import shell, terminal
 from mia_batch.report.page import to_page
 from mia_batch.report.summary import Summary, to_csv, to_json
 from mia_batch.report.tables import has_colours
@@ -152,8 +151,8 @@ def _missing(config: Config, paths: RunPaths, name: str) -> str:
 
 
 def _command(config: Config, paths: RunPaths, name: str) -> str:
-    changes = "".join(f" --set {shlex.quote(change)}" for change in config.changes)
-    return f"python jobs/attack.py {config.path} --out {paths.root} --method {name}{changes}"
+    changes = [word for change in config.changes for word in ("--set", change)]
+    return shell("python", "jobs/attack.py", str(config.path), "--out", str(paths.root), "--method", name, *changes)
 
 
 def _foreign(

@@ -19,6 +19,7 @@ from mia_batch.errors import InputError
 from mia_batch.process.child import Ended, run_limited, stage_command
 from mia_batch.process.exit_codes import BAD_INPUT, OK
 from mia_batch.process.resources import available_memory
+from mia_batch.report.media import terminal
 from mia_batch.settings.changes import read_changes
 from mia_batch.settings.loading import load_config, named_in, with_checkpoint
 from mia_batch.settings.schema import Config
@@ -178,4 +179,4 @@ def tried_or_not(config: Config, checkpoint: Path, changes: Sequence[str]) -> li
 
 def print_tried(lines: Sequence[str]) -> None:
     """Beside what a command prints for programs."""
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print("\n".join(map(terminal, lines)), file=sys.stderr, flush=True)

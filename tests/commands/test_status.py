@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rundirs import a_manifest, make_run, write_result, write_verdict
+from running import words_of_bash
 
 from mia_batch.commands import status
 from mia_batch.errors import InputError
@@ -112,7 +113,7 @@ def test_many_runs_are_a_line_each_and_a_count(
     assert second.split()[:2] == ["c", "running"]
     assert third.split()[:2] == ["e", "damaged"]
     assert last == "3 run(s): 1 failed, 1 running, 1 damaged"
-    assert command == f"next: mia-batch status '{tmp_path}/a\\nb'"
+    assert words_of_bash(command.removeprefix("next: ")) == ["mia-batch", "status", f"{tmp_path}/a\nb"]
     args.json = True
     status.run(args)
     said = json.loads(capsys.readouterr().out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -27,6 +28,13 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
     assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.stderr
     return lines[0]
+
+
+def words_of_bash(line: str, **variables: str) -> list[str]:
+    """The words that bash makes of a line, in which these variables are."""
+    command = ["bash", "-c", f"printf '%s\\0' {line}"]
+    found = subprocess.run(command, capture_output=True, check=True, env=variables).stdout
+    return [os.fsdecode(word) for word in found.split(b"\0")[:-1]]
 
 
 def code_blocks(page: Path) -> list[str]:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from running import words_of_bash
 
-from mia_batch.report.media import markdown, terminal, xml
+from mia_batch.report.media import markdown, shell, terminal, xml
 from mia_batch.report.shown_text import shown
 
 HOSTILE = (
@@ -54,6 +55,15 @@ def test_a_terminal_gets_one_line_of_what_can_be_seen(text: str) -> None:
     assert all(unicodedata.category(each)[0] != "C" and unicodedata.category(each) not in ("Zl", "Zp") for each in line)
     assert line == text or not text.isascii() or not text.isprintable()
     assert "\\n".join(shown(part) for part in text.split("\n")) == line
+
+
+def test_bash_takes_the_words_for_what_they_are() -> None:
+    """Also bytes that are no text, and quotes beside what is hidden; nothing of it acts on the terminal before."""
+    words = [word for word in HOSTILE if word != "\ud800"]
+    words += ["\udcff\x1b", "it's \x07", "\\\x1b'", "plain", "a b", "$HOME\n"]
+    line = shell(*words)
+    assert terminal(line) == line
+    assert words_of_bash(line) == words
 
 
 @given(any_text)

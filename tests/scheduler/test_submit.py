@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rundirs import finish, one_entry, write_rows
+from running import words_of_bash
 
 from mia_batch.commands import submit
 from mia_batch.errors import InputError
@@ -182,8 +183,8 @@ def test_a_dry_run_is_shell_that_passes_any_path_unchanged(name: str) -> None:
     request = Request(Path("/c.yaml"), Path("/runs") / name, Site())
     for line, step in zip(shell_lines(plan_chain(request)), plan_chain(request), strict=True):
         stage, _, rest = line.partition("=$(")
-        command = step.command({other: f"${other}" for other in ("extract", "attack", "reduce")})
-        assert (stage, shlex.split(rest.removesuffix(")"))) == (step.name, command)
+        ids = {other: f"id-{other}" for other in ("extract", "attack", "reduce")}
+        assert (stage, words_of_bash(rest.removesuffix(")"), **ids)) == (step.name, step.command(ids))
 
 
 @pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
