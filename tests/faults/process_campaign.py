@@ -33,7 +33,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "hel
 import command_faults  # noqa: E402
 from preloaded import FAKETIME, NO_DEED, arm, build, changes_seen, environment, set_clock  # noqa: E402
 from process_faults import CLOCK, OTHERS, REFUSED, SHIMMED, Calm, Fault, Maker, can_mount, unmount  # noqa: E402
-from stage_processes import Ended, StageProcess  # noqa: E402
+from stage_processes import Ended, StageProcess, pause  # noqa: E402
 from tables import table_of  # noqa: E402
 from tiny_audits import (  # noqa: E402
     N_MODELS,
@@ -89,6 +89,7 @@ class Calmed:
         cpu = 0.0
         while not process.ended():
             cpu = max(cpu, process.cpu_seconds())
+            pause()
         ended = process.wait()
         if ended.code not in stage.done:
             raise AssertionError(f"{stage.name} must work undisturbed, got {ended}")
@@ -229,6 +230,9 @@ def _outcome_of_command(calmed: Calmed, name: str, disturbance: command_faults.D
 
 def _load(names: Sequence[str]) -> None:
     """What stages import, before any is forked."""
+    import matplotlib.figure  # noqa: F401
+
+    import mia_batch.search.kernels.forest
     import mia_batch.stages.attack
     import mia_batch.stages.import_outputs
     import mia_batch.stages.reduce
