@@ -55,12 +55,13 @@ def run(args: argparse.Namespace) -> int:
     forget_verdict(args)
     read_shadows_argument(args)
     config, paths = load_run(args, need=("checkpoint", "data"))
-    models = models_of_audit(config)
+    models_of_audit(config, dry_run=True)  # which may refuse, as may what follows; then no plan is left behind
     if not config.imports:
         check_memory(config, args.ranks)
     plan = None if config.imports else make_plan(config)
     manifest = plan.manifest if plan else planned_manifest(config)
     stages = read_state(paths, claim(paths, manifest) if plan else in_force(paths, manifest))
+    models = models_of_audit(config)
     if plan:
         make_missing_store(config, manifest, plan.selection)
     for stage in left_to_do(stages).stages[:-1]:  # but reduce, which is left if anything is

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 from process_tree import peaks_of
+from rundirs import write_rows
 from running import one_line
 from steps import OF_A_STEP
 
 from mia_batch.process.resources import available_cpus
+from mia_batch.rundir.claim import claim
+from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import load_config
 from mia_batch.stages.estimates import earlier_speed, estimates, runs_around
 from mia_batch.stages.plan import make_manifest, make_plan
@@ -78,6 +81,15 @@ def test_a_network_that_has_seen_neither_side_is_not_shown_to_leak(tmp_path: Pat
     assert "stage attack" not in second.stderr
     assert time.monotonic() - started < 30
     assert (out / "features.h5").read_bytes() == before
+
+
+def test_another_run_s_directory_gets_no_plan_of_models(tmp_path: Path, net_config: Write) -> None:
+    """With which that run could train none of its own any more."""
+    theirs = RunPaths(tmp_path / "theirs")
+    write_rows(theirs, claim(theirs, make_plan(load_config(net_config({"extract.batch_size": 8}))).manifest))
+    result = mia_batch("run", net_config({}), "--out", theirs.root, "--shadows", "2")
+    assert "--out: holds another run: extract.batch_size was 8" in one_line(result)
+    assert not theirs.shadows.exists()
 
 
 def test_a_network_that_was_never_trained_is_not_evaluable(tmp_path: Path, net_config: Write) -> None:
