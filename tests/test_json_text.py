@@ -51,6 +51,14 @@ def test_what_has_changed_since_is_refused(change) -> None:  # type: ignore[no-u
         unsealed(change(sealed({"a": 1})))
 
 
+@pytest.mark.parametrize("name", ["content_sha-1", "contennt_sha256", "content_shaa256", "ntent_sha256"])
+def test_a_seal_whose_name_has_changed_is_no_other_key(name: str) -> None:
+    changed = {name if key == SEAL else key: value for key, value in sealed({"sha256": "a", "count": 1}).items()}
+    with pytest.raises(ValueError, match=f"must be as it was written, got '{name}' for {SEAL}"):
+        unsealed(changed)
+    assert unsealed({"sha256": "a", "content": 1}) == {"sha256": "a", "content": 1}
+
+
 def test_no_byte_of_a_sealed_file_changes_what_it_says(tmp_path: Path) -> None:
     content = {"schema": 1, "auc": 0.5125, "names": ["a", "b"], "none": None}
     path, whole = tmp_path / "x.json", written(content).encode()

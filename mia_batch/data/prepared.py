@@ -164,14 +164,14 @@ class Prepared:
                 _refuse_changed(file, meta["files"][file.name])
             columns = read_npz(self._selection, COLUMNS)
             selection = Selection(**columns)
-            found, kind, n = meta["arrays"], meta["kind"], len(selection)
+            found, kind, n, own = meta["arrays"], meta["kind"], len(selection), meta["identity"]
             pairs = zip(self.arrays(kind, len(found)), found, strict=True)
             mapped = tuple(_mapped(file, np.dtype(each["dtype"]), tuple(each["shape"])) for file, each in pairs)
             kept, check = _mapped(self.kept, INPUT_DTYPE, (n,)), _mapped(self.check, CHECK, (n,))
         except (OSError, *DAMAGED) as error:
             rule = "--prepared: must hold an array's prepared data, which goes once the array has ended"
             raise InputError(f"{self.folder}: {rule}, got: {error}") from error
-        if meta["identity"] != identity:
+        if own != identity:
             raise InputError(f"{self.folder}: --prepared: must be of the data of this config, got other data")
         return Opened(selection, Inputs(kind, tuple(each["name"] for each in found), mapped), kept, check, self.folder)
 

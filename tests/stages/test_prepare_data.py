@@ -221,8 +221,13 @@ def test_what_the_version_before_has_prepared_is_prepared_anew(tmp_path: Path, s
     config_file, prepared = str(source_config("bytes")), Prepared(tmp_path / "prepared")
     assert prepare_main([config_file, "--out", str(prepared.folder)]) == 0
     whole = prepared.images.read_bytes()
-    prepared.check.unlink()
     meta = prepared.folder / "meta.json"
+    good = json_text.read(meta)
+    meta.write_text(json_text.written({key: value for key, value in good.items() if key != "identity"}))
+    with pytest.raises(InputError, match="'identity'"):
+        prepared.open(good["identity"])
+    meta.write_text(json_text.written(good))
+    prepared.check.unlink()
     meta.write_text(json_text.written(json_text.read(meta) | {"schema": 2}))
     assert not prepared.is_complete()
     with pytest.raises(InputError, match="schema 2"):
