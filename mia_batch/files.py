@@ -158,10 +158,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is synced and renamed to `path`, else removed.
 
     Raises:
-        InputError: the disk is full or the directory cannot be written.
+        InputError: the disk is full, the directory cannot be written, or no file is at `path` but something else.
     """
-    if not path.name:
-        raise InputError(f"{path}: must be a file that can be written, got a directory")
+    refuse_replacing(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -174,6 +173,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a name that the system refuses
             temporary.unlink()
+
+
+def refuse_replacing(path: Path) -> None:
+    """A rename would put a file in the place of a device, where its user may do so.
+
+    Raises:
+        InputError: something is there that is no file, or a link to what a process has open.
+    """
+    kind = "a directory" if not path.name else ""
+    with suppress(OSError, ValueError):  # nothing is there; what no file can be named is said when it is opened
+        kind = kind or KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "")
+    with suppress(OSError, ValueError):
+        kind = kind or ("a link to what a process has open" if os.readlink(path).startswith("/proc/") else "")
+    if kind:
+        raise InputError(f"{path}: must be a file that can be written, got {kind}")
 
 
 def write_text(path: Path, text: str) -> None:

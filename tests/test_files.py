@@ -149,3 +149,16 @@ def test_a_name_that_no_file_can_have_is_one_line(
     with pytest.raises(InputError, match=r"must be (a file that can be written|writable), got"):
         write_text(Path(name), "x")
     assert os.listdir(tmp_path) == ["a_file"]
+
+
+@pytest.mark.parametrize("name", ["a_fifo", "to_a_fifo", "to_null", "to_output"])
+def test_a_file_takes_the_place_of_no_device(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "a_fifo")
+    (tmp_path / "to_a_fifo").symlink_to("a_fifo")
+    (tmp_path / "to_null").symlink_to(os.devnull)
+    (tmp_path / "to_output").symlink_to("/proc/self/fd/1")  # as /dev/stdout is
+    before = (tmp_path / name).lstat()
+    with pytest.raises(InputError, match="must be a file that can be written, got a"):
+        write_text(tmp_path / name, "x")
+    assert (tmp_path / name).lstat() == before
+    assert len(os.listdir(tmp_path)) == 4

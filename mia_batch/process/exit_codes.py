@@ -48,6 +48,7 @@ def problem_lines(error: InputError) -> list[str]:
 
 def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False, quiet: bool = False) -> int:
     """Run `main` and turn its outcome into an exit code; unexpected errors keep their traceback and exit 1."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding has not is shown all the same
             stream.reconfigure(errors="backslashreplace")
@@ -55,6 +56,15 @@ def run_main(main: Callable[[], int], *, prefix: str = "", verbose: bool = False
     set_up_logging(prefix, verbose=verbose, quiet=quiet)
     with _unclosed_in_a_line():
         return _code_of(main)
+
+
+def _open_closed_streams() -> None:
+    """Where the shell has closed a stream (`>&-`), the next file would get its number, and what is printed there."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def _code_of(main: Callable[[], int]) -> int:

@@ -121,6 +121,12 @@ def _mapped(path: Path, dataset: h5py.Dataset) -> NDArray[Any]:
     return np.memmap(path, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape).view(np.ndarray)
 
 
+def slice_dataset(column: str) -> str:
+    """Where the values of a column are that names slices: HDF5 has `/` and `.` for its groups."""
+    name = column.replace("%", "%25").replace("/", "%2F") if "/" in column else column
+    return f"slices/{'%2E' if name == '.' else name}"
+
+
 def read_features(path: Path) -> Features:
     """The rows of a complete features.h5, logits mapped from the file so that they cost no memory.
 
@@ -146,7 +152,7 @@ def read_features(path: Path) -> Features:
             logits=RowsOnDisk.of(path, file["logits"]) if "logits" in file else None,
             loss=load(file["loss"]),
             attrs=attrs,
-            slices={n: (load(file[f"slices/{n}"]), tuple(names)) for n, names in attrs.get("slices", {}).items()},
+            slices={n: (load(file[slice_dataset(n)]), tuple(names)) for n, names in attrs.get("slices", {}).items()},
             **{name: load(file[name]) for name in ("sample_id", "group_name") if name in file},
             **{name: file[name][:] for name in ("content", "group", "statistics") if name in file},
         )

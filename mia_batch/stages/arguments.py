@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mia_batch.errors import InputError
-from mia_batch.files import no_folder
+from mia_batch.files import no_folder, open_bytes
 from mia_batch.process.command_line import Parser, add_output_arguments
 from mia_batch.rundir.paths import RunPaths
 from mia_batch.settings.loading import load_config
 from mia_batch.settings.schema import Config
+
+JUNIT_BYTES, JUNIT_MARK = 1 << 12, b"<testsuite"  # one of any program may be replaced, as test reports are
 
 
 def job_parser(job: str, description: str, *examples: str, **quiet: Any) -> Parser:
@@ -53,16 +55,26 @@ def forget_verdict(args: argparse.Namespace) -> None:
     """Remove the --junit file of an earlier audit: whatever becomes of this one, that is not its verdict.
 
     Raises:
-        InputError: it cannot be removed, or has no name, as of an unset variable in quotes.
+        InputError: it cannot be removed, is something else, or has no name, as of an unset variable in quotes.
     """
     if args.junit == "":
         raise InputError("--junit: must name a file, got ''")
     if args.junit:
-        try:
-            Path(args.junit).unlink(missing_ok=True)
-        except OSError as error:
-            rule = "--junit: must be a file that can be written"
-            raise InputError(f"{rule}, got {args.junit}: {error.strerror}") from error
+        _remove_verdict(Path(args.junit))
+
+
+def _remove_verdict(file: Path) -> None:
+    try:
+        with open_bytes(file) as found:
+            begins = found.read(JUNIT_BYTES)
+        if begins and JUNIT_MARK not in begins:  # an empty one may be there to have its name
+            raise InputError(f"--junit: must be a new file or a JUnit file, got {file}, which is neither")
+        file.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        rule = "--junit: must be a file that can be written"
+        raise InputError(f"{rule}, got {ascii(str(file))[1:-1]}: {error.strerror}") from error
 
 
 def talk_of(args: argparse.Namespace) -> list[str]:

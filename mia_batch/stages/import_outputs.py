@@ -22,7 +22,7 @@ from mia_batch.process.exit_codes import OK, RESUME
 from mia_batch.process.progress import Progress
 from mia_batch.process.stop import Stopped, StopRequest
 from mia_batch.rundir.claim import claim, in_force, try_places
-from mia_batch.rundir.features import OUTPUTS, SPLIT
+from mia_batch.rundir.features import OUTPUTS, SPLIT, slice_dataset
 from mia_batch.rundir.identity import features_digest
 from mia_batch.rundir.import_store import ImportStore
 from mia_batch.rundir.manifest import Manifest, end_launch, launch
@@ -142,7 +142,7 @@ def _columns(samples: ImportedSamples) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {"sample_index": np.arange(len(rows), dtype=np.int64), "member": samples.member}
     names = ("label", "group", "group_name", "sample_id")
     columns |= {name: column for name in names if (column := getattr(samples, name)) is not None}
-    columns |= {f"slices/{name}": numbers for name, (numbers, _) in samples.slices.items()}
+    columns |= {slice_dataset(name): numbers for name, (numbers, _) in samples.slices.items()}
     return {name: placed(column) for name, column in columns.items()}
 
 

@@ -55,7 +55,7 @@ def verify_run(paths: RunPaths) -> Iterator[Checked]:
     for file in sorted(paths.attacks.glob("*.h5")):
         yield _looked_at(file, lambda file=file: _attack(file, paths, manifest, features))  # type: ignore[misc]
     if paths.summary_json.exists():
-        yield from _verdict(paths)
+        yield from _verdict(paths, manifest)
     if features and "references" in manifest.config:
         yield from _references(manifest, features)
 
@@ -101,7 +101,7 @@ def _attack(path: Path, paths: RunPaths, manifest: Manifest, features: Features 
     return _vouched(path, f"{scored}; not evaluable: {result.reason}" if result.reason else scored)
 
 
-def _verdict(paths: RunPaths) -> Iterator[Checked]:
+def _verdict(paths: RunPaths, manifest: Manifest) -> Iterator[Checked]:
     summary: Summary | None = None
 
     def look() -> tuple[str, str]:
@@ -114,6 +114,12 @@ def _verdict(paths: RunPaths) -> Iterator[Checked]:
         if summary and (file.exists() or file.name in summary.files):
             wanted = summary.files.get(file.name)
             yield _looked_at(file, lambda file=file, wanted=wanted: _beside(file, wanted))  # type: ignore[misc]
+
+
+    of_attacks = [paths.attack(name) for name in manifest.methods if summary and name in summary.methods]
+    for file in (paths.features, *of_attacks) if summary else ():
+        if not file.exists():
+            yield Checked(file, BAD, "must be there, as its verdict is; run makes it again")
 
 
 def _beside(file: Path, wanted: str | None) -> tuple[str, str]:

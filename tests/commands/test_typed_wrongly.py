@@ -128,3 +128,17 @@ def test_files_that_another_process_removes_or_that_nobody_may_open_end_no_pruni
     monkeypatch.setattr("mia_batch.commands.references.in_use", in_use)
     assert main(["references", "prune.yaml", "--prune", "--yes"]) == 0
     assert closed.exists()
+
+
+@pytest.mark.parametrize("name", ["audit.yaml", "net.ckpt", "a_file", "a_fifo", "models"])
+def test_a_verdict_for_a_pipeline_in_the_place_of_something_else(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert "--junit: must be a" in refused(folder, capsys, "run", "audit.yaml", "--out", "r", "--junit", name)
+
+
+@pytest.mark.parametrize("text", ["", '<?xml version="1.0" encoding="UTF-8"?>\n<testsuite name="mia-batch">'])
+def test_an_earlier_verdict_for_a_pipeline_goes_first(folder: Path, text: str) -> None:
+    (folder / "verdict.xml").write_text(text)
+    assert main(["run", "none.yaml", "--out", "r", "--junit", "verdict.xml"]) == 2
+    assert not (folder / "verdict.xml").exists()

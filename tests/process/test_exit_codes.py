@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -175,3 +176,22 @@ def test_a_stage_ends_with_the_process_that_runs_it() -> None:
         stage_process = psutil.Process(int(runner.stdout.readline()))
         runner.kill()
         assert stage_process.wait(10) is None
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_a_stream_that_the_shell_has_closed(closed: tuple[int, ...], tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from mia_batch.process.exit_codes import run_main\n"
+        "def main():\n"
+        "    file = os.open('file', os.O_CREAT | os.O_WRONLY)\n"
+        "    os.system('echo child; echo child >&2')\n"
+        "    print('x', file=sys.stderr, flush=True)\n"
+        "    print('x', flush=True)\n"
+        "    return 7 if file > 2 and not sys.stdout.isatty() and sys.stdout.buffer else 8\n"
+        "sys.exit(run_main(main))\n"
+    )
+    command = f"exec {sys.executable} -c \"$CODE\" {' '.join(f'{number}>&-' for number in closed)}"
+    environ = {**os.environ, "CODE": code, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environ, check=False).returncode == 7
+    assert not (tmp_path / "file").read_bytes()

@@ -459,3 +459,15 @@ def test_labels_of_both_sides_may_be_one_file(tmp_path: Path) -> None:
     label = str(tmp_path / "y.npy")
     files = {side: {"logits": str(tmp_path / f"{side[0]}.npy"), "label": label} for side in ("members", "nonmembers")}
     assert imported(write(tmp_path, files), tmp_path / "out")
+
+
+def test_columns_of_slices_have_any_names(tmp_path: Path) -> None:
+    names = ["a/b", "a%2Fb", "/", ".", "..", "<i>"]
+    values = {name: np.array([f"{name}{i % 2}" for i in range(50)]) for name in names}
+    files = write_npz(tmp_path / "a", made_up(50) | values)
+    raw = a_raw_config(str(files), *ALL)
+    paths = imported(write(tmp_path, files, data=raw["data"] | {"columns": {"slices": names}}), tmp_path / "out")
+    found = read_features(paths.features)
+    assert list(found.slices) == names
+    for name, (numbers, said) in found.slices.items():
+        assert [said[i] for i in numbers] == values[name][found.sample_index].tolist(), name

@@ -727,3 +727,17 @@ def test_of_cross_fitted_scores_the_gate_looks_at_the_extremes() -> None:
     assert [rule.outcome for rule in verdict.methods["lr"].rules if rule.rule == "epsilon"] == ["leak"]
     alone = scored(replace(result, scored_by=np.zeros(n, np.int32)), {}, Gate())
     assert (alone.extreme, alone.one_split, alone.effects) == (None, None, (1.0, 1.0))
+
+
+@pytest.mark.parametrize("lost", ["features.h5", "attacks/lr.h5", "attacks"])
+def test_verify_misses_what_the_verdict_came_from(
+    make_run: Callable[..., Run], capsys: pytest.CaptureFixture, lost: str
+) -> None:
+    run = make_run(5.0)
+    assert reduce_main(run.arguments) == 3
+    assert main(["verify", str(run.paths.root)]) == 0
+    (run.paths.root / lost).rename(run.paths.root / "moved")
+    capsys.readouterr()
+    assert main(["verify", str(run.paths.root)]) == 2
+    name = "attacks/knn.h5" if lost == "attacks" else lost
+    assert f"bad      {name}: must be there, as its verdict is" in capsys.readouterr().out
