@@ -28,6 +28,8 @@ RESERVED = frozenset({"n_jobs", "verbose", "warm_start", "random_state", "oob_sc
 # What makes a fit cheap without changing whether it is possible.
 CHEAPEST: dict[str, Any] = {"max_iter": 1, "n_estimators": 1, "max_fun": 1}
 MAX_PROBES = 200
+MOST = {"n_estimators": 100_000, "max_iter": 10_000_000}  # what is more never ends, or has no room
+MOST_WEIGHTS = 10_000_000  # of a network, with eight inputs
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,16 @@ def _check_value(spec: MethodSpec, name: str, value: Any) -> list[Problem]:
         rule = str(error).split(" must be ", 1)[-1].replace(" Got ", " got ").rstrip(".")
         words = [word for each in constraints[name] if isinstance(each, StrOptions) for word in each.options]
         return [(f"params.{name}", f"must be {rule.replace('. got', ', got')}{did_you_mean(value, words)}")]
+    if name in MOST and value > MOST[name]:
+        return [(f"params.{name}", f"must be at most {MOST[name]}, got {value}")]
+    if name == "hidden_layer_sizes" and _n_weights(value) > MOST_WEIGHTS:
+        return [(f"params.{name}", f"must make at most {MOST_WEIGHTS} weights, got {value}")]
     return []
+
+
+def _n_weights(hidden: int | Sequence[int]) -> int:
+    sizes = (8, *np.atleast_1d(np.asarray(hidden, object)).tolist(), 1)
+    return sum(math.prod(each) for each in itertools.pairwise(sizes))
 
 
 def _check_combinations(spec: MethodSpec, params: Mapping[str, Sequence[Any]]) -> list[Problem]:

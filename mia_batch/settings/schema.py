@@ -602,7 +602,7 @@ class AttackConfig(Section):
     features: Literal["signals", "logits_loss", "mindarmour"] = "signals"
     search: Literal["shared", "exact", "random", "halving"] = "shared"
     n_iter: Positive = 10
-    memory_gib: Annotated[float, Field(gt=0)] = 4.0
+    memory_gib: Annotated[float, Field(gt=0, le=1 << 20)] = 4.0
     backend: Literal["loky", "dask", "serial"] = "loky"
     scheduler: str | None = None
     trajectory: Annotated[tuple[Path, ...], BeforeValidator(_as_runs)] = ()
@@ -697,8 +697,8 @@ class RuleConfig(Section):
                 raise ValueError(f"{name} is required for metric {self.metric}")
             if getattr(self, name) is not None and name not in measure.needs + measure.takes:
                 raise ValueError(f"{name} does not go with metric {self.metric}")
-        if not measure.lowest <= self.above <= measure.highest:
-            raise ValueError(f"above must be in [{measure.lowest:g}, {measure.highest:g}], not {self.above}")
+        if not measure.lowest <= self.above < measure.highest:  # nothing is above the highest: every model would pass
+            raise ValueError(f"above must be in [{measure.lowest:g}, {measure.highest:g}), not {self.above}")
         if self.bound == "lower" and self.decides in ("both", "no_leak") and not measure.has_upper:
             raise ValueError(f"decides must be leak for metric {self.metric}, which has no upper bound")
         return self
@@ -735,7 +735,7 @@ class GateConfig(Section):
     tutorial: bool = False
     weak_model: bool = False
     rule: Annotated[str, BeforeValidator(_one_of(lambda: GATE_RULES))] | None = None
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    threshold: Annotated[float, Field(ge=0, lt=1)] | None = None
     metrics: Annotated[
         tuple[Annotated[str, BeforeValidator(_one_of(gate_metrics))], ...],
         BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(unique),

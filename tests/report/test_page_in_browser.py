@@ -167,3 +167,14 @@ def test_hostile_text_does_nothing(show: Callable[..., Window], tmp_path: Path) 
     assert window.page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"][0]
     assert HOSTILE[0] in window.page.inner_text("body")
     assert window.page.locator("style").count() == 1
+
+
+@pytest.mark.parametrize("width", [360, 375])
+def test_accuracies_stay_on_a_line_of_a_narrow_phone(show: Callable[..., Window], width: int) -> None:
+    page = show("phone").page
+    page.set_viewport_size({"width": width, "height": 844})
+    page.evaluate("document.querySelectorAll('.bars b').forEach(each => each.textContent = '100.0%')")
+    for figure in page.locator(".bars b").all():
+        box, card = figure.bounding_box(), figure.locator("xpath=ancestor::*[@class='card']").bounding_box()
+        assert box["height"] < 24
+        assert box["x"] + box["width"] < card["x"] + card["width"]

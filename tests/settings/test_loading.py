@@ -190,7 +190,10 @@ LINES = [
      "gate.rules[0].metric: must be 'balanced_accuracy', 'tpr_at_fpr', 'epsilon', 'auc' or 'advantage', got 'f1'"),
     ({"gate": {"rules": [{"metric": "tpr_at_fpr", "above": 0.5}]}}, "gate.rules[0]: fpr is required for metric"),
     ({"gate": {"rules": [{"metric": "auc", "above": 0.5, "delta": 0.1}]}}, "gate.rules[0]: delta does not go with"),
-    ({"gate": {"rules": [{"metric": "auc", "above": 0.2}]}}, "gate.rules[0]: above must be in [0.5, 1], not 0.2"),
+    ({"gate": {"rules": [{"metric": "auc", "above": 0.2}]}}, "gate.rules[0]: above must be in [0.5, 1), not 0.2"),
+    ({"gate": {"rules": [{"metric": "auc", "above": 1}]}}, "gate.rules[0]: above must be in [0.5, 1), not 1.0"),
+    ({"gate.threshold": 1}, "gate.threshold: must be less than 1, got 1"),
+    ({"attack.memory_gib": 1e300}, "attack.memory_gib: must be less than or equal to 1048576, got 1e+300"),
     ({"gate": {"rules": [{"metric": "auc", "above": 0.7, "level": 0.2}]}},
      "gate.rules[0].level: unknown key; valid keys: metric"),
     ({"gate": {"rules": [{"metric": "epsilon", "above": 1, "decides": "both"}]}},
@@ -199,7 +202,7 @@ LINES = [
      "gate.rules: must have a rule that decides no_leak or both, got none among 1"),
     ({"gate.rule": "most"}, "gate.rule: must be 'all_above' or 'any_above', got 'most'"),
     ({"gate.rule": ["all_above"]}, "gate.rule: must be 'all_above' or 'any_above', got ['all_above']"),
-    ({"gate.threshold": 60}, "gate.threshold: must be less than or equal to 1, got 60"),
+    ({"gate.threshold": 60}, "gate.threshold: must be less than 1, got 60"),
     ({"gate.metrics": ["accuracy", "accuracy"]}, "gate.metrics: must name each once, accuracy repeated"),
 ]
 
