@@ -90,7 +90,7 @@ def in_form(history: History, form: str) -> str:
 
 
 def exit_code(entries: Iterable[Entry], *, of_any: bool = False) -> int:
-    """The worst of the trainings' newest audits, a leak before one that cannot say; 0 without any.
+    """The worst of the trainings' newest audits, a leak before one that cannot say; without any nobody can.
 
     Args:
         entries: training by training, each oldest first.
@@ -102,7 +102,7 @@ def exit_code(entries: Iterable[Entry], *, of_any: bool = False) -> int:
         key = str(number) if alone else entry.training
         unjudged = LEAK if newest.get(key) == LEAK else INCONCLUSIVE  # a leak is one until an audit finds none
         newest[key] = BY_OUTCOME.get(entry.outcome, unjudged)
-    return next((code for code in (LEAK, INCONCLUSIVE) if code in newest.values()), OK)
+    return next((code for code in (LEAK, INCONCLUSIVE) if code in newest.values()), OK if newest else INCONCLUSIVE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

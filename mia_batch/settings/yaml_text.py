@@ -21,6 +21,7 @@ MOST_VALUES = 50_000  # names, values, lists and mappings, those of an alias eac
 DEEPEST = 32  # lists and mappings within each other
 LARGEST = 1 << 64  # of whole numbers, on either side of 0
 MOST_DIGITS = 100  # of one, in any base and with underscores
+OTHER_BASE = re.compile(r"[-+]?(0[\d_]|[\d_]+:)")  # numbers to base 8 and 60
 NAMES = "tag:yaml.org,2002:"
 TEXT, KEY_OF_MERGE = f"{NAMES}str", f"{NAMES}merge"
 NO_TEXT = re.compile("[\0\ud800-\udfff]")  # no path can have the one, no file in UTF-8 the other
@@ -97,16 +98,30 @@ def _refused(rule: str, place: Any) -> ConstructorError:
 
 
 def _whole(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    _refuse_other_base(node)
     number = LARGEST if len(node.value) > MOST_DIGITS else yaml.SafeLoader.construct_yaml_int(loader, node)
     if abs(number) >= LARGEST:
         raise _refused(f"must be a whole number below 2**64, got {node.value[:40]}", node)
     return int(number)
 
 
+def _fraction(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    _refuse_other_base(node)
+    return float(yaml.SafeLoader.construct_yaml_float(loader, node))
+
+
+def _refuse_other_base(node: yaml.ScalarNode) -> None:
+    """YAML 1.1 reads 010 as 8 and 1:30 as 90, its version 1.2 and people do not."""
+    if OTHER_BASE.match(node.value):
+        rule = "must be a number without a 0 before it or a colon, or text in quotes"
+        raise _refused(f"{rule}, got {node.value[:40]}", node)
+
+
 Loader.add_implicit_resolver(
     f"{NAMES}float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
 Loader.add_constructor(f"{NAMES}int", _whole)
+Loader.add_constructor(f"{NAMES}float", _fraction)
 
 
 def parse(text: str, where: str) -> Any:

@@ -79,7 +79,7 @@ def test_oldest_first_with_the_change_since_the_verdict_before(tmp_path: Path) -
 
 
 def test_the_exit_code_is_the_newest_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, tmp_path, "table") == (0, "")
+    assert run(capsys, tmp_path, "table") == (4, "")  # no audit is no good news
     write_run(tmp_path / "a", 1, True)
     write_run(tmp_path / "b", 2, None)
     assert run(capsys, tmp_path, "table")[0] == 3
@@ -97,7 +97,7 @@ def test_the_exit_code_is_the_newest_verdict(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_of_any_audit_the_worst_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, tmp_path, "table", of_any=True)[0] == 0
+    assert run(capsys, tmp_path, "table", of_any=True)[0] == 4
     for day, outcome, code in ((1, False, 0), (2, "inconclusive", 4), (3, True, 3), (4, False, 3)):
         write_run(tmp_path / f"run{day}", day, outcome)
         assert run(capsys, tmp_path, "table", of_any=True)[0] == code
