@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -391,8 +392,8 @@ def test_no_attack_is_evaluable(make_run: Callable[..., Run], capsys: pytest.Cap
 def test_mia_batch_run_passes_the_code_on(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(0.0)
     make_not_evaluable(run, "knn")
-    manifest = read_manifest(run.paths)  # the fixture's checkpoint is no real one
-    monkeypatch.setattr("mia_batch.commands.run.planned_manifest", lambda _config: manifest)
+    plan = SimpleNamespace(manifest=read_manifest(run.paths), selection=None)  # the fixture's checkpoint is no real one
+    monkeypatch.setattr("mia_batch.commands.run.make_plan", lambda _config: plan)
     monkeypatch.setattr("mia_batch.commands.run.run_stage", lambda *_: 0)  # it would try the attack again
     assert main(["run", *run.arguments]) == 4
 
