@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from finished import finished_audit
 from samples import write_records
 
 from mia_batch.rundir.paths import RunPaths
+
+# Text is as wide as where there is no terminal, unless a test says how wide. Not deleted: readline sets it behind
+# Python's back, and processes inherit it.
+os.environ["COLUMNS"] = "0"
 
 
 def plain_config(data: Path, checkpoint: Path) -> dict[str, Any]:
@@ -36,9 +41,11 @@ def plain_config(data: Path, checkpoint: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text is as wide as where there is no terminal, unless a test says how wide; who runs it may have set this."""
-    monkeypatch.setenv("COLUMNS", "0")  # not deleted: readline sets it behind Python's back, and processes inherit it
+def usual_umask() -> Iterator[None]:
+    """An entry point called in a test sets its own, for as long as the process lives."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(autouse=True)

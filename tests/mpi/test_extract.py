@@ -64,7 +64,7 @@ def start(config: Path, out: Path, ranks: int) -> subprocess.Popen[str]:
     return subprocess.Popen([mpirun, "-n", str(ranks), *job], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def wait_for_rows(out: Path, count: int, seconds: float = 60) -> None:
+def wait_for_rows(out: Path, count: int, seconds: float = 180) -> None:
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         rows = features_progress(out / "features.h5")

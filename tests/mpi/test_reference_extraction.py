@@ -195,7 +195,7 @@ def rows_there(store: Path) -> int:
     return found
 
 
-def wait_for_rows(store: Path, count: int, seconds: float = 60) -> None:
+def wait_for_rows(store: Path, count: int, seconds: float = 180) -> None:
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         if rows_there(store) >= count:
