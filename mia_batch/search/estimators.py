@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -105,8 +106,11 @@ def _check_value(spec: MethodSpec, name: str, value: Any) -> list[Problem]:
     return []
 
 
-def _n_weights(hidden: int | Sequence[int]) -> int:
+def _n_weights(hidden: Any) -> int:
+    """Of a network with such hidden layers; 0 where they are no numbers, which a fit of a few rows says."""
     sizes = (8, *np.atleast_1d(np.asarray(hidden, object)).tolist(), 1)
+    if not all(isinstance(each, Integral) for each in sizes):
+        return 0
     return sum(math.prod(each) for each in itertools.pairwise(sizes))
 
 

@@ -74,6 +74,9 @@ class TestGrids:
             ("rf", {"min_samples_leaf": (0,)}, "params.min_samples_leaf must be"),
             ("lr", {"l1_ratio": (1.0,), "solver": ("lbfgs",)}, "cannot be fitted: Solver lbfgs supports only"),
             ("mlp", {"hidden_layer_sizes": ((0,),)}, "cannot be fitted: hidden_layer_sizes must be > 0"),
+            ("mlp", {"hidden_layer_sizes": ((None,),)}, "cannot be fitted"),
+            ("mlp", {"hidden_layer_sizes": (((1,), (1, 2)),)}, "cannot be fitted"),
+            ("mlp", {"hidden_layer_sizes": (("x", 1.5),)}, "cannot be fitted"),
             ("rf", {"bootstrap": (False,), "max_samples": (0.5,)}, "cannot be fitted"),
         ],
     )
