@@ -101,6 +101,8 @@ def _check_value(spec: MethodSpec, name: str, value: Any) -> list[Problem]:
         return [(f"params.{name}", f"must be {rule.replace('. got', ', got')}{did_you_mean(value, words)}")]
     if name in MOST and value > MOST[name]:
         return [(f"params.{name}", f"must be at most {MOST[name]}, got {value}")]
+    if name == "hidden_layer_sizes" and isinstance(value, Mapping):  # which scikit-learn takes for a list of its keys
+        return [(f"params.{name}", f"must be a whole number or a list of them, got {value}")]
     if name == "hidden_layer_sizes" and _n_weights(value) > MOST_WEIGHTS:
         return [(f"params.{name}", f"must make at most {MOST_WEIGHTS} weights, got {value}")]
     return []

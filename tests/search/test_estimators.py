@@ -77,6 +77,8 @@ class TestGrids:
             ("mlp", {"hidden_layer_sizes": ((None,),)}, "cannot be fitted"),
             ("mlp", {"hidden_layer_sizes": (((1,), (1, 2)),)}, "cannot be fitted"),
             ("mlp", {"hidden_layer_sizes": (("x", 1.5),)}, "cannot be fitted"),
+            ("mlp", {"hidden_layer_sizes": ({},)}, "must be a whole number or a list of them, got {}"),
+            ("mlp", {"hidden_layer_sizes": ({5: 6},)}, "must be a whole number or a list of them, got {5: 6}"),
             ("rf", {"bootstrap": (False,), "max_samples": (0.5,)}, "cannot be fitted"),
         ],
     )
