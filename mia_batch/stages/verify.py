@@ -114,8 +114,6 @@ def _verdict(paths: RunPaths, manifest: Manifest) -> Iterator[Checked]:
         if summary and (file.exists() or file.name in summary.files):
             wanted = summary.files.get(file.name)
             yield _looked_at(file, lambda file=file, wanted=wanted: _beside(file, wanted))  # type: ignore[misc]
-
-
     of_attacks = [paths.attack(name) for name in manifest.methods if summary and name in summary.methods]
     for file in (paths.features, *of_attacks) if summary else ():
         if not file.exists():
